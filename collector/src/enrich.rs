@@ -1,0 +1,237 @@
+//! Whose a socket is: identifiers of the kernel → the workload that a person knows by name.
+//!
+//! [`Identities`] is what is known, and pure. [`Enricher`] keeps it up to date: it asks [`Host`]
+//! again when the kernel names a namespace that is not known yet.
+
+mod identities;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+pub use identities::{Identities, NamespaceIdentity, Reason};
+
+use crate::export::{Counter, Labels, Registry};
+use crate::host::Host;
+
+/// Inode number of a network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetnsId(pub u32);
+
+/// Inode number of a directory in the cgroup2 hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CgroupId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Workload {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Netns,
+    Container,
+    Unit,
+    Host,
+    External,
+    Unknown,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Netns => "netns",
+            Self::Container => "container",
+            Self::Unit => "unit",
+            Self::Host => "host",
+            Self::External => "external",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Workload {
+    pub fn new(namespace: &str, name: &str, kind: Kind) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            kind,
+        }
+    }
+
+    /// A workload of this host that has a name.
+    pub fn local(name: &str, kind: Kind) -> Self {
+        Self::new("host", name, kind)
+    }
+
+    /// What runs on this host and is nobody's in particular.
+    pub fn host() -> Self {
+        Self::local("~host", Kind::Host)
+    }
+
+    /// An end outside this host.
+    pub fn external() -> Self {
+        Self::new("~external", "~external", Kind::External)
+    }
+
+    /// A local end that could not be named.
+    pub fn unknown() -> Self {
+        Self::new("~unknown", "~unknown", Kind::Unknown)
+    }
+}
+
+/// Names the two ends of what the kernel counted. May be shared between threads.
+pub struct Enricher {
+    identities: RwLock<Identities>,
+    host: Option<Mutex<Host>>,
+    unattributed: Counter,
+    fixed: [Workload; 3],
+}
+
+impl Enricher {
+    /// Knows what `identities` says and looks nowhere else.
+    pub fn of(identities: Identities, registry: &Registry) -> Self {
+        Self {
+            identities: RwLock::new(identities),
+            host: None,
+            unattributed: registry.counter(
+                "unattributed",
+                "Look-ups of a workload that found none",
+                &[&["reason"]],
+            ),
+            fixed: [Workload::host(), Workload::external(), Workload::unknown()],
+        }
+    }
+
+    /// Names what lives on this host.
+    pub fn of_host(host: Host, registry: &Registry) -> Self {
+        let mut enricher = Self::of(Identities::default(), registry);
+        enricher.host = Some(Mutex::new(host));
+        enricher.refresh();
+        enricher
+    }
+
+    /// Whose socket this is. `CgroupId(0)`: not known.
+    pub fn owner(&self, netns: NetnsId, cgroup: CgroupId) -> Workload {
+        let found = self.read().owner(netns, cgroup);
+        let found = match found {
+            Err(Reason::CgroupUnknown) => {
+                self.learn_cgroup(cgroup);
+                self.read().owner(netns, cgroup)
+            }
+            Err(Reason::NetnsUnknown) if self.learn_netns(netns) => {
+                self.read().owner(netns, cgroup)
+            }
+            found => found,
+        };
+        self.or_unknown(found)
+    }
+
+    /// Whose address this is, as seen from `netns`.
+    pub fn peer(&self, netns: NetnsId, address: IpAddr) -> Workload {
+        let found = self.read().peer(netns, address);
+        let found = match found {
+            Err(Reason::NetnsUnknown) if self.learn_netns(netns) => {
+                self.read().peer(netns, address)
+            }
+            Ok(None) if self.learn_address(address) => self.read().peer(netns, address),
+            found => found,
+        };
+        match found {
+            Ok(Some(workload)) => workload,
+            Ok(None) => self.fixed[1].clone(),
+            Err(reason) => self.or_unknown(Err(reason)),
+        }
+    }
+
+    /// Namespaces that exist now, with the workload each belongs to.
+    pub fn namespaces(&self) -> Vec<(NetnsId, Workload)> {
+        self.read().namespaces()
+    }
+
+    /// Workloads that exist now.
+    pub fn workloads(&self) -> HashSet<Workload> {
+        self.read().workloads()
+    }
+
+    /// Sockets in TIME_WAIT of every namespace, as `ss` counts them.
+    pub fn time_wait_sockets(&self) -> Vec<(NetnsId, u64)> {
+        self.host()
+            .map(|mut host| host.time_wait_sockets())
+            .unwrap_or_default()
+    }
+
+    /// Looks for namespaces that came or went, and for addresses that changed. Cheap enough to be
+    /// called every second.
+    pub fn refresh(&self) {
+        if let Some(mut host) = self.host() {
+            host.refresh(Instant::now());
+            self.publish(&mut host);
+        }
+    }
+
+    /// The host behind this enricher, for what else is read from it.
+    pub(crate) fn host(&self) -> Option<MutexGuard<'_, Host>> {
+        self.host
+            .as_ref()
+            .map(|host| host.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn learn_netns(&self, netns: NetnsId) -> bool {
+        let Some(mut host) = self.host() else {
+            return false;
+        };
+        let found = host.find_netns(netns, Instant::now());
+        if found {
+            self.publish(&mut host);
+        }
+        found
+    }
+
+    fn learn_address(&self, address: IpAddr) -> bool {
+        let Some(mut host) = self.host() else {
+            return false;
+        };
+        let found = host.find_address(address, Instant::now());
+        if found {
+            self.publish(&mut host);
+        }
+        found
+    }
+
+    fn learn_cgroup(&self, cgroup: CgroupId) {
+        let workload = match self.host() {
+            Some(mut host) => host.find_cgroup(cgroup, Instant::now()),
+            None => None,
+        };
+        self.write().set_cgroup(cgroup, workload);
+    }
+
+    fn publish(&self, host: &mut Host) {
+        let mut identities = self.write();
+        host.publish(&mut identities);
+        identities.forget_gone(Instant::now(), Duration::from_secs(300));
+    }
+
+    fn or_unknown(&self, found: Result<Workload, Reason>) -> Workload {
+        found.unwrap_or_else(|reason| {
+            self.unattributed.add(Labels::new(&[reason.as_str()]), 1);
+            self.fixed[2].clone()
+        })
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Identities> {
+        self.identities
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Identities> {
+        self.identities
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

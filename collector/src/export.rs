@@ -1,0 +1,237 @@
+//! Metrics: families of series, each with a budget, and what a scrape of them looks like.
+//!
+//! A family is registered once, under its name without prefix and without `_total`; what is added
+//! to it by label values. Handles are cheap to clone and may be used from any thread.
+
+mod encode;
+mod family;
+mod labels;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use encode::{Format, Scraper};
+pub use labels::{EDGE, Labels, OWNER, edge, owner};
+
+use family::{Family, Kind};
+
+/// In front of every metric name.
+pub const PREFIX: &str = "runwire_";
+
+/// All families of this process.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+    /// Whose families are registered through this handle.
+    signal: Option<&'static str>,
+}
+
+struct Inner {
+    budget: usize,
+    families: Mutex<BTreeMap<&'static str, Arc<Family>>>,
+    disabled: Mutex<Vec<&'static str>>,
+    scrapes: Mutex<Scrapes>,
+}
+
+/// Which generation of series each scraper has seen. A series is of the generation that was
+/// current when it was made, and every scrape starts a new one.
+struct Scrapes {
+    generation: u64,
+    seen: HashMap<Scraper, u64>,
+}
+
+impl Registry {
+    /// `budget` is how many series one family may have.
+    pub fn new(budget: usize) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                budget,
+                families: Mutex::default(),
+                disabled: Mutex::default(),
+                scrapes: Mutex::new(Scrapes {
+                    generation: 1,
+                    seen: HashMap::new(),
+                }),
+            }),
+            signal: None,
+        }
+    }
+
+    /// The same registry; what is registered through it belongs to `signal` and is exposed only
+    /// while that signal is on.
+    pub fn for_signal(&self, signal: &'static str) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            signal: Some(signal),
+        }
+    }
+
+    /// Shows or hides the families of a signal. All are shown at first.
+    pub fn enable(&self, signal: &'static str, on: bool) {
+        let mut disabled = lock(&self.inner.disabled);
+        disabled.retain(|&name| name != signal);
+        if !on {
+            disabled.push(signal);
+        }
+    }
+
+    /// `labels` are the label names, in groups: `&[EDGE, &["reason"]]`.
+    pub fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[&[&'static str]],
+    ) -> Counter {
+        Counter(self.family(name, help, Kind::Counter, labels, Buckets::none()))
+    }
+
+    pub fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[&[&'static str]],
+    ) -> Gauge {
+        Gauge(self.family(name, help, Kind::Gauge, labels, Buckets::none()))
+    }
+
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[&[&'static str]],
+        buckets: Buckets,
+    ) -> Histogram {
+        Histogram(self.family(name, help, Kind::Histogram, labels, buckets))
+    }
+
+    /// Registering a name a second time gives the same family: two signals may share one.
+    fn family(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        kind: Kind,
+        labels: &[&[&'static str]],
+        buckets: Buckets,
+    ) -> Arc<Family> {
+        let mut families = lock(&self.inner.families);
+        let family = families.entry(name).or_insert_with(|| {
+            Arc::new(Family::new(
+                name,
+                help,
+                kind,
+                labels.concat(),
+                buckets,
+                self.inner.budget,
+            ))
+        });
+        debug_assert!(
+            family.kind == kind && family.labels == labels.concat(),
+            "two families are called {name}"
+        );
+        family.belongs_to(self.signal);
+        family.clone()
+    }
+
+    /// Forgets series that did not move for `sweeps` calls during which one of their workloads was
+    /// gone. Call it about once a minute.
+    pub fn sweep(&self, sweeps: u8, is_alive: impl Fn(&str, &str, &str) -> bool) {
+        for family in lock(&self.inner.families).values() {
+            family.sweep(sweeps, &is_alive);
+        }
+    }
+
+    /// The number of series of every family that is shown.
+    pub fn series(&self) -> Vec<(&'static str, usize)> {
+        self.shown()
+            .iter()
+            .map(|family| (family.name, family.len()))
+            .collect()
+    }
+
+    fn shown(&self) -> Vec<Arc<Family>> {
+        let disabled = lock(&self.inner.disabled).clone();
+        lock(&self.inner.families)
+            .values()
+            .filter(|family| family.is_shown(&disabled))
+            .cloned()
+            .collect()
+    }
+}
+
+#[derive(Clone)]
+pub struct Counter(Arc<Family>);
+
+impl Counter {
+    pub fn add(&self, labels: Labels, n: u64) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "exposition values are doubles: exact up to 2^53"
+        )]
+        self.0.add(labels, n as f64);
+    }
+
+    /// For families that count seconds.
+    pub fn add_seconds(&self, labels: Labels, seconds: f64) {
+        self.0.add(labels, seconds);
+    }
+}
+
+#[derive(Clone)]
+pub struct Gauge(Arc<Family>);
+
+impl Gauge {
+    pub fn set(&self, labels: Labels, value: f64) {
+        self.0.set(labels, value);
+    }
+
+    /// The family's series become these and no others; values under equal labels are added up.
+    pub fn replace_all(&self, series: Vec<(Labels, f64)>) {
+        self.0.replace_all(series);
+    }
+}
+
+#[derive(Clone)]
+pub struct Histogram(Arc<Family>);
+
+impl Histogram {
+    /// Adds observations by slot: `slots[i]` lie in bucket `i` and not in the one before; the slot
+    /// after the last bucket, and any further one, is +Inf.
+    pub fn add(&self, labels: Labels, slots: &[u64], sum_seconds: f64) {
+        self.0.add_slots(labels, slots, sum_seconds);
+    }
+
+    pub fn observe(&self, labels: Labels, seconds: f64) {
+        let bounds = self.0.bounds();
+        let slot = bounds.partition_point(|&bound| bound < seconds);
+        let mut slots = vec![0; bounds.len() + 1];
+        slots[slot] = 1;
+        self.0.add_slots(labels, &slots, seconds);
+    }
+}
+
+/// Upper bounds of a histogram's buckets, in seconds, without +Inf.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buckets(Box<[f64]>);
+
+impl Buckets {
+    /// `start`, `start·factor`, `start·factor²` … `count` of them.
+    pub fn exponential(start: f64, factor: f64, count: usize) -> Self {
+        let mut bound = start;
+        let mut bounds = Vec::with_capacity(count);
+        for _ in 0..count {
+            bounds.push(bound);
+            bound *= factor;
+        }
+        Self(bounds.into())
+    }
+
+    fn none() -> Self {
+        Self(Box::default())
+    }
+}
+
+/// A panic while a lock was held leaves numbers that are at worst one addition short, so the
+/// metrics go on.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,209 @@
+//! The exposition: Prometheus text and OpenMetrics.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::family::{Family, Kind, Series, Value};
+use super::{Labels, PREFIX, Registry, lock};
+
+/// Scrapers remembered at a time. More than that is not a monitoring system but a port scan.
+const MAX_SCRAPERS: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    OpenMetrics,
+}
+
+impl Format {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// A program that scrapes again and again and computes rates: what it has not seen yet is shown
+/// to it as 0 once, since the increase from nothing to the first value would be lost to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scraper {
+    pub address: IpAddr,
+    pub user_agent: String,
+}
+
+impl Registry {
+    /// All families that are shown, in order. `scraper`: who asks, if it asks regularly.
+    pub fn encode(&self, format: Format, scraper: Option<Scraper>) -> String {
+        let families = self.shown();
+        let mut scrapes = lock(&self.inner.scrapes);
+        let seen = match scraper {
+            // Whoever comes for the first time has no past to which a 0 could be added.
+            None => u64::MAX,
+            Some(scraper) => {
+                let generation = scrapes.generation;
+                if scrapes.seen.len() >= MAX_SCRAPERS && !scrapes.seen.contains_key(&scraper) {
+                    scrapes.seen.clear();
+                }
+                (scrapes.seen.insert(scraper, generation)).unwrap_or(u64::MAX)
+            }
+        };
+        scrapes.generation += 1;
+
+        let mut out = Exposition {
+            text: String::with_capacity(64 * 1024),
+            format,
+        };
+        let mut counts = Vec::with_capacity(families.len());
+        for family in &families {
+            out.family(family, scrapes.generation, seen);
+            counts.push((family.name, family.len(), family.overflow()));
+        }
+        out.header(
+            "series",
+            "Series of a metric family, 0 included: a family that is not here is not measured",
+            Kind::Gauge,
+        );
+        for (name, series, _) in &counts {
+            let _ = writeln!(
+                out.text,
+                "{PREFIX}series{{metric=\"{PREFIX}{name}\"}} {series}"
+            );
+        }
+        out.header(
+            "series_overflow",
+            "Additions that went to the `~other` series of a family that is over its budget",
+            Kind::Counter,
+        );
+        for (name, _, overflow) in &counts {
+            let _ = writeln!(
+                out.text,
+                "{PREFIX}series_overflow_total{{metric=\"{PREFIX}{name}\"}} {overflow}"
+            );
+        }
+        if format == Format::OpenMetrics {
+            out.text.push_str("# EOF\n");
+        }
+        out.text
+    }
+}
+
+struct Exposition {
+    text: String,
+    format: Format,
+}
+
+impl Exposition {
+    fn family(&mut self, family: &Family, generation: u64, seen: u64) {
+        let mut headed = false;
+        family.visit(generation, |labels, series| {
+            if !std::mem::replace(&mut headed, true) {
+                self.header(family.name, family.help, family.kind);
+            }
+            match family.kind {
+                Kind::Gauge => self.sample(family, "", labels, None, series.number()),
+                Kind::Counter if series.generation > seen => {
+                    self.sample(family, "_total", labels, None, 0.0);
+                }
+                Kind::Counter => self.sample(family, "_total", labels, None, series.number()),
+                Kind::Histogram => self.histogram(family, labels, series, series.generation > seen),
+            }
+        });
+    }
+
+    fn header(&mut self, name: &str, help: &str, kind: Kind) {
+        let suffix = match (self.format, kind) {
+            // OpenMetrics names the family, the older format the sample.
+            (Format::Text, Kind::Counter) => "_total",
+            _ => "",
+        };
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let _ = writeln!(self.text, "# HELP {PREFIX}{name}{suffix} {help}");
+        let _ = writeln!(self.text, "# TYPE {PREFIX}{name}{suffix} {kind}");
+    }
+
+    fn histogram(&mut self, family: &Family, labels: &Labels, series: &Series, as_zero: bool) {
+        let Value::Slots { slots, sum } = &series.value else {
+            return;
+        };
+        let mut total = 0;
+        let bounds = family.bounds().iter().copied().chain([f64::INFINITY]);
+        for (bound, n) in bounds.zip(slots) {
+            total += if as_zero { 0 } else { *n };
+            self.sample(family, "_bucket", labels, Some(bound), count(total));
+        }
+        let sum = if as_zero { 0.0 } else { *sum };
+        self.sample(family, "_sum", labels, None, sum);
+        self.sample(family, "_count", labels, None, count(total));
+    }
+
+    fn sample(&mut self, family: &Family, suffix: &str, labels: &Labels, le: Option<f64>, n: f64) {
+        let text = &mut self.text;
+        text.push_str(PREFIX);
+        text.push_str(family.name);
+        text.push_str(suffix);
+        let mut before = '{';
+        for (name, value) in family.labels.iter().zip(labels.values()) {
+            if value.is_empty() {
+                continue;
+            }
+            text.push(before);
+            text.push_str(name);
+            text.push_str("=\"");
+            escape(text, value);
+            text.push('"');
+            before = ',';
+        }
+        if let Some(le) = le {
+            text.push(before);
+            text.push_str("le=\"");
+            match le.is_finite() {
+                true => _ = write!(text, "{le:?}"),
+                false => text.push_str("+Inf"),
+            }
+            text.push('"');
+            before = ',';
+        }
+        if before == ',' {
+            text.push('}');
+        }
+        text.push(' ');
+        let _ = writeln!(text, "{n}");
+    }
+}
+
+impl Series {
+    fn number(&self) -> f64 {
+        match &self.value {
+            Value::Number(number) => *number,
+            Value::Slots { sum, .. } => *sum,
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exposition values are doubles: exact up to 2^53"
+)]
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+fn escape(text: &mut String, value: &str) {
+    if !value.contains(['\\', '"', '\n']) {
+        text.push_str(value);
+        return;
+    }
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Network namespaces: which there are, and what can only be read from inside one.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sched::{CloneFlags, setns};
+use tracing::debug;
+
+use super::Paths;
+use crate::enrich::NetnsId;
+
+/// A namespace as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Under /run/netns.
+    pub name: Option<String>,
+    /// A process that lives in it.
+    pub process: Option<u32>,
+    /// Open it to enter the namespace.
+    pub path: PathBuf,
+}
+
+/// The namespaces that count as the host's own.
+pub fn own(paths: &Paths) -> HashSet<NetnsId> {
+    ["1", "self"]
+        .iter()
+        .filter_map(|process| id(&paths.proc.join(process).join("ns/net")))
+        .collect()
+}
+
+/// Those with a name under /run/netns.
+pub fn named(paths: &Paths) -> HashMap<NetnsId, Found> {
+    let mut names: Vec<String> = fs::read_dir(&paths.netns)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    // Two names of one namespace: the first in the alphabet, so that it does not change.
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let device = fs::metadata(paths.proc.join("self/ns/net")).map(|meta| meta.dev());
+    let mut found = HashMap::new();
+    for name in names {
+        let path = paths.netns.join(&name);
+        // Between `ip netns add` creating the file and mounting the namespace on it, the inode is
+        // one of the directory's own file system.
+        let Ok(meta) = fs::metadata(&path) else {
+            continue;
+        };
+        let (Ok(device), Ok(inode)) = (&device, u32::try_from(meta.ino())) else {
+            continue;
+        };
+        if meta.dev() == *device {
+            let namespace = Found {
+                name: Some(name),
+                process: None,
+                path,
+            };
+            found.insert(NetnsId(inode), namespace);
+        }
+    }
+    found
+}
+
+/// Those that some process lives in.
+pub fn of_processes(paths: &Paths) -> HashMap<NetnsId, Found> {
+    let mut found = HashMap::new();
+    let Ok(entries) = fs::read_dir(&paths.proc) else {
+        return found;
+    };
+    let mut processes: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    processes.sort_unstable();
+    for process in processes {
+        let path = paths.proc.join(process.to_string()).join("ns/net");
+        // The link reads `net:[4026531840]`; following it would cost a stat more.
+        let Ok(link) = fs::read_link(&path) else {
+            continue;
+        };
+        if let Some(netns) = parse_link(&link.to_string_lossy()) {
+            found.entry(netns).or_insert(Found {
+                name: None,
+                process: Some(process),
+                path,
+            });
+        }
+    }
+    found
+}
+
+fn parse_link(link: &str) -> Option<NetnsId> {
+    let inode = link.strip_prefix("net:[")?.strip_suffix(']')?;
+    inode.parse().ok().map(NetnsId)
+}
+
+fn id(path: &Path) -> Option<NetnsId> {
+    parse_link(&fs::read_link(path).ok()?.to_string_lossy())
+}
+
+/// Calls `read` inside each of these namespaces, on a thread that ends afterwards: no thread that
+/// goes on ever changes its namespace. Namespaces that cannot be entered are left out.
+pub fn visit<T: Send>(
+    places: &[(NetnsId, PathBuf)],
+    read: impl Fn() -> T + Send,
+) -> Vec<(NetnsId, T)> {
+    if places.is_empty() {
+        return Vec::new();
+    }
+    let enter_all = move || {
+        let mut results = Vec::with_capacity(places.len());
+        for (netns, path) in places {
+            match enter(*netns, path) {
+                Ok(()) => results.push((*netns, read())),
+                Err(error) => {
+                    debug!(netns = netns.0, path = %path.display(), %error, "cannot enter network namespace")
+                }
+            }
+        }
+        results
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".to_owned());
+        match thread.spawn_scoped(scope, enter_all) {
+            Ok(thread) => thread.join().unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    })
+}
+
+fn enter(netns: NetnsId, path: &Path) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    // The process may have gone, its number been given to another one.
+    if file.metadata()?.ino() != u64::from(netns.0) {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    setns(file, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+/// The addresses of the calling thread's namespace, loopback excepted.
+pub fn addresses() -> nix::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .filter(|address| !address.is_loopback())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Sockets in TIME_WAIT in the calling thread's namespace.
+pub fn time_wait() -> std::io::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/sockstat")?;
+    Ok(parse_time_wait(&text).unwrap_or(0))
+}
+
+fn parse_time_wait(sockstat: &str) -> Option<u64> {
+    let tcp = sockstat
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut words = tcp.split_whitespace().skip_while(|&word| word != "tw");
+    words.nth(1)?.parse().ok()
+}
+
+#[test]
+fn kernel_notations_are_understood() {
+    assert_eq!(parse_link("net:[4026531840]"), Some(NetnsId(4_026_531_840)));
+    assert_eq!(parse_link("mnt:[4026531840]"), None);
+    let sockstat =
+        "sockets: used 9\nTCP: inuse 3 orphan 0 tw 17 alloc 5 mem 1\nUDP: inuse 0 mem 0\n";
+    assert_eq!(parse_time_wait(sockstat), Some(17));
+}
