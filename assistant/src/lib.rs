@@ -1,1 +1,16 @@
-//! skeleton
+//! Runbook search and network diagnosis.
+//!
+//! ```text
+//! runbooks/*.md ─ load ─► Runbook ─► Section ─ chunk ─► Passage ─┬─ embed ─► DenseIndex
+//!                                                                └─────────► LexicalIndex
+//! POST /search    query ─► both indexes ─► fuse ─► Hit[]
+//! POST /diagnose  query, alert, scope ─► FailureMode[] ─► PromQL ─► Evidence[] ─► Hypothesis[] ─► Diagnosis
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod retrieval;
+pub mod runbook;

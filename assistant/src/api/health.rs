@@ -1,0 +1,59 @@
+//! `/healthz`: the process lives. `/readyz`: it can answer. `/metrics`: how it does.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::AppState;
+use crate::retrieval::IndexState;
+
+#[derive(Serialize)]
+pub(super) struct Ready {
+    ready: bool,
+    index: IndexState,
+}
+
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
+    let index = state.retriever.state();
+    let ready = index.ready;
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(Ready { ready, index }))
+}
+
+pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+    let index = state.retriever.state();
+    let gauge = |name, help, value: usize| {
+        // Counts stay far below 2^52, where f64 stops being exact.
+        state.metrics.set(name, help, &[], value as f64);
+    };
+    gauge(
+        "runwire_assistant_runbooks",
+        "Runbooks in the index",
+        index.runbooks,
+    );
+    gauge(
+        "runwire_assistant_passages",
+        "Passages in the index",
+        index.passages,
+    );
+    gauge(
+        "runwire_assistant_runbook_warnings",
+        "Things wrong with runbook files",
+        index.warnings,
+    );
+    let content_type = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (content_type, state.metrics.encode())
+}

@@ -1,0 +1,60 @@
+//! The subcommands, one file each.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigError, Settings};
+
+mod serve;
+
+/// Finds the runbook section that fits, and says what is wrong with the network and why.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the HTTP API and the web pages
+    Serve {
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve { settings } => {
+            let config = Config::load(settings)?;
+            log_to_stderr(&config.log)?;
+            runtime()?.block_on(serve::run(config))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        ConfigError::value(
+            "log",
+            format!("is \"{filter}\": {error}; give error, warn, info, debug or trace"),
+        )
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}

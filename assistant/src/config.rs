@@ -1,0 +1,115 @@
+//! What the assistant can be told: by flag, by `RUNWIRE_…` variable or in a YAML file, in this order of precedence.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+mod load;
+
+pub use load::ConfigError;
+
+/// One optional value a key, as it stands in one source. The field's name is the key in the file, with hyphens the
+/// flag, in capitals after `RUNWIRE_` the variable.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// YAML file with any of these keys
+    #[arg(long, env = "RUNWIRE_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Address and port to serve on [default: 127.0.0.1:8080]
+    #[arg(long, env = "RUNWIRE_LISTEN", value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Folder of runbooks; may be given several times [default: runbooks, then /usr/share/runwire/runbooks]
+    #[arg(
+        long,
+        env = "RUNWIRE_RUNBOOKS",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub runbooks: Option<Vec<PathBuf>>,
+
+    /// Base URL of Prometheus or anything with its query API [default: http://127.0.0.1:9090]
+    #[arg(long, env = "RUNWIRE_PROMETHEUS", value_name = "URL")]
+    pub prometheus: Option<String>,
+
+    /// Folder with the embedding model [default: .runwire/model, then /usr/share/runwire/model]
+    #[arg(long, env = "RUNWIRE_MODEL", value_name = "DIR")]
+    pub model: Option<PathBuf>,
+
+    /// ONNX Runtime's shared library [default: .runwire/onnxruntime/libonnxruntime.so, then what the loader finds]
+    #[arg(long, env = "RUNWIRE_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Folder that keeps embeddings between runs [default: $XDG_CACHE_HOME/runwire, ~/.cache/runwire or /var/cache/runwire]
+    #[arg(long, env = "RUNWIRE_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Address under which users reach this service, for links in alerts [default: http:// and the listen address]
+    #[arg(long, env = "RUNWIRE_EXTERNAL_URL", value_name = "URL")]
+    pub external_url: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info]
+    #[arg(long, env = "RUNWIRE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// The same, checked, with defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub runbooks: Vec<PathBuf>,
+    /// Without a slash at the end.
+    pub prometheus: String,
+    /// `None`: no model is there, and nobody asked for one.
+    pub model: Option<PathBuf>,
+    /// `None`: left to the dynamic loader.
+    pub onnxruntime: Option<PathBuf>,
+    /// `None`: nowhere to keep anything.
+    pub cache: Option<PathBuf>,
+    /// Without a slash at the end.
+    pub external_url: String,
+    pub log: String,
+}
+
+impl Config {
+    /// Reads the file that the flags or variables name, if any, and checks everything.
+    pub fn load(settings: Settings) -> Result<Self, ConfigError> {
+        let from_file = match &settings.config {
+            Some(path) => load::file(path)?,
+            None => Settings::default(),
+        };
+        load::check(settings.or(from_file))
+    }
+}
+
+impl Settings {
+    fn or(self, other: Self) -> Self {
+        // Named one by one, so that a new key cannot be forgotten here.
+        let Self {
+            config,
+            listen,
+            runbooks,
+            prometheus,
+            model,
+            onnxruntime,
+            cache,
+            external_url,
+            log,
+        } = self;
+        Self {
+            config: config.or(other.config),
+            listen: listen.or(other.listen),
+            runbooks: runbooks.or(other.runbooks),
+            prometheus: prometheus.or(other.prometheus),
+            model: model.or(other.model),
+            onnxruntime: onnxruntime.or(other.onnxruntime),
+            cache: cache.or(other.cache),
+            external_url: external_url.or(other.external_url),
+            log: log.or(other.log),
+        }
+    }
+}

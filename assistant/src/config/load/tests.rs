@@ -1,0 +1,81 @@
+use super::*;
+
+fn read(yaml: &str) -> Result<Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    file(&path).map_err(|error| {
+        let shown = path.display().to_string();
+        error.to_string().replace(&shown, "FILE")
+    })
+}
+
+#[test]
+fn a_file_sets_any_key() {
+    let settings =
+        read("listen: 0.0.0.0:80\nrunbooks: [a, b]\nprometheus: http://p:9090/\n").unwrap();
+    assert_eq!(settings.listen.unwrap().port(), 80);
+    assert_eq!(settings.runbooks.unwrap().len(), 2);
+    assert_eq!(read("").unwrap(), Settings::default());
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest() {
+    let message = read("promethius: http://p\n").unwrap_err();
+    assert!(
+        message.starts_with(
+            "the config file FILE has no key `promethius`; did you mean `prometheus`?"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_wrong_value_names_its_key() {
+    for (yaml, start) in [
+        ("listen: nowhere\n", "`listen` in FILE has a wrong value"),
+        ("runbooks: {a: b}\n", "`runbooks` in FILE has a wrong value"),
+        (
+            "- listen\n",
+            "cannot read the config file FILE: it is not a mapping",
+        ),
+        ("listen: [\n", "cannot read the config file FILE: "),
+    ] {
+        let message = read(yaml).unwrap_err();
+        assert!(message.starts_with(start), "{message}");
+    }
+}
+
+#[test]
+fn a_flag_beats_the_file() {
+    let flag = Settings {
+        log: Some("debug".into()),
+        ..Settings::default()
+    };
+    let merged = flag.or(read("log: warn\nlisten: 127.0.0.1:1\n").unwrap());
+    assert_eq!(merged.log.as_deref(), Some("debug"));
+    assert!(merged.listen.is_some());
+}
+
+#[test]
+fn urls_are_checked() {
+    assert_eq!(
+        base_url("prometheus", "http://p:9090/").unwrap(),
+        "http://p:9090"
+    );
+    for bad in ["p:9090", "http://", "http://a b", "ftp://p"] {
+        let message = base_url("prometheus", bad).unwrap_err().to_string();
+        assert!(message.starts_with("`prometheus` is"), "{message}");
+    }
+}
+
+#[test]
+fn edit_distances() {
+    for (a, b, distance) in [
+        ("", "abc", 3),
+        ("kitten", "sitting", 3),
+        ("same", "same", 0),
+    ] {
+        assert_eq!(edit_distance(a, b), distance);
+    }
+}

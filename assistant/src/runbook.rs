@@ -1,0 +1,230 @@
+//! A runbook: a Markdown page whose front matter may name failure modes and the PromQL that shows them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+pub mod anchor;
+pub mod load;
+pub mod parse;
+
+pub use load::{Library, load};
+pub use parse::parse;
+
+/// One file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Runbook {
+    /// Path below the runbook folder, with `/` and without `.md`: unique and stable.
+    pub id: String,
+    pub title: String,
+    /// Where the file is, as a person would type it: for messages and citations.
+    pub path: String,
+    /// Names of the alerts this page is for.
+    pub alerts: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// In the order of the file. A section ends where the next heading of any level begins.
+    pub sections: Vec<Section>,
+    pub failure_modes: Vec<FailureMode>,
+    pub symptoms: Vec<Symptom>,
+    /// The file as it was read, front matter included.
+    pub source: String,
+    /// Byte offset in `source` where the Markdown after the front matter begins.
+    pub body_start: usize,
+}
+
+impl Runbook {
+    pub fn section(&self, anchor: &str) -> Option<&Section> {
+        self.sections
+            .iter()
+            .find(|section| section.anchor == anchor)
+    }
+
+    /// The Markdown without its front matter.
+    pub fn body(&self) -> &str {
+        &self.source[self.body_start..]
+    }
+
+    /// The section that is about an alert of this page, and else the page's first words.
+    pub fn section_for_alert(&self, alert: &str) -> Option<&Section> {
+        let wanted = anchor::compact(alert);
+        let named = |section: &&Section| {
+            section
+                .heading_path
+                .last()
+                .is_some_and(|heading| anchor::compact(heading).contains(&wanted))
+        };
+        self.sections
+            .iter()
+            .filter(|section| section.level > 1)
+            .find(named)
+    }
+}
+
+/// A heading and the text up to the next heading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Section {
+    /// The headings above this one and itself, outermost first. Text before the first heading has the page's title.
+    pub heading_path: Vec<String>,
+    /// 1 to 6; 0 for text before the first heading.
+    pub level: u8,
+    /// The heading's `id` on the served page, as GitHub would name it.
+    pub anchor: String,
+    /// Lines of the file, counted from 1, heading included.
+    pub line_start: usize,
+    pub line_end: usize,
+    /// Line of the file on which `text` begins.
+    pub text_line: usize,
+    /// Markdown below the heading.
+    pub text: String,
+}
+
+/// Something that can be wrong, and how one would see it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailureMode {
+    /// Kebab-case, unique over all runbooks.
+    pub id: String,
+    pub title: String,
+    #[serde(default)]
+    pub summary: String,
+    /// The section that helps. After parsing it names a heading of the page, unless a warning says otherwise.
+    #[serde(default)]
+    pub anchor: String,
+    #[serde(default)]
+    pub verdict: Verdict,
+    #[serde(default = "default_prior")]
+    pub prior: f64,
+    /// Modes whose symptoms this one produces.
+    #[serde(default)]
+    pub explains: Vec<String>,
+    #[serde(default)]
+    pub evidence: Vec<EvidenceQuery>,
+}
+
+fn default_prior() -> f64 {
+    0.05
+}
+
+/// What it means for the network when a failure mode is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    #[default]
+    Fault,
+    NoNetworkFault,
+}
+
+/// PromQL of the form `LEFT op NUMBER`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceQuery {
+    /// Unique within the failure mode.
+    pub id: String,
+    pub role: Role,
+    #[serde(default)]
+    pub title: String,
+    pub expr: String,
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// Log-odds; the engine has a default for each role.
+    #[serde(default)]
+    pub weight: Option<f64>,
+    #[serde(default)]
+    pub at: End,
+    /// Requirements of one group are alternatives: one present is enough.
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Without it the mode cannot be.
+    Requires,
+    Supports,
+    Contradicts,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Requires => "requires",
+            Role::Supports => "supports",
+            Role::Contradicts => "contradicts",
+        })
+    }
+}
+
+/// Which end a series with only one workload's labels must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    #[default]
+    Pair,
+    Src,
+    Dst,
+}
+
+/// A sign that something is wrong, cause unknown.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Symptom {
+    pub id: String,
+    #[serde(default)]
+    pub title: String,
+    pub expr: String,
+    #[serde(default)]
+    pub unit: Option<String>,
+}
+
+/// What is wrong with a file. The rest of the file, and every other file, is used all the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    pub path: String,
+    /// Counted from 1.
+    pub line: usize,
+    pub kind: WarningKind,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.kind)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum WarningKind {
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("is larger than {} MiB and was left out", load::MAX_FILE_BYTES >> 20)]
+    TooLarge,
+    #[error("is a symbolic link out of the runbook folder and was left out")]
+    LinkOutside,
+    #[error("is not UTF-8 here: the bad bytes were replaced")]
+    NotUtf8,
+    #[error("a runbook with the id `{id}` was already read from {first}: rename one of the two")]
+    DuplicateId { id: String, first: String },
+    #[error("front matter has no closing `---`: it was read as text")]
+    FrontMatterOpen,
+    #[error("front matter is not valid YAML and was ignored: {0}")]
+    FrontMatterYaml(String),
+    #[error("front matter: `{key}` must be {expected}; it was ignored")]
+    FrontMatterType { key: String, expected: &'static str },
+    #[error("front matter: `{key}[{index}]` was ignored: {reason}")]
+    FrontMatterItem {
+        key: &'static str,
+        index: usize,
+        reason: String,
+    },
+    #[error("failure mode `{mode}`: {reason}")]
+    FailureMode { mode: String, reason: String },
+    #[error(
+        "failure mode `{mode}` is already defined in {first}: ids are unique over all runbooks"
+    )]
+    DuplicateMode { mode: String, first: String },
+    #[error("alert `{alert}` already belongs to {first}")]
+    DuplicateAlert { alert: String, first: String },
+    #[error("link to `{target}` leads nowhere: {reason}")]
+    DeadLink { target: String, reason: String },
+}

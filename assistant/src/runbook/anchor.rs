@@ -1,0 +1,86 @@
+//! Heading text → anchor, as GitHub does it, so that links written for one work on the other.
+
+use std::collections::HashMap;
+
+/// Anchor of the text before the first heading.
+pub const TOP: &str = "top";
+
+/// Hands out the anchors of one page.
+#[derive(Debug, Default)]
+pub struct Anchors {
+    used: HashMap<String, usize>,
+}
+
+impl Anchors {
+    /// The anchor of the page's next heading. A second «Diagnosis» becomes `diagnosis-1`.
+    pub fn next(&mut self, heading: &str) -> String {
+        let base = slug(heading);
+        let base = if base.is_empty() {
+            "section".to_owned()
+        } else {
+            base
+        };
+        self.reserve(base)
+    }
+
+    /// The same for an anchor that the author wrote out as `{#anchor}`.
+    pub fn explicit(&mut self, anchor: &str) -> String {
+        let clean: String = anchor.split_whitespace().collect();
+        self.reserve(clean)
+    }
+
+    fn reserve(&mut self, base: String) -> String {
+        let mut anchor = base.clone();
+        while self.used.contains_key(&anchor) {
+            let count = self.used.entry(base.clone()).or_default();
+            *count += 1;
+            anchor = format!("{base}-{count}");
+        }
+        self.used.insert(anchor.clone(), 0);
+        anchor
+    }
+}
+
+fn slug(heading: &str) -> String {
+    heading
+        .trim()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' | '-' => Some('-'),
+            '_' => Some('_'),
+            c if c.is_alphanumeric() => Some(c),
+            _ => None,
+        })
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+/// Letters and digits only, lower case: for comparing names however they are spelt.
+pub fn compact(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anchors_are_those_of_github() {
+        let mut anchors = Anchors::default();
+        let cases = [
+            ("Diagnosis", "diagnosis"),
+            ("Diagnosis", "diagnosis-1"),
+            ("Diagnosis", "diagnosis-2"),
+            ("Diagnosis 1", "diagnosis-1-1"),
+            ("What `kubectl` says, & why?", "what-kubectl-says--why"),
+            ("Größe_der Queue", "größe_der-queue"),
+            ("!!!", "section"),
+        ];
+        for (heading, anchor) in cases {
+            assert_eq!(anchors.next(heading), anchor);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Markdown with front matter → [`Runbook`]. Total: any text gives a runbook and perhaps warnings.
+
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+
+use super::anchor::{Anchors, TOP};
+use super::{Runbook, Section, Warning, WarningKind};
+
+mod front_matter;
+
+use front_matter::FrontMatter;
+
+/// The Markdown we read: here and where pages are rendered it must be the same, or anchors would differ.
+pub fn markdown_options() -> Options {
+    Options::ENABLE_TABLES
+        | Options::ENABLE_STRIKETHROUGH
+        | Options::ENABLE_TASKLISTS
+        | Options::ENABLE_FOOTNOTES
+        | Options::ENABLE_GFM
+        | Options::ENABLE_HEADING_ATTRIBUTES
+}
+
+/// Reads one file. `id` is its path below the runbook folder without `.md`, `path` what messages call it.
+pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let mut warn = |line, kind| {
+        warnings.push(Warning {
+            path: path.to_owned(),
+            line,
+            kind,
+        });
+    };
+
+    let (yaml, body_start) = split_front_matter(&source, &mut warn);
+    let front_matter = yaml
+        .map(|yaml| FrontMatter::read(yaml, &mut warn))
+        .unwrap_or_default();
+
+    let lines = Lines::new(&source);
+    let headings = headings(&source, body_start);
+    let title = front_matter
+        .title
+        .or_else(|| {
+            headings
+                .iter()
+                .find(|h| h.level == 1)
+                .map(|h| h.text.clone())
+        })
+        .or_else(|| headings.first().map(|h| h.text.clone()))
+        .filter(|title| !title.is_empty())
+        .unwrap_or_else(|| id.rsplit('/').next().unwrap_or(id).to_owned());
+    let sections = sections(&source, body_start, &title, &headings, &lines);
+
+    let mut failure_modes = Vec::new();
+    for (line, mut mode) in front_matter.failure_modes {
+        if mode.anchor.is_empty() {
+            let first = sections
+                .iter()
+                .find(|section| section.level == 2)
+                .or(sections.first());
+            mode.anchor = first.map_or_else(String::new, |section| section.anchor.clone());
+        } else if !headings.iter().any(|heading| heading.anchor == mode.anchor) {
+            warn(
+                line,
+                WarningKind::FailureMode {
+                    mode: mode.id.clone(),
+                    reason: format!("no heading on this page has the anchor `{}`", mode.anchor),
+                },
+            );
+        }
+        failure_modes.push(mode);
+    }
+
+    let runbook = Runbook {
+        id: id.to_owned(),
+        title,
+        path: path.to_owned(),
+        alerts: front_matter.alerts,
+        labels: front_matter.labels,
+        sections,
+        failure_modes,
+        symptoms: front_matter.symptoms,
+        body_start,
+        source,
+    };
+    (runbook, warnings)
+}
+
+/// The YAML between the two `---` lines, if there is any, and where the Markdown begins.
+fn split_front_matter<'a>(
+    source: &'a str,
+    warn: &mut impl FnMut(usize, WarningKind),
+) -> (Option<&'a str>, usize) {
+    let start = source.strip_prefix('\u{feff}').map_or(0, |_| 3);
+    let mut lines = source[start..].split_inclusive('\n');
+    let Some(first) = lines.next().filter(|line| line.trim_end() == "---") else {
+        return (None, start);
+    };
+    let yaml_start = start + first.len();
+    let mut offset = yaml_start;
+    for line in lines {
+        let end = offset + line.len();
+        if matches!(line.trim_end(), "---" | "...") {
+            return (Some(&source[yaml_start..offset]), end);
+        }
+        offset = end;
+    }
+    // A page may simply begin with a rule; only something that looks like a key is worth a word.
+    if source[yaml_start..]
+        .lines()
+        .next()
+        .is_some_and(|line| line.contains(':'))
+    {
+        warn(1, WarningKind::FrontMatterOpen);
+    }
+    (None, start)
+}
+
+/// A heading wherever it stands; only those at the top level of the page begin a section.
+struct Heading {
+    level: u8,
+    text: String,
+    anchor: String,
+    start: usize,
+    end: usize,
+    top_level: bool,
+}
+
+fn headings(source: &str, body_start: usize) -> Vec<Heading> {
+    let mut anchors = Anchors::default();
+    let mut headings: Vec<Heading> = Vec::new();
+    let mut open: Option<(Option<String>, String)> = None;
+    let mut depth = 0_usize;
+    let body = &source[body_start..];
+    for (event, range) in Parser::new_ext(body, markdown_options()).into_offset_iter() {
+        match event {
+            Event::Start(Tag::Heading { id, .. }) => {
+                open = Some((id.map(|id| id.to_string()), String::new()));
+            }
+            Event::End(TagEnd::Heading(level)) => {
+                let Some((id, text)) = open.take() else {
+                    continue;
+                };
+                let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                headings.push(Heading {
+                    level: level_number(level),
+                    anchor: match id {
+                        Some(id) if !id.trim().is_empty() => anchors.explicit(&id),
+                        _ => anchors.next(&text),
+                    },
+                    text,
+                    start: body_start + range.start,
+                    end: body_start + range.end,
+                    top_level: depth == 0,
+                });
+            }
+            Event::Start(Tag::BlockQuote(_) | Tag::List(_) | Tag::FootnoteDefinition(_)) => {
+                depth += 1;
+            }
+            Event::End(TagEnd::BlockQuote(_) | TagEnd::List(_) | TagEnd::FootnoteDefinition) => {
+                depth = depth.saturating_sub(1);
+            }
+            Event::Text(text) | Event::Code(text) => {
+                if let Some((_, heading)) = &mut open {
+                    heading.push_str(&text);
+                }
+            }
+            Event::SoftBreak | Event::HardBreak => {
+                if let Some((_, heading)) = &mut open {
+                    heading.push(' ');
+                }
+            }
+            _ => {}
+        }
+    }
+    headings
+}
+
+fn level_number(level: HeadingLevel) -> u8 {
+    match level {
+        HeadingLevel::H1 => 1,
+        HeadingLevel::H2 => 2,
+        HeadingLevel::H3 => 3,
+        HeadingLevel::H4 => 4,
+        HeadingLevel::H5 => 5,
+        HeadingLevel::H6 => 6,
+    }
+}
+
+/// Anchors of all headings of the page in their order, for whoever renders it.
+pub fn heading_anchors(runbook: &Runbook) -> Vec<String> {
+    headings(&runbook.source, runbook.body_start)
+        .into_iter()
+        .map(|heading| heading.anchor)
+        .collect()
+}
+
+fn sections(
+    source: &str,
+    body_start: usize,
+    title: &str,
+    headings: &[Heading],
+    lines: &Lines,
+) -> Vec<Section> {
+    let top: Vec<&Heading> = headings.iter().filter(|h| h.top_level).collect();
+    let mut sections = Vec::with_capacity(top.len() + 1);
+
+    let preamble_end = top.first().map_or(source.len(), |heading| heading.start);
+    let preamble = &source[body_start..preamble_end];
+    if !preamble.trim().is_empty() {
+        let start = body_start + (preamble.len() - preamble.trim_start().len());
+        sections.push(Section {
+            heading_path: vec![title.to_owned()],
+            level: 0,
+            anchor: TOP.to_owned(),
+            line_start: lines.of(start),
+            line_end: lines.last(start, preamble_end, source),
+            text_line: lines.of(start),
+            text: preamble.trim().to_owned(),
+        });
+    }
+
+    let mut path: Vec<(u8, String)> = Vec::new();
+    for (index, heading) in top.iter().enumerate() {
+        let end = top.get(index + 1).map_or(source.len(), |next| next.start);
+        path.retain(|(level, _)| *level < heading.level);
+        path.push((heading.level, heading.text.clone()));
+        let text = &source[heading.end.min(end)..end];
+        let text_start = end - text.trim_start().len();
+        sections.push(Section {
+            heading_path: path.iter().map(|(_, text)| text.clone()).collect(),
+            level: heading.level,
+            anchor: heading.anchor.clone(),
+            line_start: lines.of(heading.start),
+            line_end: lines.last(heading.start, end, source),
+            text_line: lines.of(text_start.min(source.len())),
+            text: text.trim().to_owned(),
+        });
+    }
+    sections
+}
+
+/// Byte offset → line number.
+struct Lines {
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    fn new(source: &str) -> Self {
+        let after_newlines = source.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            starts: std::iter::once(0).chain(after_newlines).collect(),
+        }
+    }
+
+    fn of(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset)
+    }
+
+    /// The last line of `start..end` that is not blank.
+    fn last(&self, start: usize, end: usize, source: &str) -> usize {
+        let text = source[start..end].trim_end();
+        self.of(start + text.len().saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests;

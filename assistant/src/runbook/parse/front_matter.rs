@@ -1,0 +1,225 @@
+//! The YAML at the head of a runbook. Pages from elsewhere have keys of their own: unknown ones are left alone at
+//! the top level, while inside `failure_modes` and `symptoms`, which are ours, a wrong key is a warning.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::de::DeserializeOwned;
+use serde_yaml_ng::Value;
+
+use crate::runbook::{FailureMode, Symptom, WarningKind};
+
+#[derive(Default)]
+pub(super) struct FrontMatter {
+    pub(super) title: Option<String>,
+    pub(super) alerts: Vec<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    /// With the line each begins on.
+    pub(super) failure_modes: Vec<(usize, FailureMode)>,
+    pub(super) symptoms: Vec<Symptom>,
+}
+
+impl FrontMatter {
+    pub(super) fn read(yaml: &str, warn: &mut impl FnMut(usize, WarningKind)) -> Self {
+        let keys = match serde_yaml_ng::from_str::<Value>(yaml) {
+            Ok(Value::Mapping(keys)) => keys,
+            Ok(Value::Null) => return Self::default(),
+            Ok(_) => {
+                let reason = "it must be a mapping of keys to values".to_owned();
+                warn(2, WarningKind::FrontMatterYaml(reason));
+                return Self::default();
+            }
+            Err(error) => {
+                let line = error.location().map_or(1, |location| location.line());
+                warn(line + 1, WarningKind::FrontMatterYaml(error.to_string()));
+                return Self::default();
+            }
+        };
+
+        let mut front_matter = Self::default();
+        let wrong_type = |key: &str, expected| {
+            let kind = WarningKind::FrontMatterType {
+                key: key.to_owned(),
+                expected,
+            };
+            (line_of_key(yaml, key), kind)
+        };
+        for (key, value) in &keys {
+            let Some(key) = key.as_str() else { continue };
+            match key {
+                "title" => match scalar(value) {
+                    Some(title) => front_matter.title = Some(title),
+                    None => {
+                        let (line, kind) = wrong_type(key, "a text");
+                        warn(line, kind);
+                    }
+                },
+                "alerts" => match list_of_names(value) {
+                    Some(alerts) => front_matter.alerts = alerts,
+                    None => {
+                        let (line, kind) = wrong_type(key, "a list of alert names");
+                        warn(line, kind);
+                    }
+                },
+                "labels" => match labels(value) {
+                    Some(labels) => front_matter.labels = labels,
+                    None => {
+                        let (line, kind) = wrong_type(key, "a mapping of names to texts");
+                        warn(line, kind);
+                    }
+                },
+                "failure_modes" => {
+                    front_matter.failure_modes = items(yaml, "failure_modes", value, warn);
+                }
+                "symptoms" => {
+                    let symptoms = items::<Symptom>(yaml, "symptoms", value, warn);
+                    front_matter.symptoms = symptoms.into_iter().map(|(_, item)| item).collect();
+                }
+                _ => {}
+            }
+        }
+        front_matter
+            .failure_modes
+            .retain(|(line, mode)| match problem(mode) {
+                None => true,
+                Some(reason) => {
+                    let mode = mode.id.clone();
+                    warn(*line, WarningKind::FailureMode { mode, reason });
+                    false
+                }
+            });
+        front_matter
+    }
+}
+
+/// What the types cannot say.
+fn problem(mode: &FailureMode) -> Option<String> {
+    if !is_kebab_case(&mode.id) {
+        return Some(
+            "`id` must be kebab-case: lower-case letters, digits and single hyphens".into(),
+        );
+    }
+    if !(mode.prior > 0.0 && mode.prior < 1.0) {
+        return Some(format!(
+            "`prior` is {}: it must lie between 0 and 1",
+            mode.prior
+        ));
+    }
+    let mut ids = HashSet::new();
+    for evidence in &mode.evidence {
+        if evidence.id.trim().is_empty() || evidence.expr.trim().is_empty() {
+            return Some("each item of `evidence` needs an `id` and an `expr`".into());
+        }
+        if !ids.insert(&evidence.id) {
+            return Some(format!("evidence id `{}` occurs twice", evidence.id));
+        }
+        if evidence
+            .weight
+            .is_some_and(|weight| !weight.is_finite() || weight < 0.0)
+        {
+            return Some(format!(
+                "`weight` of evidence `{}` must be a number of 0 or more",
+                evidence.id
+            ));
+        }
+    }
+    None
+}
+
+fn is_kebab_case(id: &str) -> bool {
+    !id.is_empty()
+        && id.split('-').all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
+}
+
+fn items<T: DeserializeOwned>(
+    yaml: &str,
+    key: &'static str,
+    value: &Value,
+    warn: &mut impl FnMut(usize, WarningKind),
+) -> Vec<(usize, T)> {
+    let list = match value {
+        Value::Sequence(list) => list.as_slice(),
+        Value::Null => &[],
+        _ => {
+            let kind = WarningKind::FrontMatterType {
+                key: key.to_owned(),
+                expected: "a list",
+            };
+            warn(line_of_key(yaml, key), kind);
+            &[]
+        }
+    };
+    let mut items = Vec::with_capacity(list.len());
+    for (index, item) in list.iter().enumerate() {
+        let line = line_of_item(yaml, key, index);
+        match serde_yaml_ng::from_value::<T>(item.clone()) {
+            Ok(item) => items.push((line, item)),
+            Err(error) => {
+                let reason = error.to_string();
+                warn(line, WarningKind::FrontMatterItem { key, index, reason });
+            }
+        }
+    }
+    items
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+    }
+}
+
+fn list_of_names(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Sequence(list) => list.iter().map(scalar).collect(),
+        one => Some(vec![scalar(one)?]),
+    }
+}
+
+fn labels(value: &Value) -> Option<BTreeMap<String, String>> {
+    match value {
+        Value::Null => Some(BTreeMap::new()),
+        Value::Mapping(pairs) => pairs
+            .iter()
+            .map(|(name, value)| Some((scalar(name)?, scalar(value)?)))
+            .collect(),
+        _ => None,
+    }
+}
+
+/// The file's line of a top-level key. The YAML begins on line 2, below the dashes.
+fn line_of_key(yaml: &str, key: &str) -> usize {
+    let has_key = |line: &str| {
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with(':'))
+    };
+    yaml.lines().position(has_key).map_or(1, |at| at + 2)
+}
+
+/// The file's line of the `index`-th item below a top-level key: YAML values carry no positions.
+fn line_of_item(yaml: &str, key: &str, index: usize) -> usize {
+    let key_line = line_of_key(yaml, key);
+    let mut indent = None;
+    let mut seen = 0;
+    for (at, line) in yaml.lines().enumerate().skip(key_line.saturating_sub(1)) {
+        let text = line.trim_start();
+        let this_indent = line.len() - text.len();
+        if text.starts_with("- ") && *indent.get_or_insert(this_indent) == this_indent {
+            if seen == index {
+                return at + 2;
+            }
+            seen += 1;
+        } else if this_indent == 0 && !text.is_empty() && !text.starts_with('#') {
+            break;
+        }
+    }
+    key_line
+}

@@ -1,0 +1,182 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::runbook::{End, Role, Verdict};
+
+fn parse_clean(source: &str) -> Runbook {
+    let (runbook, warnings) = parse("folder/page", "runbooks/folder/page.md", source.to_owned());
+    assert_eq!(warnings, []);
+    runbook
+}
+
+fn warnings(source: &str) -> Vec<String> {
+    let (_, warnings) = parse("page", "page.md", source.to_owned());
+    warnings.iter().map(ToString::to_string).collect()
+}
+
+const FULL: &str = r#"---
+title: DNS answers SERVFAIL
+alerts: [CoreDNSErrorsHigh]
+labels: {team: network, tier: 1}
+hugo_key: whatever
+failure_modes:
+  - id: dns-servfail
+    title: The resolver answers SERVFAIL
+    summary: It cannot resolve.
+    explains: [dns-slow]
+    evidence:
+      - id: servfail-ratio
+        role: requires
+        title: Share of SERVFAIL
+        expr: |
+          rate(a[5m]) > 0.01
+        unit: ratio
+        weight: 2
+        at: dst
+        group: g
+symptoms:
+  - id: failing
+    expr: up == 0
+---
+Before any heading.
+
+# DNS answers SERVFAIL
+
+## Meaning
+
+Words.
+
+## Diagnosis
+
+```sh
+# not a heading
+dig
+```
+"#;
+
+#[test]
+fn a_full_page() {
+    let page = parse_clean(FULL);
+    assert_eq!(page.title, "DNS answers SERVFAIL");
+    assert_eq!(page.alerts, ["CoreDNSErrorsHigh"]);
+    assert_eq!(page.labels["tier"], "1");
+    assert_eq!(page.symptoms[0].id, "failing");
+
+    let mode = &page.failure_modes[0];
+    assert_eq!((mode.anchor.as_str(), mode.prior), ("meaning", 0.05));
+    assert_eq!(mode.verdict, Verdict::Fault);
+    let evidence = &mode.evidence[0];
+    assert_eq!((evidence.role, evidence.at), (Role::Requires, End::Dst));
+    assert_eq!(evidence.group.as_deref(), Some("g"));
+
+    let places: Vec<_> = page
+        .sections
+        .iter()
+        .map(|s| {
+            (
+                s.anchor.as_str(),
+                s.level,
+                s.line_start,
+                s.line_end,
+                s.heading_path.join(" > "),
+            )
+        })
+        .collect();
+    let title = "DNS answers SERVFAIL";
+    assert_eq!(
+        places,
+        [
+            ("top", 0, 24, 24, title.to_owned()),
+            ("dns-answers-servfail", 1, 26, 26, title.to_owned()),
+            ("meaning", 2, 28, 30, format!("{title} > Meaning")),
+            ("diagnosis", 2, 32, 37, format!("{title} > Diagnosis")),
+        ]
+    );
+    assert_eq!(page.sections[2].text, "Words.");
+    assert_eq!(page.sections[2].text_line, 30);
+    assert!(page.body().starts_with("Before any"));
+}
+
+#[test]
+fn titles_fall_back_from_front_matter_to_headings_to_the_file() {
+    for (source, title) in [
+        ("---\ntitle: T\n---\n# H\n", "T"),
+        ("# H\n", "H"),
+        ("## Second *level* `code`\n", "Second level code"),
+        ("no heading at all", "page"),
+        ("", "page"),
+        ("Setext\n===\n", "Setext"),
+    ] {
+        assert_eq!(parse_clean(source).title, title, "{source:?}");
+    }
+}
+
+#[test]
+fn anchors_are_unique_and_explicit_ones_are_kept() {
+    let page = parse_clean("# A\n## B\n## B\n## C {#see-me}\n> ## B\n\n## B\n");
+    let anchors: Vec<_> = page.sections.iter().map(|s| s.anchor.as_str()).collect();
+    assert_eq!(anchors, ["a", "b", "b-1", "see-me", "b-3"]);
+    assert_eq!(
+        heading_anchors(&page),
+        ["a", "b", "b-1", "see-me", "b-2", "b-3"]
+    );
+}
+
+#[test]
+fn windows_line_ends_and_byte_order_marks_do_no_harm() {
+    let page = parse_clean("\u{feff}---\r\ntitle: T\r\n---\r\n# H\r\n\r\ntext\r\n");
+    assert_eq!(page.title, "T");
+    assert_eq!(
+        (page.sections[0].line_start, page.sections[0].line_end),
+        (4, 6)
+    );
+}
+
+#[test]
+fn warnings_name_file_and_line() {
+    for (source, expected) in [
+        (
+            "---\nalerts: {a: b}\n---\n",
+            "page.md:2: front matter: `alerts` must be a list of alert names; it was ignored",
+        ),
+        (
+            "---\na: b\n# no end\n",
+            "page.md:1: front matter has no closing `---`: it was read as text",
+        ),
+        (
+            "---\nfailure_modes:\n  - {id: ok, title: T}\n  - id: Bad\n    title: T\n---\n# H\n",
+            "page.md:4: failure mode `Bad`: `id` must be kebab-case: lower-case letters, digits and single hyphens",
+        ),
+        (
+            "---\nfailure_modes:\n  - id: x\n    title: T\n    anchor: nowhere\n---\n# H\n",
+            "page.md:3: failure mode `x`: no heading on this page has the anchor `nowhere`",
+        ),
+    ] {
+        assert_eq!(warnings(source), [expected]);
+    }
+    let unknown_key = warnings("---\nfailure_modes:\n- id: x\n  title: T\n  sumary: S\n---\n");
+    assert!(unknown_key[0].starts_with(
+        "page.md:3: front matter: `failure_modes[0]` was ignored: unknown field `sumary`"
+    ));
+    let bad_yaml = warnings("---\ntitle: T\nalerts: [\n---\n");
+    assert!(
+        bad_yaml[0].starts_with("page.md:") && bad_yaml[0].contains("not valid YAML"),
+        "{bad_yaml:?}"
+    );
+    assert!(warnings("---\n\nA page that begins with a rule.\n").is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parsed_and_sections_are_ordered(source in "(---\n)?[ -~\n#`>\\-:\\[\\]é|]{0,400}") {
+        let (page, _) = parse("id", "path", source);
+        let lines = page.source.lines().count().max(1);
+        let mut last = 0;
+        for section in &page.sections {
+            prop_assert!(section.line_start >= last);
+            prop_assert!(section.line_start <= section.line_end);
+            prop_assert!(section.line_end <= lines);
+            last = section.line_end;
+        }
+    }
+}
