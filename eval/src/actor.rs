@@ -1,0 +1,184 @@
+//! The players of a lab: this program again, as a child inside a network namespace.
+//!
+//! Settings come as JSON on the command line and, changed, a line at a time on standard input. When
+//! that closes, the parent is gone and the actor ends. Clients print a line of [`Sample`] a second.
+
+mod dns_client;
+mod dns_message;
+mod dns_server;
+mod tcp_client;
+mod tcp_server;
+mod wire;
+
+use std::io::{BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, process, thread};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+
+use crate::netns;
+use crate::scenario::Family;
+use crate::sli::Sample;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    TcpServer,
+    TcpClient,
+    DnsServer,
+    DnsClient,
+    Wire,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TcpServer => "tcp-server",
+            Self::TcpClient => "tcp-client",
+            Self::DnsServer => "dns-server",
+            Self::DnsClient => "dns-client",
+            Self::Wire => "wire",
+        }
+    }
+
+    /// Whether an actor of this kind would take these settings.
+    pub(crate) fn check(self, settings: &serde_json::Value) -> Result<()> {
+        fn parse<T: DeserializeOwned>(settings: &serde_json::Value) -> Result<()> {
+            T::deserialize(settings)?;
+            Ok(())
+        }
+        match self {
+            Self::TcpServer => parse::<tcp_server::Settings>(settings),
+            Self::TcpClient => parse::<tcp_client::Settings>(settings),
+            Self::DnsServer => parse::<dns_server::Settings>(settings),
+            Self::DnsClient => parse::<dns_client::Settings>(settings),
+            Self::Wire => parse::<wire::Settings>(settings),
+        }
+        .with_context(|| format!("bad settings of a {}", self.name()))
+    }
+}
+
+/// The child's main function.
+pub(crate) fn run(kind: Kind, namespace: Option<&str>, settings: &str) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("cannot ask to end with the parent")?;
+    if let Some(namespace) = namespace {
+        netns::enter(namespace)?;
+    }
+    match kind {
+        Kind::TcpServer => tcp_server::run(&Live::start(settings)?),
+        Kind::TcpClient => tcp_client::run(&Live::start(settings)?),
+        Kind::DnsServer => dns_server::run(&Live::start(settings)?),
+        Kind::DnsClient => dns_client::run(&Live::start(settings)?),
+        Kind::Wire => wire::run(&Live::start(settings)?),
+    }
+}
+
+/// Settings that the parent may change while the actor runs.
+struct Live<T>(Arc<Mutex<Arc<T>>>);
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static> Live<T> {
+    fn start(settings: &str) -> Result<Self> {
+        let first: T = serde_json::from_str(settings).context("bad settings")?;
+        let live = Self(Arc::new(Mutex::new(Arc::new(first))));
+        let changed = live.clone();
+        thread::spawn(move || {
+            for line in io::stdin().lock().lines().map_while(Result::ok) {
+                // The parent checked the settings before it sent them.
+                if let Ok(next) = serde_json::from_str(&line) {
+                    *changed.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+                }
+            }
+            process::exit(0);
+        });
+        Ok(live)
+    }
+
+    fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a client saw since the last line, shared by its threads.
+#[derive(Clone, Default)]
+struct Report(Arc<Mutex<Sample>>);
+
+impl Report {
+    fn ok(&self, latency: Duration) {
+        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sample.ok += 1;
+        sample
+            .latencies_us
+            .push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn error(&self, name: &str) {
+        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sample.errors.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Never returns while the parent reads.
+    fn print_every_second(&self) -> Result<()> {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            let sample =
+                std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut line = serde_json::to_vec(&sample)?;
+            line.push(b'\n');
+            let mut out = io::stdout().lock();
+            if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                bail!("the parent stopped reading");
+            }
+        }
+    }
+}
+
+/// A steady beat: `rate` times a second, without catching up after a stall, like a user who waits.
+struct Beat {
+    next: Instant,
+}
+
+impl Beat {
+    fn start(offset: Duration) -> Self {
+        Self {
+            next: Instant::now() + offset,
+        }
+    }
+
+    fn wait(&mut self, rate: f64) {
+        let now = Instant::now();
+        thread::sleep(self.next.saturating_duration_since(now));
+        self.next = self.next.max(now) + Duration::from_secs_f64(1.0 / rate.max(0.001));
+    }
+}
+
+/// The address a server of this family listens on.
+fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A short name for what went wrong, for the client's report.
+fn error_name(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset",
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+        io::ErrorKind::PermissionDenied => "prohibited",
+        io::ErrorKind::UnexpectedEof => "closed",
+        io::ErrorKind::AddrNotAvailable => "no_address",
+        _ => "other",
+    }
+}

@@ -1,0 +1,260 @@
+//! One scenario with one seed, from the first namespace to the score.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::fault;
+use crate::lab::Lab;
+use crate::say;
+use crate::scenario::{Scenario, Status, Template};
+use crate::score::{Answer, Expected, Score, score};
+use crate::seed::Random;
+use crate::sli::{self, Window};
+use crate::stack::{Ports, Programs, Stack};
+use crate::state::State;
+use crate::stop;
+use crate::traffic::Traffic;
+
+/// Everything worth keeping of a case.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) scenario: String,
+    pub(crate) seed: u64,
+    pub(crate) family: String,
+    pub(crate) expected: Expected,
+    /// The question before the fault; nothing is wrong then.
+    pub(crate) before: Score,
+    /// The last question.
+    pub(crate) after: Score,
+    /// Questions of a healthy case that were answered with a fault.
+    pub(crate) false_alarms: usize,
+    pub(crate) questions: usize,
+    /// From the fault to the first right answer.
+    pub(crate) seconds_to_answer: Option<f64>,
+    /// What the client of the fault noticed. `None`: nothing, so the case does not count.
+    pub(crate) impact: Option<String>,
+    /// The same question about the same time gave the same bytes.
+    pub(crate) repeatable: bool,
+    pub(crate) clients: BTreeMap<String, Windows>,
+    pub(crate) answer: Value,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Windows {
+    before: Option<Window>,
+    after: Option<Window>,
+}
+
+impl Report {
+    pub(crate) fn counts(&self) -> bool {
+        self.expected.status != Status::Fault || self.impact.is_some()
+    }
+
+    pub(crate) fn is_right(&self) -> bool {
+        self.before.right && self.after.right && self.false_alarms == 0 && self.repeatable
+    }
+}
+
+/// A lab with traffic and the three programs watching it.
+pub(crate) struct Running {
+    // Dropped in this order: the programs go before what they watch.
+    pub(crate) stack: Stack,
+    pub(crate) traffic: Traffic,
+    pub(crate) lab: Lab,
+    pub(crate) scenario: Scenario,
+}
+
+impl Running {
+    pub(crate) fn start(
+        template: &Template,
+        seed: u64,
+        programs: &Programs,
+        ports: Ports,
+        folder: &Path,
+        state: &State,
+    ) -> Result<Self> {
+        let seed = template.seed(seed);
+        let plan = Lab::plan(seed, &template.roles(), &template.wires())?;
+        let scenario = template
+            .fill(seed, &plan)
+            .with_context(|| format!("bad scenario {}", template.name))?;
+        let lab = Lab::build(plan, state).context("cannot build the lab")?;
+        // A collector meets connections that are older than itself as well as new ones.
+        let traffic_first = Random::new(seed, "order").between(0, 1) == 0;
+        if traffic_first {
+            let traffic = Traffic::start(&scenario, &lab.plan)?;
+            let stack = Stack::start(programs, ports, folder, state)?;
+            Ok(Self {
+                stack,
+                traffic,
+                lab,
+                scenario,
+            })
+        } else {
+            let stack = Stack::start(programs, ports, folder, state)?;
+            let traffic = Traffic::start(&scenario, &lab.plan)?;
+            Ok(Self {
+                stack,
+                traffic,
+                lab,
+                scenario,
+            })
+        }
+    }
+
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.stack.check()?;
+        self.traffic.check()
+    }
+
+    /// Asks the scenario's question; `time` pins it.
+    pub(crate) fn ask(&self, time: Option<Timestamp>) -> Result<Vec<u8>> {
+        let mut body = self.scenario.ask.clone();
+        if let Some(time) = time {
+            body["time"] = json!(time.to_string());
+        }
+        self.stack.diagnose(&body)
+    }
+
+    pub(crate) fn expected(&self) -> Expected {
+        let expect = &self.scenario.expect;
+        let names = expect
+            .affected
+            .iter()
+            .filter_map(|role| self.lab.plan.namespace(role));
+        Expected {
+            status: expect.status,
+            failure_mode: expect.failure_mode.clone(),
+            affected: names.map(str::to_owned).collect(),
+            top: expect.top,
+        }
+    }
+
+    pub(crate) fn inject(&mut self) -> Result<()> {
+        fault::inject(&self.scenario, &mut self.lab, &mut self.traffic)
+    }
+}
+
+pub(crate) fn healthy() -> Expected {
+    Expected {
+        status: Status::NoNetworkFault,
+        failure_mode: None,
+        affected: Vec::new(),
+        top: 1,
+    }
+}
+
+pub(crate) fn parse(bytes: &[u8]) -> Result<Answer> {
+    serde_json::from_slice(bytes).with_context(|| {
+        format!(
+            "not in the contract's shape: {}",
+            String::from_utf8_lossy(bytes)
+        )
+    })
+}
+
+pub(crate) fn run(
+    template: &Template,
+    seed: u64,
+    programs: &Programs,
+    folder: &Path,
+    state: &State,
+) -> Result<Report> {
+    let mut running = Running::start(template, seed, programs, Ports::free()?, folder, state)?;
+    let report = observe(&mut running, seed, folder);
+    running.stack.save_metrics();
+    report
+}
+
+fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
+    let expected = running.expected();
+    let offset = Random::new(seed, &running.scenario.name).unit();
+    // Two seconds of settling are not what the client usually sees.
+    let mark = running.traffic.mark();
+    stop::sleep(Duration::from_secs(running.scenario.warmup) + Duration::from_secs_f64(offset))?;
+    running.check()?;
+    let healthy_windows = running.traffic.windows(&mark, 2);
+    let answer = running.ask(None)?;
+    fs::write(folder.join("before.json"), &answer)?;
+    let before = score(&healthy(), &parse(&answer)?);
+
+    let mark = running.traffic.mark();
+    let started = Instant::now();
+    running.inject()?;
+    let hold = Duration::from_secs(running.scenario.hold);
+    let mut seconds_to_answer = None;
+    let mut false_alarms = 0;
+    let mut questions = 0;
+    while started.elapsed() < hold {
+        stop::sleep(Duration::from_secs(1).min(hold.saturating_sub(started.elapsed())))?;
+        running.check()?;
+        let bytes = running.ask(None)?;
+        let score = score(&expected, &parse(&bytes)?);
+        questions += 1;
+        if score.false_alarm {
+            false_alarms += 1;
+            fs::write(folder.join(format!("alarm-{false_alarms}.json")), &bytes)?;
+        }
+        if score.right && seconds_to_answer.is_none() {
+            seconds_to_answer = Some(started.elapsed().as_secs_f64());
+        }
+    }
+
+    // Two seconds ago, so that every scrape of that time has arrived.
+    let time = Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(2))?;
+    let bytes = running.ask(Some(time))?;
+    let repeatable = running.ask(Some(time))? == bytes;
+    fs::write(folder.join("after.json"), &bytes)?;
+    let after = score(&expected, &parse(&bytes)?);
+    let fault_windows = running.traffic.windows(&mark, 2);
+    let impact = running.scenario.impact.as_ref().and_then(|client| {
+        // A client that reports nothing at all has stalled, which is an impact too.
+        let late = fault_windows.get(client).cloned().unwrap_or_default();
+        sli::impact(healthy_windows.get(client)?, &late)
+    });
+    let mut clients = BTreeMap::new();
+    for id in healthy_windows.keys().chain(fault_windows.keys()) {
+        clients.entry(id.clone()).or_insert_with(|| Windows {
+            before: healthy_windows.get(id).cloned(),
+            after: fault_windows.get(id).cloned(),
+        });
+    }
+    for (id, windows) in &clients {
+        if let Some(window) = &windows.before
+            && !window.is_healthy()
+        {
+            say::progress(format_args!(
+                "  {id} was not healthy before the fault: {window}"
+            ));
+        }
+        if let (true, Some(window)) = (id.starts_with("background_"), &windows.after)
+            && !window.is_healthy()
+        {
+            say::progress(format_args!(
+                "  {id} suffers from a fault that is not its own: {window}"
+            ));
+        }
+    }
+    Ok(Report {
+        scenario: running.scenario.name.clone(),
+        seed,
+        family: running.scenario.family.to_string(),
+        expected,
+        before,
+        after,
+        false_alarms,
+        questions,
+        seconds_to_answer,
+        impact,
+        repeatable,
+        clients,
+        answer: serde_json::from_slice(&bytes)?,
+    })
+}

@@ -1,0 +1,204 @@
+//! `demo`: break something and see it diagnosed. `up`: only the three programs.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::case::{self, Running};
+use crate::scenario::{self, Status, Template};
+use crate::score::score;
+use crate::stack::{Ports, Programs, Stack};
+use crate::state::State;
+use crate::{say, show, sli, stop};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What to break: the name of a scenario.
+    #[arg(long, value_name = "NAME", default_value = "accept-queue-overflow")]
+    fault: String,
+    #[arg(long, value_name = "DIR", default_value = "eval/scenarios")]
+    scenarios: PathBuf,
+    /// Other seed, other names, addresses and intensities.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    programs: Programs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    programs: Programs,
+}
+
+/// True when the healthy phase was called healthy and the injected cause is ranked first.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let state = State::open()?;
+    let files = scenario::files(&options.scenarios, std::slice::from_ref(&options.fault))?;
+    let template = Template::read(&files[0])?;
+    let folder = logs()?;
+    say::progress(
+        "Building a lab of network namespaces and starting collector, Prometheus and assistant …",
+    );
+    let mut running = Running::start(
+        &template,
+        options.seed,
+        &options.programs,
+        Ports::usual()?,
+        &folder,
+        &state,
+    )
+    .with_context(|| format!("logs are in {}", folder.display()))?;
+    if running.scenario.expect.status != Status::Fault {
+        bail!("the scenario {} has no fault to show", options.fault);
+    }
+    let names: Vec<&str> = running.lab.plan.namespaces().collect();
+    say::progress(format_args!("  namespaces: {}", names.join(", ")));
+
+    let mark = running.traffic.mark();
+    let warmup = running.scenario.warmup;
+    wait(&mut running, warmup, "healthy traffic")?;
+    let before = running.traffic.windows(&mark, 2);
+    let answer = running.ask(None)?;
+    let was_healthy = score(&case::healthy(), &case::parse(&answer)?).right;
+    say::result("\n── Before anything is broken ──");
+    say::result(show::healthy(&serde_json::from_slice(&answer)?));
+    if !was_healthy {
+        say::result(show::diagnosis(
+            &serde_json::from_slice(&answer)?,
+            &running.stack.assistant_url(),
+        ));
+    }
+
+    say::result(format_args!(
+        "── Broken now: {} ──",
+        running.scenario.summary
+    ));
+    let mark = running.traffic.mark();
+    let started = Instant::now();
+    running.inject()?;
+    let expected = running.expected();
+    let mut first_right = None;
+    let hold = running.scenario.hold;
+    while started.elapsed() < Duration::from_secs(hold) {
+        wait(&mut running, 1, "")?;
+        let bytes = running.ask(None)?;
+        let right = score(&expected, &case::parse(&bytes)?).right;
+        if right && first_right.is_none() {
+            first_right = Some(started.elapsed());
+            say::progress(format_args!(
+                "  {:.1} s: the cause is ranked first",
+                started.elapsed().as_secs_f64()
+            ));
+        } else if started.elapsed().as_secs() % 5 == 0 {
+            say::progress(format_args!(
+                "  {} of {hold} s",
+                started.elapsed().as_secs()
+            ));
+        }
+        // A few more seconds give the numbers time to settle.
+        if first_right.is_some_and(|at| started.elapsed() > at + Duration::from_secs(5)) {
+            break;
+        }
+    }
+    let after = running.traffic.windows(&mark, 2);
+    if let Some((id, early, late)) = running.scenario.impact.as_ref().and_then(|id| {
+        let late = after.get(id).cloned().unwrap_or_default();
+        Some((id, before.get(id)?, late))
+    }) {
+        let change = sli::impact(early, &late).unwrap_or_else(|| "nothing yet".to_owned());
+        say::result(format_args!("What the client `{id}` sees: {change}\n"));
+    }
+
+    let bytes = running.ask(None)?;
+    let verdict = score(&expected, &case::parse(&bytes)?);
+    let answer: Value = serde_json::from_slice(&bytes)?;
+    say::result(format_args!(
+        "── Asked: {} ──",
+        running.scenario.ask["query"]
+            .as_str()
+            .unwrap_or("what is wrong?")
+    ));
+    say::result(show::diagnosis(&answer, &running.stack.assistant_url()));
+    addresses(&running.stack);
+    let right = was_healthy && verdict.right;
+    if !right {
+        running.stack.save_metrics();
+        say::progress(format_args!(
+            "expected `{}` first, got `{}`; logs: {}",
+            running
+                .scenario
+                .expect
+                .failure_mode
+                .as_deref()
+                .unwrap_or_default(),
+            verdict.got,
+            folder.display()
+        ));
+    }
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        say::progress("The fault stays until Ctrl-C, which removes everything.");
+        while !stop::requested() {
+            running.check()?;
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+    drop(running);
+    if right {
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    Ok(right)
+}
+
+pub(crate) fn up(options: &UpOptions) -> Result<bool> {
+    let state = State::open()?;
+    let folder = logs()?;
+    say::progress("Starting collector, Prometheus and assistant …");
+    let mut stack = Stack::start(&options.programs, Ports::usual()?, &folder, &state)
+        .with_context(|| format!("logs are in {}", folder.display()))?;
+    addresses(&stack);
+    say::progress(format_args!(
+        "Logs are in {}. Ctrl-C ends all three.",
+        folder.display()
+    ));
+    while !stop::requested() {
+        stack.check()?;
+        thread::sleep(Duration::from_millis(200));
+    }
+    drop(stack);
+    let _ = std::fs::remove_dir_all(&folder);
+    Ok(true)
+}
+
+fn logs() -> Result<PathBuf> {
+    Ok(tempfile::Builder::new()
+        .prefix("runwire-eval-")
+        .tempdir()
+        .context("cannot create a folder for logs")?
+        .keep())
+}
+
+fn wait(running: &mut Running, seconds: u64, what: &str) -> Result<()> {
+    for second in 0..seconds {
+        if !what.is_empty() && second % 5 == 0 {
+            say::progress(format_args!("  {what}: {second} of {seconds} s"));
+        }
+        stop::sleep(Duration::from_secs(1))?;
+        running.check()?;
+    }
+    Ok(())
+}
+
+fn addresses(stack: &Stack) {
+    say::result(format_args!(
+        "assistant  {}/            (web page; POST {0}/diagnose)\nPrometheus {}/\ncollector  {}/metrics\n",
+        stack.assistant_url(),
+        stack.prometheus_url(),
+        stack.collector_url()
+    ));
+}

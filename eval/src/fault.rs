@@ -1,0 +1,50 @@
+//! Breaks things, for real, and only inside the lab.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::lab::Lab;
+use crate::scenario::{Scenario, Step};
+use crate::traffic::Traffic;
+use crate::{command, netns, stop};
+
+/// Applies every step of the scenario's fault, in order.
+pub(crate) fn inject(scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) -> Result<()> {
+    for step in &scenario.fault {
+        apply(step, scenario, lab, traffic).with_context(|| format!("cannot apply {step:?}"))?;
+    }
+    Ok(())
+}
+
+fn apply(step: &Step, scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) -> Result<()> {
+    let plan = &lab.plan;
+    let namespace = |role: &str| {
+        plan.namespace(role)
+            .with_context(|| format!("no node `{role}`"))
+    };
+    match step {
+        Step::Nft { node, rules } => {
+            let line = format!("ip netns exec {} nft -f -", namespace(node)?);
+            command::run_with_input(&line, rules)?;
+        }
+        Step::Ip { node, run } => {
+            command::run(&format!("ip -n {} {run}", namespace(node)?))?;
+        }
+        Step::Tc { node, run } => {
+            command::run(&format!("tc -n {} {run}", namespace(node)?))?;
+        }
+        Step::Sysctl { node, key, value } => netns::sysctl(namespace(node)?, key, value)?,
+        Step::Wire { node, change } => lab
+            .wires
+            .get_mut(node)
+            .with_context(|| format!("the node `{node}` is not listed under `wires`"))?
+            .set(change)?,
+        Step::Set { actor, change } => traffic.set(actor, change)?,
+        Step::Stop { actor } => traffic.stop(actor)?,
+        Step::Start { actor } => traffic.start_one(scenario, plan, actor)?,
+        Step::Restart { actor } => traffic.restart(scenario, plan, actor)?,
+        Step::Wait { seconds } => stop::sleep(Duration::from_secs_f64(*seconds))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! `run`: all scenarios, one after the other; a table, totals, an exit code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::json;
+
+use crate::case::{self, Report};
+use crate::scenario::{self, Status, Template};
+use crate::score::Totals;
+use crate::stack::Programs;
+use crate::state::State;
+use crate::{say, stop, table};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Folder of scenario files (*.yaml).
+    #[arg(long, value_name = "DIR", default_value = "eval/scenarios")]
+    scenarios: PathBuf,
+    /// Only the scenarios of these names.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+    /// First seed: names, addresses, ports, intensities and, where the file leaves it open, the family.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, counted up from the first.
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    seeds: u64,
+    /// Writes every case with its answer as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keeps logs and answers of right cases too.
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    programs: Programs,
+}
+
+/// True when every case that counts is right.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let state = State::open()?;
+    let files = scenario::files(&options.scenarios, &options.only)?;
+    // Every file is read before the first one runs: a typo in the last must not cost half an hour.
+    let templates: Vec<Template> = files
+        .iter()
+        .map(|file| Template::read(file))
+        .collect::<Result<_>>()?;
+    let logs = tempfile::Builder::new()
+        .prefix("runwire-eval-")
+        .tempdir()
+        .context("cannot create a folder for logs")?
+        .keep();
+    let total = templates.len() as u64 * options.seeds;
+    let mut number = 0;
+    let mut reports = Vec::new();
+    let mut failures = 0;
+    for template in &templates {
+        for seed in options.seed..options.seed + options.seeds {
+            number += 1;
+            say::progress(format_args!(
+                "[{number}/{total}] {} seed {seed}",
+                template.name
+            ));
+            let folder = logs.join(format!("{}-{seed}", template.name));
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+            let started = Instant::now();
+            let outcome = case::run(template, seed, &options.programs, &folder, &state);
+            stop::check()?;
+            match outcome {
+                Ok(report) => {
+                    say::progress(format_args!(
+                        "  {} after {} s",
+                        table::verdict(&report),
+                        started.elapsed().as_secs()
+                    ));
+                    finish(&report, &folder, options.keep)?;
+                    reports.push(report);
+                }
+                Err(error) => {
+                    failures += 1;
+                    say::progress(format_args!(
+                        "  could not run: {error:#}\n  logs: {}",
+                        folder.display()
+                    ));
+                }
+            }
+        }
+    }
+    let totals = totals(&reports);
+    say::result(table::render(&reports));
+    say::result(table::totals(&reports, &totals, failures));
+    if let Some(file) = &options.json {
+        let text = serde_json::to_vec_pretty(&json!({"totals": totals, "cases": reports}))?;
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // Empty when every case was right.
+    let _ = fs::remove_dir(&logs);
+    Ok(failures == 0
+        && reports
+            .iter()
+            .all(|report| report.counts() && report.is_right()))
+}
+
+fn finish(report: &Report, folder: &Path, keep: bool) -> Result<()> {
+    if report.is_right() && report.counts() && !keep {
+        return fs::remove_dir_all(folder)
+            .with_context(|| format!("cannot remove {}", folder.display()));
+    }
+    fs::write(
+        folder.join("report.json"),
+        serde_json::to_vec_pretty(report)?,
+    )?;
+    say::progress(format_args!("  logs and answers: {}", folder.display()));
+    Ok(())
+}
+
+fn totals(reports: &[Report]) -> Totals {
+    let mut totals = Totals::default();
+    for report in reports {
+        totals.add_healthy(&report.before);
+        if report.expected.status == Status::Fault {
+            if report.counts() {
+                totals.add_fault(&report.after);
+            }
+        } else {
+            totals.add_healthy(&report.after);
+        }
+    }
+    totals
+}

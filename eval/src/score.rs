@@ -1,0 +1,272 @@
+//! Is the answer right? Pure: an answer, what was expected, a verdict.
+
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Status;
+
+/// The part of a `/diagnose` answer that is judged.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) status: Status,
+    #[serde(default)]
+    pub(crate) hypotheses: Vec<Hypothesis>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Hypothesis {
+    pub(crate) failure_mode: String,
+    pub(crate) confidence: f64,
+    #[serde(default)]
+    pub(crate) affected: Vec<Affected>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(crate) struct Affected {
+    #[serde(default)]
+    pub(crate) workload: Option<String>,
+    #[serde(default)]
+    pub(crate) peer_workload: Option<String>,
+}
+
+/// What is right, with the names the programs see.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Expected {
+    pub(crate) status: Status,
+    pub(crate) failure_mode: Option<String>,
+    /// Workloads: both ends, one end, or none if the place is not judged.
+    pub(crate) affected: Vec<String>,
+    pub(crate) top: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Place {
+    /// All expected ends are named, and no other.
+    Exact,
+    /// One of them is, and the other is left open.
+    Partial,
+    Wrong,
+    /// Nothing was expected, or the mode is not among the hypotheses.
+    NotJudged,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Score {
+    pub(crate) right: bool,
+    /// Where the expected mode stands, from 1.
+    pub(crate) rank: Option<usize>,
+    pub(crate) place: Place,
+    /// Confidence of the first hypothesis.
+    pub(crate) confidence: Option<f64>,
+    /// What the answer says first: a failure mode, or its status.
+    pub(crate) got: String,
+    /// A fault was reported where there was none.
+    pub(crate) false_alarm: bool,
+}
+
+pub(crate) fn score(expected: &Expected, answer: &Answer) -> Score {
+    let rank = expected.failure_mode.as_ref().and_then(|mode| {
+        let found = answer
+            .hypotheses
+            .iter()
+            .position(|one| one.failure_mode == *mode)?;
+        Some(found + 1)
+    });
+    let place = rank.map_or(Place::NotJudged, |rank| {
+        place(&expected.affected, &answer.hypotheses[rank - 1].affected)
+    });
+    let mode_is_right = match &expected.failure_mode {
+        // `not-network` may be listed or not: the status says it.
+        Some(_) if expected.status != Status::Fault => true,
+        Some(_) => rank.is_some_and(|rank| rank <= expected.top),
+        None => true,
+    };
+    let first = answer.hypotheses.first();
+    let got = match (answer.status, first) {
+        (Status::Fault, Some(first)) => first.failure_mode.clone(),
+        (status, _) => status.to_string(),
+    };
+    Score {
+        right: answer.status == expected.status && mode_is_right && place != Place::Wrong,
+        rank,
+        place,
+        confidence: first.map(|first| first.confidence),
+        got,
+        false_alarm: expected.status == Status::NoNetworkFault && answer.status == Status::Fault,
+    }
+}
+
+/// Judges the best of the places a hypothesis names.
+fn place(expected: &[String], affected: &[Affected]) -> Place {
+    if expected.is_empty() {
+        return Place::NotJudged;
+    }
+    let judge = |one: &Affected| {
+        let named: Vec<&String> = [&one.workload, &one.peer_workload]
+            .into_iter()
+            .flatten()
+            .filter(|name| !name.is_empty())
+            .collect();
+        let hits = expected.iter().filter(|end| named.contains(end)).count();
+        if hits == expected.len() {
+            Place::Exact
+        } else if hits > 0 && hits == named.len() {
+            Place::Partial
+        } else {
+            Place::Wrong
+        }
+    };
+    let all: Vec<Place> = affected.iter().map(judge).collect();
+    [Place::Exact, Place::Partial]
+        .into_iter()
+        .find(|place| all.contains(place))
+        .unwrap_or(Place::Wrong)
+}
+
+/// Totals over cases that counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) faults: usize,
+    pub(crate) top_1: usize,
+    pub(crate) top_3: usize,
+    pub(crate) healthy: usize,
+    pub(crate) false_alarms: usize,
+}
+
+impl Totals {
+    /// A question asked while nothing of the network was wrong.
+    pub(crate) fn add_healthy(&mut self, score: &Score) {
+        self.healthy += 1;
+        self.false_alarms += usize::from(score.false_alarm);
+    }
+
+    /// The final question of a case with a fault.
+    pub(crate) fn add_fault(&mut self, score: &Score) {
+        let within = |top| {
+            score.got != Status::NoNetworkFault.to_string()
+                && score.rank.is_some_and(|rank| rank <= top)
+        };
+        self.faults += 1;
+        self.top_1 += usize::from(within(1));
+        self.top_3 += usize::from(within(3));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: Status, hypotheses: &[(&str, &str, &str)]) -> Answer {
+        let hypothesis = |&(mode, workload, peer): &(&str, &str, &str)| Hypothesis {
+            failure_mode: mode.to_owned(),
+            confidence: 0.9,
+            affected: vec![Affected {
+                workload: Some(workload.to_owned()),
+                peer_workload: (!peer.is_empty()).then(|| peer.to_owned()),
+            }],
+        };
+        Answer {
+            status,
+            hypotheses: hypotheses.iter().map(hypothesis).collect(),
+        }
+    }
+
+    fn fault(top: usize) -> Expected {
+        Expected {
+            status: Status::Fault,
+            failure_mode: Some("policy-drop".to_owned()),
+            affected: vec!["fern".to_owned(), "iris".to_owned()],
+            top,
+        }
+    }
+
+    fn check(expected: &Expected, answer: &Answer, right: bool, rank: Option<usize>, place: Place) {
+        let score = score(expected, answer);
+        assert_eq!(
+            (score.right, score.rank, score.place),
+            (right, rank, place),
+            "{score:?}"
+        );
+    }
+
+    #[test]
+    fn the_expected_mode_first_at_the_right_place_is_right_in_either_direction() {
+        let there = answer(Status::Fault, &[("policy-drop", "fern", "iris")]);
+        let back = answer(Status::Fault, &[("policy-drop", "iris", "fern")]);
+        check(&fault(1), &there, true, Some(1), Place::Exact);
+        check(&fault(1), &back, true, Some(1), Place::Exact);
+    }
+
+    #[test]
+    fn second_is_right_only_if_the_scenario_says_so() {
+        let second = answer(
+            Status::Fault,
+            &[
+                ("no-listener", "fern", "iris"),
+                ("policy-drop", "fern", "iris"),
+            ],
+        );
+        check(&fault(1), &second, false, Some(2), Place::Exact);
+        check(&fault(3), &second, true, Some(2), Place::Exact);
+    }
+
+    #[test]
+    fn the_right_mode_elsewhere_is_wrong_and_an_open_end_is_partial() {
+        check(
+            &fault(1),
+            &answer(Status::Fault, &[("policy-drop", "moss", "iris")]),
+            false,
+            Some(1),
+            Place::Wrong,
+        );
+        check(
+            &fault(1),
+            &answer(Status::Fault, &[("policy-drop", "iris", "")]),
+            true,
+            Some(1),
+            Place::Partial,
+        );
+    }
+
+    #[test]
+    fn a_listed_mode_without_the_status_is_not_right() {
+        let unsure = answer(Status::Unknown, &[("policy-drop", "fern", "iris")]);
+        check(&fault(1), &unsure, false, Some(1), Place::Exact);
+    }
+
+    #[test]
+    fn a_fault_on_a_healthy_system_is_a_false_alarm() {
+        let healthy = Expected {
+            status: Status::NoNetworkFault,
+            failure_mode: None,
+            affected: Vec::new(),
+            top: 1,
+        };
+        let alarm = score(
+            &healthy,
+            &answer(Status::Fault, &[("local-loss", "a", "b")]),
+        );
+        assert!(alarm.false_alarm && !alarm.right);
+        let quiet = score(&healthy, &answer(Status::NoNetworkFault, &[]));
+        assert!(!quiet.false_alarm && quiet.right);
+        assert_eq!(quiet.got, "no_network_fault");
+
+        let mut totals = Totals::default();
+        totals.add_healthy(&alarm);
+        totals.add_healthy(&quiet);
+        totals.add_fault(&score(
+            &fault(1),
+            &answer(Status::Fault, &[("policy-drop", "fern", "iris")]),
+        ));
+        assert_eq!(
+            totals,
+            Totals {
+                faults: 1,
+                top_1: 1,
+                top_3: 1,
+                healthy: 2,
+                false_alarms: 1
+            }
+        );
+    }
+}

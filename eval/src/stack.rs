@@ -1,0 +1,285 @@
+//! The three real programs: collector, Prometheus, assistant.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::process::Program;
+use crate::state::State;
+use crate::{command, http, say, stop};
+
+/// Where the programs under test are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Programs {
+    /// Folder with runwire-collector and runwire-assistant [default: beside this program].
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Prometheus' program [default: the one in the path].
+    #[arg(long, value_name = "FILE")]
+    prometheus: Option<PathBuf>,
+    /// Folder of runbooks for the assistant.
+    #[arg(long, value_name = "DIR", default_value = "runbooks")]
+    runbooks: PathBuf,
+}
+
+impl Programs {
+    fn find(&self, name: &str) -> Result<PathBuf> {
+        let folder = match &self.bin_dir {
+            Some(folder) => folder.clone(),
+            None => {
+                let ourselves =
+                    std::env::current_exe().context("cannot tell where this program is")?;
+                ourselves.parent().unwrap_or(Path::new(".")).to_owned()
+            }
+        };
+        let file = folder.join(name);
+        if !file.is_file() {
+            bail!(
+                "there is no {}: build it (`cargo build --workspace`) or pass --bin-dir DIR",
+                file.display()
+            );
+        }
+        Ok(file)
+    }
+
+    pub(crate) fn assistant(&self) -> Result<PathBuf> {
+        self.find("runwire-assistant")
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    collector: u16,
+    prometheus: u16,
+    assistant: u16,
+}
+
+impl Ports {
+    pub(crate) fn free() -> Result<Self> {
+        // All three are held until the last is known, so that they differ.
+        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
+        let [collector, prometheus, assistant] =
+            held.map(|listener| listener?.local_addr().map(|addr| addr.port()));
+        Ok(Self {
+            collector: collector.context("no free port")?,
+            prometheus: prometheus.context("no free port")?,
+            assistant: assistant.context("no free port")?,
+        })
+    }
+
+    /// The documented ports where they are free.
+    pub(crate) fn usual() -> Result<Self> {
+        let mut ports = Self::free()?;
+        for (name, port, usual) in [
+            ("collector", &mut ports.collector, 9435),
+            ("Prometheus", &mut ports.prometheus, 9090),
+            ("assistant", &mut ports.assistant, 8080),
+        ] {
+            if TcpListener::bind(("127.0.0.1", usual)).is_ok() {
+                *port = usual;
+            } else {
+                say::progress(format_args!(
+                    "port {usual} is taken: the {name} listens on {port}"
+                ));
+            }
+        }
+        Ok(ports)
+    }
+}
+
+pub(crate) struct Stack {
+    pub(crate) ports: Ports,
+    // Stopped in this order.
+    programs: Vec<Program>,
+    folder: PathBuf,
+    state: State,
+}
+
+impl Stack {
+    /// `folder` gets logs and data; data is removed with the stack, logs stay.
+    pub(crate) fn start(
+        programs: &Programs,
+        ports: Ports,
+        folder: &Path,
+        state: &State,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let data = folder.join("prometheus-data");
+        state.add_folder(&data)?;
+        let mut stack = Self {
+            ports,
+            programs: Vec::new(),
+            folder: folder.to_owned(),
+            state: state.clone(),
+        };
+        let collector = programs.find("runwire-collector")?;
+        let assistant = programs.assistant()?;
+        let prometheus = programs
+            .prometheus
+            .clone()
+            .or_else(|| command::find("prometheus"))
+            .context("there is no prometheus in the path: apt-get install prometheus, or pass --prometheus FILE")?;
+        let Ports {
+            collector: collector_port,
+            prometheus: prometheus_port,
+            assistant: assistant_port,
+        } = ports;
+
+        stack.program(
+            "collector",
+            &collector,
+            &format!("run --listen 127.0.0.1:{collector_port}"),
+        )?;
+        let config = folder.join("prometheus.yml");
+        fs::write(&config, prometheus_config(collector_port, assistant_port))
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let flags = format!(
+            "--config.file={} --storage.tsdb.path={} --web.listen-address=127.0.0.1:{prometheus_port} --log.level=warn",
+            config.display(),
+            data.display()
+        );
+        stack.program("prometheus", &prometheus, &flags)?;
+        let flags = format!(
+            "serve --listen 127.0.0.1:{assistant_port} --runbooks {} --prometheus http://127.0.0.1:{prometheus_port}",
+            programs.runbooks.display()
+        );
+        stack.program("assistant", &assistant, &flags)?;
+
+        stack.wait(
+            "collector",
+            &format!("http://127.0.0.1:{collector_port}/readyz"),
+            |_| true,
+        )?;
+        stack.wait(
+            "prometheus",
+            &format!("http://127.0.0.1:{prometheus_port}/-/ready"),
+            |_| true,
+        )?;
+        stack.wait(
+            "assistant",
+            &format!("http://127.0.0.1:{assistant_port}/readyz"),
+            |_| true,
+        )?;
+        let scraped = stack.query_url("up{job=\"runwire-collector\"} == 1");
+        stack.wait("first scrape", &scraped, |body| body.contains("\"value\""))?;
+        Ok(stack)
+    }
+
+    fn program(&mut self, name: &str, file: &Path, flags: &str) -> Result<()> {
+        let arguments: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+        let log = self.folder.join(format!("{name}.log"));
+        self.programs
+            .push(Program::start(name, file, &arguments, &log)?);
+        Ok(())
+    }
+
+    fn wait(&mut self, what: &str, url: &str, is_ready: impl Fn(&str) -> bool) -> Result<()> {
+        let started = Instant::now();
+        let mut said = 0;
+        loop {
+            self.check()?;
+            let last = match http::get(url) {
+                Ok((200, body)) if is_ready(&body) => return Ok(()),
+                Ok((status, body)) => format!("status {status}: {}", body.trim()),
+                Err(error) => format!("{error:#}"),
+            };
+            let waited = started.elapsed().as_secs();
+            if waited >= 90 {
+                bail!("{what} is not ready after {waited} s ({url}): {last}");
+            }
+            if waited >= said + 5 {
+                said = waited;
+                say::progress(format_args!("  waiting for the {what}, {waited} s"));
+            }
+            stop::sleep(Duration::from_millis(100))?;
+        }
+    }
+
+    /// Fails, with the end of its log, when a program ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        for program in &mut self.programs {
+            if let Err(error) = program.check() {
+                let log = self.folder.join(format!("{}.log", program.name));
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let end = lines[lines.len().saturating_sub(8)..].join("\n  ");
+                return Err(error.context(format!("the end of {}:\n  {end}\n", log.display())));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn assistant_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.assistant)
+    }
+
+    pub(crate) fn prometheus_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.prometheus)
+    }
+
+    pub(crate) fn collector_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.collector)
+    }
+
+    fn query_url(&self, query: &str) -> String {
+        let encoded: String = query
+            .bytes()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        format!("{}/api/v1/query?query={encoded}", self.prometheus_url())
+    }
+
+    pub(crate) fn diagnose(&self, body: &Value) -> Result<Vec<u8>> {
+        http::post(&format!("{}/diagnose", self.assistant_url()), body)
+    }
+
+    /// What the collector shows now, for the record of a failed case.
+    pub(crate) fn save_metrics(&self) {
+        if let Ok((_, text)) = http::get(&format!("{}/metrics", self.collector_url())) {
+            let _ = fs::write(self.folder.join("metrics.txt"), text);
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // The assistant first: it asks Prometheus, which asks the collector.
+        while let Some(program) = self.programs.pop() {
+            drop(program);
+        }
+        let data = self.folder.join("prometheus-data");
+        // Prometheus may still be writing its last block when it was killed.
+        for _ in 0..3 {
+            if fs::remove_dir_all(&data).is_ok() || !data.exists() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        if let Err(error) = self.state.remove_folder(&data) {
+            say::progress(format_args!("{error:#}"));
+        }
+    }
+}
+
+fn prometheus_config(collector: u16, assistant: u16) -> String {
+    format!(
+        "global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+  - job_name: runwire-collector
+    static_configs: [{{targets: ['127.0.0.1:{collector}']}}]
+  - job_name: runwire-assistant
+    static_configs: [{{targets: ['127.0.0.1:{assistant}']}}]
+"
+    )
+}
