@@ -95,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
                 "  {:.1} s: the cause is ranked first",
                 started.elapsed().as_secs_f64()
             ));
-        } else if started.elapsed().as_secs() % 5 == 0 {
+        } else if started.elapsed().as_secs().is_multiple_of(5) {
             say::progress(format_args!(
                 "  {} of {hold} s",
                 started.elapsed().as_secs()

@@ -104,7 +104,11 @@ fn sweep(folder: &Path) -> Result<()> {
                 say::progress(format_args!(
                     "removing the namespace {name}, left by a run that was killed"
                 ));
-                command::run(&format!("ip netns delete {name}"))?;
+                let outcome = command::run(&format!("ip netns delete {name}"));
+                // Two starts at once sweep the same list.
+                if netns::path(name).exists() {
+                    outcome?;
+                }
             }
         }
         for folder in &left.folders {

@@ -99,7 +99,7 @@ pub(crate) fn totals(reports: &[Report], totals: &Totals, failures: usize) -> St
         .filter_map(|report| report.seconds_to_answer)
         .collect();
     times.sort_by(f64::total_cmp);
-    let percent = |part: usize, whole: usize| if whole == 0 { 0 } else { 100 * part / whole };
+    let percent = |part: usize, whole: usize| (100 * part).checked_div(whole).unwrap_or(0);
     let Totals {
         faults,
         top_1,
