@@ -10,7 +10,7 @@ mod tcp_client;
 mod tcp_server;
 mod wire;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -181,4 +181,33 @@ fn error_name(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "no_address",
         _ => "other",
     }
+}
+
+/// Reads and forgets so many bytes, ten small bites a second if `bytes_per_second` is not 0.
+fn read_paced(
+    stream: &mut impl Read,
+    length: usize,
+    bytes_per_second: impl Fn() -> u64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut left = length;
+    while left > 0 {
+        let speed = bytes_per_second();
+        let bite = if speed == 0 {
+            buffer.len()
+        } else {
+            usize::try_from(speed / 10)
+                .unwrap_or(usize::MAX)
+                .clamp(1, buffer.len())
+        };
+        let read = stream.read(&mut buffer[..bite.min(left)])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= read;
+        if speed > 0 {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
 }

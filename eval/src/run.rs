@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Only the scenarios of these names.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
+    /// Only the scenarios with this tag, such as smoke.
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
     /// First seed: names, addresses, ports, intensities and, where the file leaves it open, the family.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -44,10 +47,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let state = State::open()?;
     let files = scenario::files(&options.scenarios, &options.only)?;
     // Every file is read before the first one runs: a typo in the last must not cost half an hour.
-    let templates: Vec<Template> = files
+    let mut templates: Vec<Template> = files
         .iter()
         .map(|file| Template::read(file))
         .collect::<Result<_>>()?;
+    if let Some(tag) = &options.tag {
+        templates.retain(|template| template.has_tag(tag));
+        anyhow::ensure!(!templates.is_empty(), "no scenario has the tag `{tag}`");
+    }
     let logs = tempfile::Builder::new()
         .prefix("runwire-eval-")
         .tempdir()

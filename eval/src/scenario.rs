@@ -58,6 +58,8 @@ pub(crate) struct Scenario {
     _variables: serde::de::IgnoredAny,
     #[serde(default, rename = "nodes")]
     _nodes: serde::de::IgnoredAny,
+    #[serde(default, rename = "tags")]
+    _tags: serde::de::IgnoredAny,
     #[serde(default, rename = "wires")]
     _wires: serde::de::IgnoredAny,
     #[serde(default, rename = "background")]

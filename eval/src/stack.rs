@@ -209,7 +209,7 @@ impl Stack {
                 let text = fs::read_to_string(&log).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
                 let end = lines[lines.len().saturating_sub(8)..].join("\n  ");
-                return Err(error.context(format!("the end of {}:\n  {end}\n", log.display())));
+                bail!("{error:#}; the end of {}:\n  {end}", log.display());
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A TCP client with a steady request rate that reports how it was served.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{Beat, Live, Report, error_name};
+use super::{Beat, Live, Report, error_name, read_paced};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +28,9 @@ pub(super) struct Settings {
     download_bytes: u32,
     #[serde(default = "default_connect_timeout")]
     connect_timeout_ms: u64,
+    /// Speed at which answers are read; 0 is as fast as they come.
+    #[serde(default)]
+    read_bytes_per_second: u64,
     /// Longest wait without progress while sending or receiving.
     #[serde(default = "default_timeout")]
     timeout_ms: u64,
@@ -118,15 +121,7 @@ fn exchange(stream: &mut TcpStream, settings: &Settings) -> io::Result<()> {
     request.extend(settings.download_bytes.to_be_bytes());
     request.resize(8 + settings.upload_bytes as usize, b'q');
     stream.write_all(&request)?;
-    let mut buffer = [0; 64 * 1024];
-    let mut left = settings.download_bytes as usize;
-    while left > 0 {
-        let most = left.min(buffer.len());
-        let read = stream.read(&mut buffer[..most])?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        left -= read;
-    }
-    Ok(())
+    read_paced(stream, settings.download_bytes as usize, || {
+        settings.read_bytes_per_second
+    })
 }

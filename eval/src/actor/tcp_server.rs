@@ -19,7 +19,7 @@ use nix::sys::socket::{
 };
 use serde::Deserialize;
 
-use super::{Live, unspecified};
+use super::{Live, read_paced, unspecified};
 use crate::scenario::Family;
 use crate::seed::Random;
 
@@ -175,7 +175,7 @@ fn serve(mut stream: TcpStream, live: &Live<Settings>, random: &mut Random) -> i
         let [a, b, c, d, e, f, g, h] = header;
         let body = u32::from_be_bytes([a, b, c, d]) as usize;
         let wanted = u32::from_be_bytes([e, f, g, h]) as usize;
-        read_body(&mut stream, body, live)?;
+        read_paced(&mut stream, body, || live.get().read_bytes_per_second)?;
         let settings = live.get();
         thread::sleep(Duration::from_millis(settings.delay_ms));
         let answer = vec![b'r'; wanted];
@@ -196,29 +196,4 @@ fn serve(mut stream: TcpStream, live: &Live<Settings>, random: &mut Random) -> i
             return Ok(());
         }
     }
-}
-
-fn read_body(stream: &mut TcpStream, length: usize, live: &Live<Settings>) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut left = length;
-    while left > 0 {
-        let speed = live.get().read_bytes_per_second;
-        // A slow reader takes ten small bites a second.
-        let bite = if speed == 0 {
-            buffer.len()
-        } else {
-            usize::try_from(speed / 10)
-                .unwrap_or(usize::MAX)
-                .clamp(1, buffer.len())
-        };
-        let read = stream.read(&mut buffer[..bite.min(left)])?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        left -= read;
-        if speed > 0 {
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-    Ok(())
 }

@@ -34,6 +34,8 @@ struct Head {
     #[serde(default)]
     wires: BTreeSet<String>,
     #[serde(default)]
+    tags: BTreeSet<String>,
+    #[serde(default)]
     background: Background,
     #[serde(default)]
     actors: BTreeMap<String, Value>,
@@ -89,6 +91,10 @@ impl Template {
     pub(crate) fn roles(&self) -> Vec<String> {
         let background = self.head.background.roles().iter().map(ToString::to_string);
         self.head.nodes.iter().cloned().chain(background).collect()
+    }
+
+    pub(crate) fn has_tag(&self, tag: &str) -> bool {
+        self.head.tags.contains(tag)
     }
 
     pub(crate) fn wires(&self) -> BTreeSet<String> {
