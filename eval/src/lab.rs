@@ -58,6 +58,10 @@ impl Lab {
             lab.join(&router, &node)
                 .with_context(|| format!("cannot join {} to the router", node.namespace))?;
         }
+        for node in &lab.plan.nodes {
+            wait_for_link(&node.namespace, "eth0")?;
+            wait_for_link(&router, &node.link)?;
+        }
         Ok(lab)
     }
 
@@ -100,6 +104,25 @@ impl Lab {
         ))?;
         Ok(())
     }
+}
+
+/// Until its link is up and its addresses may be used: packets of the first moments would be lost or late.
+fn wait_for_link(namespace: &str, device: &str) -> Result<()> {
+    for _ in 0..100 {
+        let link = command::run(&format!("ip -n {namespace} link show dev {device}"))?;
+        let tentative = command::run(&format!(
+            "ip -n {namespace} -6 address show dev {device} tentative"
+        ))?;
+        // A TAP device reports no state, only its carrier. A queue that is still `noop` drops everything.
+        let is_up = link.contains("LOWER_UP")
+            && !link.contains("state DOWN")
+            && !link.contains("qdisc noop ");
+        if is_up && tentative.trim().is_empty() {
+            return Ok(());
+        }
+        crate::stop::sleep(Duration::from_millis(50))?;
+    }
+    bail!("the link {device} in {namespace} is not up after 5 s")
 }
 
 fn wait_for_device(namespace: &str, device: &str) -> Result<()> {
