@@ -127,6 +127,10 @@ impl Enricher {
             }
             found => found,
         };
+        // Too early to look a new cgroup up again: the namespace says enough.
+        if found == Err(Reason::CgroupUnknown) {
+            return self.owner(netns, CgroupId(0));
+        }
         self.or_unknown(found)
     }
 
@@ -173,6 +177,18 @@ impl Enricher {
         }
     }
 
+    /// Everything that lives on this host, whether the kernel counted something for it or not.
+    /// Also forgets cgroups that went. Walks the whole hierarchy, so not for every second.
+    pub fn alive(&self) -> HashSet<Workload> {
+        let mut alive = self.workloads();
+        let cgroups = self.host().map(|mut host| host.all_cgroups(Instant::now()));
+        if let Some(cgroups) = cgroups {
+            self.write().retain_cgroups(&cgroups);
+            alive.extend(cgroups.into_values().flatten());
+        }
+        alive
+    }
+
     /// The host behind this enricher, for what else is read from it.
     pub(crate) fn host(&self) -> Option<MutexGuard<'_, Host>> {
         self.host
@@ -203,11 +219,13 @@ impl Enricher {
     }
 
     fn learn_cgroup(&self, cgroup: CgroupId) {
-        let workload = match self.host() {
+        let found = match self.host() {
             Some(mut host) => host.find_cgroup(cgroup, Instant::now()),
-            None => None,
+            None => Ok(None),
         };
-        self.write().set_cgroup(cgroup, workload);
+        if let Ok(workload) = found {
+            self.write().set_cgroup(cgroup, workload);
+        }
     }
 
     fn publish(&self, host: &mut Host) {

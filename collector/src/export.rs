@@ -113,6 +113,7 @@ impl Registry {
         labels: &[&[&'static str]],
         buckets: Buckets,
     ) -> Arc<Family> {
+        let generation = lock(&self.inner.scrapes).generation;
         let mut families = lock(&self.inner.families);
         let family = families.entry(name).or_insert_with(|| {
             Arc::new(Family::new(
@@ -122,6 +123,7 @@ impl Registry {
                 labels.concat(),
                 buckets,
                 self.inner.budget,
+                generation,
             ))
         });
         debug_assert!(
@@ -138,14 +140,6 @@ impl Registry {
         for family in lock(&self.inner.families).values() {
             family.sweep(sweeps, &is_alive);
         }
-    }
-
-    /// The number of series of every family that is shown.
-    pub fn series(&self) -> Vec<(&'static str, usize)> {
-        self.shown()
-            .iter()
-            .map(|family| (family.name, family.len()))
-            .collect()
     }
 
     fn shown(&self) -> Vec<Arc<Family>> {

@@ -1,7 +1,9 @@
 //! What this host says about itself: network namespaces, cgroups, containers.
 
 pub mod cgroup;
+pub mod containers;
 pub mod netns;
+pub mod snmp;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -9,7 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
-use cgroup::{CgroupOwner, Cgroups};
+use cgroup::{CgroupOwner, Cgroups, TooEarly};
+use containers::StatePaths;
 use netns::Found;
 
 /// Every process is looked at this often for namespaces without a name. Named ones are looked for
@@ -30,6 +33,7 @@ const MAX_NOT_FOUND: usize = 65_536;
 pub struct Paths {
     pub netns: PathBuf,
     pub proc: PathBuf,
+    pub state: StatePaths,
 }
 
 impl Default for Paths {
@@ -37,6 +41,7 @@ impl Default for Paths {
         Self {
             netns: "/run/netns".into(),
             proc: "/proc".into(),
+            state: StatePaths::default(),
         }
     }
 }
@@ -67,7 +72,7 @@ impl Host {
     pub fn new(paths: Paths) -> Self {
         let own = netns::own(&paths);
         Self {
-            cgroups: Cgroups::new(&paths.proc),
+            cgroups: Cgroups::new(&paths.proc, paths.state.clone()),
             paths,
             own,
             namespaces: HashMap::new(),
@@ -137,8 +142,21 @@ impl Host {
     }
 
     /// Whose cgroup this is; `None` if nobody's.
-    pub fn find_cgroup(&mut self, cgroup: CgroupId, now: Instant) -> Option<Workload> {
-        self.cgroups.owner(cgroup, now).as_ref().map(workload)
+    pub fn find_cgroup(
+        &mut self,
+        cgroup: CgroupId,
+        now: Instant,
+    ) -> Result<Option<Workload>, TooEarly> {
+        let owner = self.cgroups.owner(cgroup, now)?;
+        Ok(owner.map(|owner| self.workload(&owner)))
+    }
+
+    /// Every cgroup there is, and whose it is.
+    pub fn all_cgroups(&mut self, now: Instant) -> HashMap<CgroupId, Option<Workload>> {
+        let owners = self.cgroups.all(now);
+        (owners.into_iter())
+            .map(|(cgroup, owner)| (cgroup, owner.map(|owner| self.workload(&owner))))
+            .collect()
     }
 
     pub fn time_wait_sockets(&mut self) -> Vec<(NetnsId, u64)> {
@@ -172,16 +190,27 @@ impl Host {
 
     fn find_namespaces(&mut self, now: Instant, scan_processes: bool) {
         let mut found = netns::named(&self.paths);
-        if scan_processes {
+        let of_runtime = |(netns, found): (&NetnsId, &Found)| {
+            found.is_of_runtime() && !self.namespaces.contains_key(netns)
+        };
+        if scan_processes || found.iter().any(of_runtime) {
             self.processes_scanned = Some(now);
             for (netns, process) in netns::of_processes(&self.paths) {
-                found.entry(netns).or_insert(process);
+                match found.get_mut(&netns) {
+                    Some(named) if named.is_of_runtime() => named.process = process.process,
+                    Some(_) => {}
+                    None => _ = found.insert(netns, process),
+                }
             }
         } else {
-            // Nameless ones are as they were at the last scan.
+            // What only processes tell is as it was at the last scan.
             for (&netns, namespace) in &self.namespaces {
-                if namespace.found.name.is_none() {
-                    (found.entry(netns)).or_insert_with(|| namespace.found.clone());
+                match found.get_mut(&netns) {
+                    Some(named) => named.process = namespace.found.process,
+                    None if namespace.found.name.is_none() => {
+                        found.insert(netns, namespace.found.clone());
+                    }
+                    None => {}
                 }
             }
         }
@@ -189,40 +218,59 @@ impl Host {
         self.namespaces.retain(|netns, _| found.contains_key(netns));
         self.changed |= self.namespaces.len() != before;
         for (netns, found) in found {
-            let known = self.namespaces.get(&netns);
-            if known.is_some_and(|known| known.found == found) {
-                continue;
-            }
-            let (owner, shared) = self.owner(netns, &found, now);
-            let namespace = Namespace {
-                found,
-                owner,
-                shared,
-                since: now,
-                addresses: Vec::new(),
-                addresses_read: None,
-            };
-            self.namespaces.insert(netns, namespace);
-            self.changed = true;
+            self.set_namespace(netns, found, now);
         }
     }
 
-    fn owner(&mut self, netns: NetnsId, found: &Found, now: Instant) -> (Workload, bool) {
-        // Container runtimes name the namespaces they make; the container says more.
+    fn set_namespace(&mut self, netns: NetnsId, found: Found, now: Instant) {
+        if (self.namespaces.get(&netns)).is_some_and(|known| known.found == found) {
+            return;
+        }
+        let (owner, shared) = self.owner(netns, &found);
+        if let Some(known) = self.namespaces.get_mut(&netns)
+            && known.owner == owner
+            && known.found.name == found.name
+        {
+            // Another of its processes was found first.
+            known.found = found;
+            return;
+        }
+        let namespace = Namespace {
+            found,
+            owner,
+            shared,
+            since: now,
+            addresses: Vec::new(),
+            addresses_read: None,
+        };
+        self.namespaces.insert(netns, namespace);
+        self.changed = true;
+    }
+
+    fn owner(&mut self, netns: NetnsId, found: &Found) -> (Workload, bool) {
         if let Some(name) = &found.name
-            && !name.starts_with("cni-")
+            && !found.is_of_runtime()
         {
             return (Workload::local(name, Kind::Netns), false);
         }
         if self.own.contains(&netns) {
             return (Workload::host(), true);
         }
-        match self.cgroups.owner_of_process(found.process, now) {
-            Some(owner @ CgroupOwner::Container(_)) => (workload(&owner), true),
-            Some(CgroupOwner::Unit(_)) | None => match &found.name {
-                Some(name) => (Workload::local(name, Kind::Netns), false),
-                None => (Workload::host(), true),
-            },
+        let owner = (found.process).and_then(|process| self.cgroups.owner_of_process(process));
+        match (owner, &found.name) {
+            (Some(owner @ CgroupOwner::Container(_)), _) => (self.workload(&owner), true),
+            (_, Some(name)) => (Workload::local(name, Kind::Netns), false),
+            (Some(owner @ CgroupOwner::Unit(_)), None) => (self.workload(&owner), false),
+            (None, None) => (Workload::unknown(), false),
+        }
+    }
+
+    fn workload(&mut self, owner: &CgroupOwner) -> Workload {
+        match owner {
+            CgroupOwner::Container(id) => {
+                Workload::local(&self.cgroups.container_name(id), Kind::Container)
+            }
+            CgroupOwner::Unit(name) => Workload::local(name, Kind::Unit),
         }
     }
 
@@ -248,12 +296,5 @@ impl Host {
     fn pause_searches(&mut self, started: Instant) {
         let took = started.elapsed();
         self.search_after = Some(Instant::now() + (took * SEARCH_SHARE).max(SEARCH_PAUSE));
-    }
-}
-
-fn workload(owner: &CgroupOwner) -> Workload {
-    match owner {
-        CgroupOwner::Container(name) => Workload::local(name, Kind::Container),
-        CgroupOwner::Unit(name) => Workload::local(name, Kind::Unit),
     }
 }

@@ -172,10 +172,10 @@ impl Identities {
         self.cgroups.insert(cgroup, workload);
     }
 
-    /// What was known about cgroups is asked for again: a container may have got a name, a
-    /// directory may have gone.
-    pub fn forget_cgroups(&mut self) {
-        self.cgroups.clear();
+    /// Forgets cgroups that do not exist any more.
+    pub fn retain_cgroups(&mut self, existing: &HashMap<CgroupId, Option<Workload>>) {
+        self.cgroups
+            .retain(|cgroup, _| existing.contains_key(cgroup));
     }
 
     /// An address of a live namespace is that one's; addresses of those that are gone count only

@@ -65,10 +65,7 @@ impl Registry {
             Kind::Gauge,
         );
         for (name, series, _) in &counts {
-            let _ = writeln!(
-                out.text,
-                "{PREFIX}series{{metric=\"{PREFIX}{name}\"}} {series}"
-            );
+            let _ = writeln!(out.text, "{PREFIX}series{{metric=\"{name}\"}} {series}");
         }
         out.header(
             "series_overflow",
@@ -78,7 +75,7 @@ impl Registry {
         for (name, _, overflow) in &counts {
             let _ = writeln!(
                 out.text,
-                "{PREFIX}series_overflow_total{{metric=\"{PREFIX}{name}\"}} {overflow}"
+                "{PREFIX}series_overflow_total{{metric=\"{name}\"}} {overflow}"
             );
         }
         if format == Format::OpenMetrics {
@@ -161,9 +158,10 @@ impl Exposition {
         if let Some(le) = le {
             text.push(before);
             text.push_str("le=\"");
-            match le.is_finite() {
-                true => _ = write!(text, "{le:?}"),
-                false => text.push_str("+Inf"),
+            number(text, le);
+            if le.is_finite() && le.fract() == 0.0 {
+                // OpenMetrics wants bounds to look like what they are.
+                text.push_str(".0");
             }
             text.push('"');
             before = ',';
@@ -172,7 +170,8 @@ impl Exposition {
             text.push('}');
         }
         text.push(' ');
-        let _ = writeln!(text, "{n}");
+        number(text, n);
+        text.push('\n');
     }
 }
 
@@ -191,6 +190,16 @@ impl Series {
 )]
 fn count(n: u64) -> f64 {
     n as f64
+}
+
+fn number(text: &mut String, n: f64) {
+    if n.is_finite() {
+        let _ = write!(text, "{n}");
+    } else if n.is_nan() {
+        text.push_str("NaN");
+    } else {
+        text.push_str(if n > 0.0 { "+Inf" } else { "-Inf" });
+    }
 }
 
 fn escape(text: &mut String, value: &str) {

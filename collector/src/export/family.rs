@@ -55,6 +55,7 @@ impl Family {
         labels: Vec<&'static str>,
         buckets: Buckets,
         budget: usize,
+        generation: u64,
     ) -> Self {
         Self {
             name,
@@ -66,7 +67,7 @@ impl Family {
             signals: Mutex::default(),
             series: Mutex::default(),
             overflow: AtomicU64::new(0),
-            generation: AtomicU64::new(0),
+            generation: AtomicU64::new(generation),
         }
     }
 

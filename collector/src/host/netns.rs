@@ -24,6 +24,14 @@ pub struct Found {
     pub path: PathBuf,
 }
 
+impl Found {
+    /// Container runtimes name the namespaces that they make, but the container's own name says
+    /// more.
+    pub fn is_of_runtime(&self) -> bool {
+        (self.name.as_ref()).is_some_and(|name| name.starts_with("cni-"))
+    }
+}
+
 /// The namespaces that count as the host's own.
 pub fn own(paths: &Paths) -> HashSet<NetnsId> {
     ["1", "self"]

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What kernel and user space exchange: map keys, map values, iterator records. build.rs makes the
+ * Rust types from this file, comments included.
+ *
+ * Fixed-width members in an order that needs no padding: a hash takes padding for data. Addresses
+ * are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order; times in nanoseconds.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+/** Which end of a connection a socket is. */
+enum tcp_role {
+	/** A listener: neither. */
+	TCP_ROLE_NONE,
+	/** It called connect(). */
+	TCP_ROLE_CLIENT,
+	/** It was returned by accept(). */
+	TCP_ROLE_SERVER,
+	TCP_ROLES,
+};
+
+/** Why a connection was not made: `sk_err` when SYN_SENT ended in CLOSE. */
+enum tcp_failure {
+	/** No error: the program gave up waiting and closed the socket. */
+	TCP_FAILURE_ABORTED,
+	TCP_FAILURE_REFUSED,
+	TCP_FAILURE_RESET,
+	TCP_FAILURE_TIMEOUT,
+	TCP_FAILURE_HOST_UNREACHABLE,
+	TCP_FAILURE_NETWORK_UNREACHABLE,
+	TCP_FAILURE_PROHIBITED,
+	/** No local port was free: connect() itself failed. */
+	TCP_FAILURE_NO_LOCAL_PORT,
+	TCP_FAILURE_OTHER,
+	TCP_FAILURES,
+};
+
+/** How an established connection ended: `sk_err` when it reached CLOSE. */
+enum tcp_end {
+	TCP_END_NONE,
+	TCP_END_RESET,
+	TCP_END_TIMEOUT,
+	TCP_END_OTHER,
+	TCP_ENDS,
+};
+
+/** Histogram sizes; the last slot is +Inf. */
+enum tcp_slots {
+	/** 50 us * 2^n */
+	TCP_CONNECT_SLOTS = 19,
+	/** 1 ms * 4^n */
+	TCP_LIFETIME_SLOTS = 13,
+	/** 25 us * 2^n */
+	TCP_RTT_SLOTS = 18,
+};
+
+/** Sockets of one owner that talk to one address. */
+struct tcp_edge_key {
+	/** Inode of the socket's cgroup. */
+	__u64 cgroup;
+	/** Inode of the socket's network namespace. */
+	__u32 netns;
+	/** enum tcp_role */
+	__u32 role;
+	__u8 local[16];
+	__u8 peer[16];
+};
+_Static_assert(sizeof(struct tcp_edge_key) == 48, "padding in a map key");
+
+/** What happened on one edge since the last collection. */
+struct tcp_edge {
+	__u64 connect_ns;
+	__u64 lifetime_ns;
+	__u64 rtt_us;
+	__u64 min_rtt_us;
+	__u64 segments_sent;
+	__u64 bytes_sent;
+	__u64 bytes_received;
+	/** Ticks of the kernel's clock (jiffies), as are the two below. */
+	__u64 busy;
+	__u64 receive_window_limited;
+	__u64 send_buffer_limited;
+	__u32 attempts;
+	__u32 opened;
+	__u32 failures[TCP_FAILURES];
+	__u32 closed[TCP_ENDS];
+	__u32 connect_slots[TCP_CONNECT_SLOTS];
+	__u32 lifetime_slots[TCP_LIFETIME_SLOTS];
+	__u32 rtt_slots[TCP_RTT_SLOTS];
+	__u32 min_rtt_slots[TCP_RTT_SLOTS];
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct tcp_edge) % 8 == 0, "padding in a map value");
+
+/** Sockets of one owner in one state. */
+struct tcp_state_key {
+	__u64 cgroup;
+	__u32 netns;
+	/** The kernel's TCP state number. */
+	__u32 state;
+};
+_Static_assert(sizeof(struct tcp_state_key) == 16, "padding in a map key");
+
+enum retransmit_kind {
+	RETRANSMIT_SYN,
+	RETRANSMIT_SYNACK,
+	/** Fast retransmit, recovery, tail-loss probe. */
+	RETRANSMIT_FAST,
+	/** The retransmission timer ran out. */
+	RETRANSMIT_TIMEOUT,
+	RETRANSMIT_KINDS,
+};
+
+struct tcp_retransmit_key {
+	__u64 cgroup;
+	__u32 netns;
+	/** enum retransmit_kind */
+	__u32 kind;
+	__u8 local[16];
+	__u8 peer[16];
+};
+_Static_assert(sizeof(struct tcp_retransmit_key) == 48, "padding in a map key");
+
+enum reset_direction {
+	RESET_SENT,
+	RESET_RECEIVED,
+	RESET_DIRECTIONS,
+};
+
+/** The kernel did not say why. */
+#define RESET_REASON_UNKNOWN 0xffffffff
+
+struct tcp_reset_key {
+	/** Zero where no socket was involved. */
+	__u64 cgroup;
+	__u32 netns;
+	/** enum reset_direction */
+	__u32 direction;
+	/** enum sk_rst_reason of the running kernel, or RESET_REASON_UNKNOWN. */
+	__u32 reason;
+	__u32 reserved;
+	__u8 local[16];
+	__u8 peer[16];
+};
+_Static_assert(sizeof(struct tcp_reset_key) == 56, "padding in a map key");
+
+struct packet_drop_key {
+	/** Instruction address that dropped the packet. */
+	__u64 location;
+	/** Zero where no socket was involved. */
+	__u64 cgroup;
+	/** Zero if neither a device nor a socket told. */
+	__u32 netns;
+	/** enum skb_drop_reason of the running kernel. */
+	__u32 reason;
+	__u8 source[16];
+	__u8 destination[16];
+	/** IP protocol number. */
+	__u8 protocol;
+	/** One for TCP with SYN set. */
+	__u8 syn;
+	__u8 reserved[6];
+};
+_Static_assert(sizeof(struct packet_drop_key) == 64, "padding in a map key");
+
+/** A listening socket, as the iterator finds it. */
+struct listener {
+	__u64 cgroup;
+	__u64 cookie;
+	__u32 netns;
+	__u32 length;
+	__u32 limit;
+	/** Connection requests dropped since the socket was made. */
+	__u32 drops;
+};
+_Static_assert(sizeof(struct listener) == 32, "padding in a record");
+
+enum dns_rcode {
+	DNS_NOERROR,
+	DNS_FORMERR,
+	DNS_SERVFAIL,
+	DNS_NXDOMAIN,
+	DNS_NOTIMP,
+	DNS_REFUSED,
+	DNS_OTHER,
+	DNS_RCODES,
+};
+
+enum dns_slots {
+	/** 250 us * 2^n, the last is +Inf */
+	DNS_SLOTS = 17,
+};
+
+/** Queries of one client's sockets to one server. */
+struct dns_edge_key {
+	__u64 cgroup;
+	__u32 netns;
+	__u16 qtype;
+	/** IP protocol number. */
+	__u8 protocol;
+	__u8 reserved;
+	__u8 client[16];
+	__u8 server[16];
+};
+_Static_assert(sizeof(struct dns_edge_key) == 48, "padding in a map key");
+
+struct dns_edge {
+	__u64 latency_ns;
+	__u32 queries;
+	__u32 responses[DNS_RCODES];
+	__u32 truncated;
+	__u32 latency_slots[DNS_SLOTS];
+};
+_Static_assert(sizeof(struct dns_edge) % 8 == 0, "padding in a map value");
+
+/** A query and its answer pass the same socket of the client, whatever NAT does to addresses. */
+struct dns_pending_key {
+	__u64 cookie;
+	__u16 id;
+	__u8 protocol;
+	__u8 reserved[5];
+};
+_Static_assert(sizeof(struct dns_pending_key) == 16, "padding in a map key");
+
+struct dns_pending {
+	struct dns_edge_key edge;
+	/** When the client began to wait, and when it last asked. */
+	__u64 first_ns;
+	__u64 last_ns;
+	/** Queries under this id that have no answer. */
+	__u32 unanswered;
+	/** Answers so far; the latency is that of the first. */
+	__u32 answers;
+};
+_Static_assert(sizeof(struct dns_pending) == 72, "padding in a map value");

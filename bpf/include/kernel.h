@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The kernel fields that we read, and no others. preserve_access_index lets CO-RE find where each
+ * lies in the running kernel, so their order and neighbours do not matter here.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+enum {
+	AF_INET = 2,
+	AF_INET6 = 10,
+	PF_KTHREAD = 0x00200000,
+};
+
+enum {
+	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+};
+
+enum {
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86DD,
+};
+
+enum {
+	EACCES = 13,
+	EPERM = 1,
+	EPIPE = 32,
+	ENETUNREACH = 101,
+	ECONNRESET = 104,
+	ETIMEDOUT = 110,
+	ECONNREFUSED = 111,
+	EHOSTUNREACH = 113,
+	ENETDOWN = 100,
+	EHOSTDOWN = 112,
+};
+
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT1,
+	TCP_FIN_WAIT2,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_CLOSING,
+	/** A request socket: not a full `struct sock`. */
+	TCP_NEW_SYN_RECV,
+};
+
+enum {
+	TCP_CA_Loss = 4,
+};
+
+/** Bit of `skc_flags`: the peer's FIN was received. */
+enum {
+	SOCK_DONE = 1,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+		__be32 u6_addr32[4];
+	} in6_u;
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	atomic_t sk_drops;
+	__u16 sk_protocol;
+	int sk_err;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct inet_sock {
+	struct sock sk;
+	__be16 inet_sport;
+};
+
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
+	__u8 icsk_ca_state : 5;
+};
+
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 segs_out;
+	__u32 srtt_us;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u64 bytes_sent;
+	__u64 bytes_acked;
+	__u64 bytes_retrans;
+	__u64 bytes_received;
+	__u8 chrono_type;
+	__u32 chrono_start;
+	__u32 chrono_stat[3];
+	struct minmax rtt_min;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+	struct sock *sk;
+};
+
+struct tcp_skb_cb {
+	__u16 tcp_gso_segs;
+};
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct skb_shared_info {
+	unsigned short gso_segs;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	char cb[48];
+	__be16 protocol;
+	__u16 network_header;
+	__u16 transport_header;
+	unsigned int end;
+	unsigned char *head;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct file;
+struct task_struct;
+struct bpf_map;
+
+struct seq_file;
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	struct sock *sk;
+	void *value;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NO_SOCKET,
+};
+
+#pragma clang attribute pop

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a TCP socket has sent and received, and how much of that was not reported yet.
+ *
+ * The set_state program (at close) and the iterator (while the socket lives) may look at one socket
+ * at the same time on two CPUs. Each moves the socket's «reported» value forward by compare and
+ * swap and reports exactly the step it made, so nothing is lost and nothing counted twice.
+ */
+#pragma once
+
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "histogram.bpf.h"
+#include "kernel.h"
+
+/* What we keep per socket. The kernel frees it with the socket. */
+struct tcp_socket {
+	__u64 connect_ns;
+	__u64 established_ns;
+	__u64 bytes_sent;
+	__u64 bytes_received;
+	__u32 segments_sent;
+	__u32 busy;
+	__u32 receive_window_limited;
+	__u32 send_buffer_limited;
+	/** enum tcp_role */
+	__u32 role;
+	__u32 reserved;
+};
+
+enum { REPORT_RETRIES = 4 };
+
+static __always_inline __u64 advance64(__u64 *reported, __u64 now)
+{
+	for (int i = 0; i < REPORT_RETRIES; i++) {
+		__u64 seen = *(volatile __u64 *)reported;
+
+		if ((__s64)(now - seen) <= 0)
+			return 0;
+		if (__sync_val_compare_and_swap(reported, seen, now) == seen)
+			return now - seen;
+	}
+	return 0;
+}
+
+static __always_inline __u32 advance32(__u32 *reported, __u32 now)
+{
+	for (int i = 0; i < REPORT_RETRIES; i++) {
+		__u32 seen = *(volatile __u32 *)reported;
+
+		if ((__s32)(now - seen) <= 0)
+			return 0;
+		if (__sync_val_compare_and_swap(reported, seen, now) == seen)
+			return now - seen;
+	}
+	return 0;
+}
+
+/*
+ * Payload that the peer has acknowledged. `bytes_acked` counts our SYN and FIN too, `bytes_sent`
+ * counts what was sent again: the smaller one is right.
+ */
+static __always_inline __u64 bytes_delivered(const struct tcp_sock *tp)
+{
+	__u64 original = tp->bytes_sent - tp->bytes_retrans;
+	__u64 acknowledged = tp->bytes_acked;
+
+	return acknowledged < original ? acknowledged : original;
+}
+
+/* `bytes_received` counts the peer's FIN. */
+static __always_inline __u64 bytes_received(const struct tcp_sock *tp)
+{
+	unsigned long flags = tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags;
+
+	return tp->bytes_received - ((flags >> SOCK_DONE) & 1);
+}
+
+/* Ticks in one of the three sending states, the current spell included. */
+static __always_inline __u32 chronograph(const struct tcp_sock *tp, __u32 type)
+{
+	__u32 ticks = tp->chrono_stat[type];
+
+	if (tp->chrono_type == type + 1)
+		ticks += (__u32)bpf_jiffies64() - tp->chrono_start;
+	return ticks;
+}
+
+enum { CHRONO_BUSY, CHRONO_RECEIVE_WINDOW, CHRONO_SEND_BUFFER };
+
+static __always_inline __u32 busy_ticks(__u32 busy, __u32 window, __u32 buffer)
+{
+	/* The kernel stops the busy clock while it runs one of the others. */
+	return busy + window + buffer;
+}
+
+/* Takes the socket's totals as reported, without reporting them. */
+static __always_inline void skip_totals(struct tcp_socket *state, const struct tcp_sock *tp)
+{
+	__u32 window = chronograph(tp, CHRONO_RECEIVE_WINDOW);
+	__u32 buffer = chronograph(tp, CHRONO_SEND_BUFFER);
+
+	state->bytes_sent = bytes_delivered(tp);
+	state->bytes_received = bytes_received(tp);
+	state->segments_sent = tp->segs_out;
+	state->busy = busy_ticks(chronograph(tp, CHRONO_BUSY), window, buffer);
+	state->receive_window_limited = window;
+	state->send_buffer_limited = buffer;
+}
+
+/* Adds what was not reported yet. True if the socket moved data. */
+static __always_inline bool report_totals(struct tcp_socket *state, const struct tcp_sock *tp,
+					  struct tcp_edge *edge)
+{
+	__u32 window = chronograph(tp, CHRONO_RECEIVE_WINDOW);
+	__u32 buffer = chronograph(tp, CHRONO_SEND_BUFFER);
+	__u32 busy = busy_ticks(chronograph(tp, CHRONO_BUSY), window, buffer);
+	__u64 sent = advance64(&state->bytes_sent, bytes_delivered(tp));
+	__u64 received = advance64(&state->bytes_received, bytes_received(tp));
+	__u32 segments = advance32(&state->segments_sent, tp->segs_out);
+
+	busy = advance32(&state->busy, busy);
+	window = advance32(&state->receive_window_limited, window);
+	buffer = advance32(&state->send_buffer_limited, buffer);
+
+	if (segments)
+		__sync_fetch_and_add(&edge->segments_sent, segments);
+	if (sent)
+		__sync_fetch_and_add(&edge->bytes_sent, sent);
+	if (received)
+		__sync_fetch_and_add(&edge->bytes_received, received);
+	if (busy)
+		__sync_fetch_and_add(&edge->busy, busy);
+	if (window)
+		__sync_fetch_and_add(&edge->receive_window_limited, window);
+	if (buffer)
+		__sync_fetch_and_add(&edge->send_buffer_limited, buffer);
+	return sent || received;
+}
+
+static __always_inline void report_rtt(const struct tcp_sock *tp, struct tcp_edge *edge)
+{
+	__u32 smoothed = tp->srtt_us >> 3;
+	__u32 minimum = tp->rtt_min.s[0].v;
+	__u32 slot;
+
+	if (!smoothed)
+		return;
+	slot = histogram_slot(smoothed, 25, 0, TCP_RTT_SLOTS);
+	__sync_fetch_and_add(&edge->rtt_slots[slot & 31], 1);
+	__sync_fetch_and_add(&edge->rtt_us, smoothed);
+	/* All ones until the first measurement. */
+	if (minimum == ~0U)
+		return;
+	slot = histogram_slot(minimum, 25, 0, TCP_RTT_SLOTS);
+	__sync_fetch_and_add(&edge->min_rtt_slots[slot & 31], 1);
+	__sync_fetch_and_add(&edge->min_rtt_us, minimum);
+}

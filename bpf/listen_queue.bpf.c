@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Accept queues of listening sockets: a full one raises no event, so it is read from the sockets.
+ *
+ * listeners runs over the listening sockets only, when user space reads its iterator.
+ * listen_existing runs over all open files and finds those older than listen_state.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "kernel.h"
+#include "socket.bpf.h"
+
+/* Which sockets to visit; the value means nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} listening_sockets SEC(".maps");
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(listen_state, const struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_LISTEN && sk->sk_protocol == IPPROTO_TCP)
+		bpf_sk_storage_get(&listening_sockets, (void *)sk, 0,
+				   BPF_SK_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+SEC("iter/task_file")
+int listen_existing(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || !bpf_skc_to_tcp_sock(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	bpf_sk_storage_get(&listening_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int listeners(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct listener record = {};
+	struct sock *sk = ctx->sk;
+
+	if (!sk || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	record.cgroup = socket_cgroup(sk);
+	record.cookie = bpf_get_socket_cookie(sk);
+	record.netns = socket_netns(sk);
+	record.length = sk->sk_ack_backlog;
+	record.limit = sk->sk_max_ack_backlog;
+	record.drops = sk->sk_drops.counter;
+	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Packets that the kernel dropped, with its reason and the place in its code.
+ *
+ * The hook runs for every buffer freed as a drop, in any context. Most of those on an idle host are
+ * no IP packets and leave after two loads.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "count.bpf.h"
+#include "kernel.h"
+#include "packet.bpf.h"
+#include "socket.bpf.h"
+
+struct packet_drops {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct packet_drop_key);
+	__type(value, __u64);
+};
+struct packet_drops packet_drops_0 SEC(".maps");
+struct packet_drops packet_drops_1 SEC(".maps");
+
+static const __u64 no_count;
+
+/* A segmentation-offload buffer is as many packets as the wire would have seen. */
+static __always_inline __u64 packets_in(const struct sk_buff *skb)
+{
+	const struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+	__u16 segments = BPF_CORE_READ(shared, gso_segs);
+
+	return segments ? segments : 1;
+}
+
+static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u32 reason,
+				 const struct sock *receiver)
+{
+	struct packet_drop_key overflow = {};
+	struct packet_drop_key key = {};
+	struct packet packet = {};
+	const struct sock *sk;
+	__u64 *counter;
+
+	if (!read_packet(skb, &packet))
+		return;
+	key.location = location;
+	key.reason = reason;
+	key.protocol = packet.protocol;
+	key.syn = packet.syn;
+	__builtin_memcpy(key.source, packet.source, 16);
+	__builtin_memcpy(key.destination, packet.destination, 16);
+
+	/* The device first: on a veth, the buffer still belongs to the sender's socket. A buffer
+	 * that a socket has queued keeps tree pointers where the device was, so there the socket. */
+	sk = skb->sk;
+	if (receiver) {
+		key.netns = socket_netns(receiver);
+		if (is_full_socket(receiver))
+			key.cgroup = socket_cgroup(receiver);
+	} else {
+		key.netns = packet_netns(skb);
+		if (sk) {
+			__u32 netns = socket_netns(sk);
+
+			if (!key.netns)
+				key.netns = netns;
+			if (key.netns == netns && is_full_socket(sk))
+				key.cgroup = socket_cgroup(sk);
+		}
+	}
+
+	if (second_is_active())
+		counter = entry(&packet_drops_1, &key, &overflow, &no_count);
+	else
+		counter = entry(&packet_drops_0, &key, &overflow, &no_count);
+	if (counter)
+		__sync_fetch_and_add(counter, packets_in(skb));
+}
+
+/* Linux 6.11 and later: the receiving socket is the fourth argument, and may be NULL. */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(packet_drop, const struct sk_buff *skb, void *location, __u32 reason,
+	     const struct sock *receiver)
+{
+	if (skb && skb->protocol)
+		drop(skb, (__u64)location, reason, receiver);
+	return 0;
+}
+
+/* Linux 5.17 to 6.10. */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(packet_drop_without_receiver, const struct sk_buff *skb, void *location, __u32 reason)
+{
+	if (skb && skb->protocol)
+		drop(skb, (__u64)location, reason, NULL);
+	return 0;
+}
+
+/* Before 5.17: the place, but no reason. */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(packet_drop_without_reason, const struct sk_buff *skb, void *location)
+{
+	if (skb && skb->protocol)
+		drop(skb, (__u64)location, 0, NULL);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

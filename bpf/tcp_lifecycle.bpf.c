@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * TCP connections: attempts, failures, connect latency, opens, closes, lifetime; and of every
+ * socket, live or closed, its bytes, segments, RTT and what its sending waited for.
+ *
+ * tcp_state runs at every state change of every TCP socket (ten for a short connection, both ends
+ * together) and works on four of them: about a microsecond for the life of a socket. tcp_live and
+ * tcp_existing run when user space reads their iterators: about a microsecond per socket.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "count.bpf.h"
+#include "histogram.bpf.h"
+#include "kernel.h"
+#include "socket.bpf.h"
+#include "tcp_totals.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct tcp_socket);
+} tcp_sockets SEC(".maps");
+
+struct tcp_edges {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct tcp_edge_key);
+	__type(value, struct tcp_edge);
+};
+struct tcp_edges tcp_edges_0 SEC(".maps");
+struct tcp_edges tcp_edges_1 SEC(".maps");
+
+/* Written by tcp_live only, and emptied by who reads that iterator: one map is enough. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct tcp_state_key);
+	__type(value, __u64);
+} tcp_states SEC(".maps");
+
+static const struct tcp_edge no_edge;
+static const __u64 no_count;
+
+static __always_inline struct tcp_edge *edge_of(const struct sock *sk, __u32 role)
+{
+	struct tcp_edge_key key = {};
+	struct tcp_edge_key overflow = {};
+
+	key.cgroup = socket_cgroup(sk);
+	key.netns = socket_netns(sk);
+	key.role = role;
+	socket_addresses(&sk->__sk_common, key.local, key.peer);
+	overflow.role = role;
+	if (second_is_active())
+		return entry(&tcp_edges_1, &key, &overflow, &no_edge);
+	return entry(&tcp_edges_0, &key, &overflow, &no_edge);
+}
+
+static __always_inline enum tcp_failure failure_of(const struct tcp_sock *tp)
+{
+	switch (tp->inet_conn.icsk_inet.sk.sk_err) {
+	case 0:
+		/* No port was assigned yet: the kernel found none that was free. */
+		return tp->inet_conn.icsk_inet.inet_sport ? TCP_FAILURE_ABORTED
+							  : TCP_FAILURE_NO_LOCAL_PORT;
+	case ECONNREFUSED:
+		return TCP_FAILURE_REFUSED;
+	case ECONNRESET:
+		return TCP_FAILURE_RESET;
+	case ETIMEDOUT:
+		return TCP_FAILURE_TIMEOUT;
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+		return TCP_FAILURE_HOST_UNREACHABLE;
+	case ENETUNREACH:
+	case ENETDOWN:
+		return TCP_FAILURE_NETWORK_UNREACHABLE;
+	case EACCES:
+	case EPERM:
+		return TCP_FAILURE_PROHIBITED;
+	default:
+		return TCP_FAILURE_OTHER;
+	}
+}
+
+static __always_inline enum tcp_end end_of(const struct tcp_sock *tp)
+{
+	switch (tp->inet_conn.icsk_inet.sk.sk_err) {
+	case 0:
+		return TCP_END_NONE;
+	case ECONNRESET:
+	case EPIPE:
+		return TCP_END_RESET;
+	case ETIMEDOUT:
+		return TCP_END_TIMEOUT;
+	default:
+		return TCP_END_OTHER;
+	}
+}
+
+/*
+ * The role of a connection that we did not see open. `bytes_acked` counts the SYN, which only the
+ * client sent: exact while nothing is in flight and our FIN is not sent. Otherwise the side with
+ * the higher port is taken for the client.
+ */
+static __always_inline enum tcp_role guess_role(const struct tcp_sock *tp)
+{
+	const struct sock_common *common = &tp->inet_conn.icsk_inet.sk.__sk_common;
+	__u8 state = common->skc_state;
+
+	if ((state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && tp->snd_una == tp->snd_nxt)
+		return tp->bytes_acked > tp->bytes_sent - tp->bytes_retrans ? TCP_ROLE_CLIENT
+									    : TCP_ROLE_SERVER;
+	return bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport) > bpf_ntohs(common->skc_dport)
+		       ? TCP_ROLE_CLIENT
+		       : TCP_ROLE_SERVER;
+}
+
+static __always_inline void connecting(const struct sock *sk, const struct tcp_sock *tp)
+{
+	struct tcp_socket *state;
+	struct tcp_edge *edge;
+
+	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (state) {
+		state->role = TCP_ROLE_CLIENT;
+		state->connect_ns = bpf_ktime_get_ns();
+		state->established_ns = 0;
+		/* A second connect() on a socket goes on with the totals of the first. */
+		skip_totals(state, tp);
+	}
+	edge = edge_of(sk, TCP_ROLE_CLIENT);
+	if (edge)
+		__sync_fetch_and_add(&edge->attempts, 1);
+}
+
+static __always_inline void established(const struct sock *sk, enum tcp_role role)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct tcp_socket *state;
+	struct tcp_edge *edge;
+	__u64 latency;
+
+	/* An accepted socket is new here, whenever its listener was made. */
+	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (state) {
+		/* Both ends may have sent a SYN: SYN_SENT, SYN_RECV, ESTABLISHED is a client. */
+		if (state->role == TCP_ROLE_CLIENT)
+			role = TCP_ROLE_CLIENT;
+		state->role = role;
+		state->established_ns = now;
+	}
+	edge = edge_of(sk, role);
+	if (!edge)
+		return;
+	__sync_fetch_and_add(&edge->opened, 1);
+	if (!state || !state->connect_ns)
+		return;
+	latency = now - state->connect_ns;
+	__sync_fetch_and_add(&edge->connect_ns, latency);
+	__sync_fetch_and_add(
+		&edge->connect_slots[histogram_slot(latency, 50000, 0, TCP_CONNECT_SLOTS) & 31], 1);
+}
+
+static __always_inline void closed(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
+{
+	struct tcp_socket *state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	enum tcp_role role = state && state->role ? state->role : guess_role(tp);
+	struct tcp_edge *edge;
+	__u64 lifetime;
+
+	if (oldstate == TCP_SYN_SENT)
+		role = TCP_ROLE_CLIENT;
+	edge = edge_of(sk, role);
+	if (!edge)
+		return;
+	if (state)
+		report_totals(state, tp, edge);
+	if (oldstate == TCP_SYN_SENT) {
+		__sync_fetch_and_add(&edge->failures[failure_of(tp) & 15], 1);
+		return;
+	}
+	__sync_fetch_and_add(&edge->closed[end_of(tp) & 3], 1);
+	report_rtt(tp, edge);
+	if (!state || !state->established_ns)
+		return;
+	lifetime = bpf_ktime_get_ns() - state->established_ns;
+	__sync_fetch_and_add(&edge->lifetime_ns, lifetime);
+	__sync_fetch_and_add(
+		&edge->lifetime_slots[histogram_slot(lifetime, 1000000, 1, TCP_LIFETIME_SLOTS) & 15],
+		1);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
+{
+	const struct tcp_sock *tp;
+
+	/* SCTP, DCCP and MPTCP come here too. */
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	switch (newstate) {
+	case TCP_LISTEN:
+		bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		return 0;
+	case TCP_ESTABLISHED:
+		established(sk, oldstate == TCP_SYN_SENT ? TCP_ROLE_CLIENT : TCP_ROLE_SERVER);
+		return 0;
+	case TCP_SYN_SENT:
+		tp = bpf_skc_to_tcp_sock((void *)sk);
+		if (tp)
+			connecting(sk, tp);
+		return 0;
+	case TCP_CLOSE:
+		/* SYN_RECV: a handshake that came to nothing, and was never counted as opened. */
+		if (oldstate == TCP_LISTEN || oldstate == TCP_SYN_RECV || oldstate == TCP_CLOSE)
+			return 0;
+		tp = bpf_skc_to_tcp_sock((void *)sk);
+		if (tp)
+			closed(sk, tp, oldstate);
+		return 0;
+	default:
+		/* LISTEN to SYN_RECV among them: the first event of an accepted child. */
+		return 0;
+	}
+}
+
+static __always_inline void count_state(const struct sock *sk, __u32 state, __u64 n)
+{
+	struct tcp_state_key key = {};
+	__u64 *count;
+
+	key.cgroup = socket_cgroup(sk);
+	key.netns = socket_netns(sk);
+	key.state = state;
+	count = bpf_map_lookup_elem(&tcp_states, &key);
+	if (!count) {
+		if (bpf_map_update_elem(&tcp_states, &key, &no_count, BPF_NOEXIST))
+			count_insert_failure();
+		count = bpf_map_lookup_elem(&tcp_states, &key);
+	}
+	if (count)
+		*count += n;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int tcp_live(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct tcp_socket *state = ctx->value;
+	struct sock *sk = ctx->sk;
+	struct tcp_sock *tp;
+	struct tcp_edge *edge;
+	__u32 tcp_state;
+	int requests;
+
+	if (!state || !sk)
+		return 0;
+	tcp_state = sk->__sk_common.skc_state;
+	/* What a closed socket still had to report, tcp_state has reported. */
+	if (tcp_state == TCP_CLOSE)
+		return 0;
+	count_state(sk, tcp_state, 1);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	if (tcp_state == TCP_LISTEN) {
+		/* Half-open connections are request sockets, known to their listener alone. */
+		requests = tp->inet_conn.icsk_accept_queue.qlen.counter;
+		if (requests > 0)
+			count_state(sk, TCP_SYN_RECV, requests);
+		return 0;
+	}
+	edge = edge_of(sk, state->role);
+	if (edge && report_totals(state, tp, edge))
+		report_rtt(tp, edge);
+	return 0;
+}
+
+/* Sockets that are older than the programs above, or that were in no process's hands before. */
+SEC("iter/task_file")
+int tcp_existing(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct tcp_socket *state;
+	struct tcp_sock *tp;
+	struct socket *socket;
+	struct sock *sk;
+	__u32 tcp_state;
+
+	if (!file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	tcp_state = sk->__sk_common.skc_state;
+	if (tcp_state == TCP_CLOSE || bpf_sk_storage_get(&tcp_sockets, sk, 0, 0))
+		return 0;
+	state = bpf_sk_storage_get(&tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state || tcp_state == TCP_LISTEN)
+		return 0;
+	state->role = tcp_state == TCP_SYN_SENT ? TCP_ROLE_CLIENT : guess_role(tp);
+	skip_totals(state, tp);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * RST segments sent and received by this host, with the kernel's reason where it gives one.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "count.bpf.h"
+#include "kernel.h"
+#include "packet.bpf.h"
+#include "socket.bpf.h"
+
+struct tcp_resets {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct tcp_reset_key);
+	__type(value, __u64);
+};
+struct tcp_resets tcp_resets_0 SEC(".maps");
+struct tcp_resets tcp_resets_1 SEC(".maps");
+
+static const __u64 no_count;
+
+static __always_inline void count(const struct tcp_reset_key *key)
+{
+	struct tcp_reset_key overflow = {};
+	__u64 *counter;
+
+	overflow.direction = key->direction;
+	overflow.reason = RESET_REASON_UNKNOWN;
+	if (second_is_active())
+		counter = entry(&tcp_resets_1, key, &overflow, &no_count);
+	else
+		counter = entry(&tcp_resets_0, key, &overflow, &no_count);
+	if (counter)
+		__sync_fetch_and_add(counter, 1);
+}
+
+/* The socket is NULL for a closed port, the packet NULL where the socket itself gives up. */
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(tcp_send_reset, const struct sock *sk, const struct sk_buff *skb)
+{
+	struct tcp_reset_key key = {};
+	struct packet packet = {};
+
+	key.direction = RESET_SENT;
+	key.reason = RESET_REASON_UNKNOWN;
+	/* The third argument is new in 6.10. The load is dead code where the type is missing. */
+	if (bpf_core_type_exists(enum sk_rst_reason))
+		key.reason = (__u32)ctx[2];
+	if (sk) {
+		key.netns = socket_netns(sk);
+		if (is_full_socket(sk))
+			key.cgroup = socket_cgroup(sk);
+		socket_addresses(&sk->__sk_common, key.local, key.peer);
+		/* A listener answers in its own name, but has no peer. */
+		if (skb && sk->__sk_common.skc_state == TCP_LISTEN && read_packet(skb, &packet)) {
+			__builtin_memcpy(key.local, packet.destination, 16);
+			__builtin_memcpy(key.peer, packet.source, 16);
+		}
+	} else if (skb && read_packet(skb, &packet)) {
+		key.netns = packet_netns(skb);
+		__builtin_memcpy(key.local, packet.destination, 16);
+		__builtin_memcpy(key.peer, packet.source, 16);
+	}
+	count(&key);
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(tcp_receive_reset, const struct sock *sk)
+{
+	struct tcp_reset_key key = {};
+
+	if (!sk)
+		return 0;
+	key.direction = RESET_RECEIVED;
+	key.reason = RESET_REASON_UNKNOWN;
+	key.netns = socket_netns(sk);
+	if (is_full_socket(sk))
+		key.cgroup = socket_cgroup(sk);
+	socket_addresses(&sk->__sk_common, key.local, key.peer);
+	count(&key);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Segments that TCP sends again. The sums equal the kernel's RetransSegs.
+ *
+ * Both hooks run once per retransmitted buffer, which may hold many segments.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "count.bpf.h"
+#include "kernel.h"
+#include "socket.bpf.h"
+
+struct tcp_retransmits {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct tcp_retransmit_key);
+	__type(value, __u64);
+};
+struct tcp_retransmits tcp_retransmits_0 SEC(".maps");
+struct tcp_retransmits tcp_retransmits_1 SEC(".maps");
+
+static const __u64 no_count;
+
+static __always_inline void count(const struct tcp_retransmit_key *key, __u64 segments)
+{
+	struct tcp_retransmit_key overflow = {};
+	__u64 *counter;
+
+	overflow.kind = key->kind;
+	if (second_is_active())
+		counter = entry(&tcp_retransmits_1, key, &overflow, &no_count);
+	else
+		counter = entry(&tcp_retransmits_0, key, &overflow, &no_count);
+	if (counter)
+		__sync_fetch_and_add(counter, segments);
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
+{
+	struct tcp_retransmit_key key = {};
+	const struct tcp_sock *tp;
+	__u16 segments;
+
+	if (!sk || !skb)
+		return 0;
+	tp = bpf_skc_to_tcp_sock((void *)sk);
+	if (!tp)
+		return 0;
+	/* The control block lies inside `cb`, so its type is not known to the verifier. */
+	segments = BPF_CORE_READ((struct tcp_skb_cb *)&skb->cb, tcp_gso_segs);
+
+	key.cgroup = socket_cgroup(sk);
+	key.netns = socket_netns(sk);
+	socket_addresses(&sk->__sk_common, key.local, key.peer);
+	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
+		key.kind = RETRANSMIT_SYN;
+	else if (BPF_CORE_READ_BITFIELD(&tp->inet_conn, icsk_ca_state) == TCP_CA_Loss)
+		key.kind = RETRANSMIT_TIMEOUT;
+	else
+		key.kind = RETRANSMIT_FAST;
+	count(&key, segments ? segments : 1);
+	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_retransmit_synack, const struct sock *sk, const struct request_sock *request)
+{
+	struct tcp_retransmit_key key = {};
+
+	if (!sk || !request)
+		return 0;
+	/* The listener says whose it is, the request who the peer is. */
+	key.cgroup = socket_cgroup(sk);
+	key.netns = socket_netns(sk);
+	socket_addresses(&request->__req_common, key.local, key.peer);
+	key.kind = RETRANSMIT_SYNACK;
+	count(&key, 1);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,192 @@
+//! Numbers in, exposition out.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use expect_test::expect;
+use runwire_collector::enrich::{Kind, Workload};
+use runwire_collector::export::{
+    Buckets, EDGE, Format, Labels, OWNER, Registry, Scraper, edge, owner,
+};
+
+fn workload(name: &str) -> Workload {
+    Workload::local(name, Kind::Netns)
+}
+
+/// The lines about one family.
+fn family(text: &str, name: &str) -> String {
+    let about = |line: &&str| {
+        let line = line
+            .trim_start_matches("# HELP ")
+            .trim_start_matches("# TYPE ");
+        line.starts_with(&format!("runwire_{name}"))
+    };
+    let lines: Vec<&str> = text.lines().filter(about).collect();
+    lines.join("\n")
+}
+
+fn scraper(last_byte: u8) -> Option<Scraper> {
+    Some(Scraper {
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, last_byte)),
+        user_agent: "Prometheus/3.0".to_owned(),
+    })
+}
+
+#[test]
+fn both_formats_show_the_same_series() {
+    let registry = Registry::new(100);
+    let resets = registry.counter("tcp_resets", "RSTs", &[EDGE, &["reason"]]);
+    resets.add(
+        edge(&workload("web"), &workload("db")).with(&["a\"b\\c\nd"]),
+        3,
+    );
+    resets.add(edge(&workload("web"), &Workload::external()).with(&[""]), 1);
+    let rtt = registry.histogram(
+        "rtt_seconds",
+        "RTT",
+        &[&["x"]],
+        Buckets::exponential(0.00005, 100.0, 3),
+    );
+    rtt.add(Labels::new(&["1"]), &[1, 2, 3, 4], 2.5);
+    rtt.observe(Labels::new(&["1"]), 0.005);
+    registry
+        .gauge("load", "Load", &[])
+        .set(Labels::default(), 0.25);
+
+    expect![[r#"
+        # HELP runwire_load Load
+        # TYPE runwire_load gauge
+        runwire_load 0.25
+        # HELP runwire_rtt_seconds RTT
+        # TYPE runwire_rtt_seconds histogram
+        runwire_rtt_seconds_bucket{x="1",le="0.00005"} 1
+        runwire_rtt_seconds_bucket{x="1",le="0.005"} 4
+        runwire_rtt_seconds_bucket{x="1",le="0.5"} 7
+        runwire_rtt_seconds_bucket{x="1",le="+Inf"} 11
+        runwire_rtt_seconds_sum{x="1"} 2.505
+        runwire_rtt_seconds_count{x="1"} 11
+        # HELP runwire_tcp_resets_total RSTs
+        # TYPE runwire_tcp_resets_total counter
+        runwire_tcp_resets_total{src_namespace="host",src_workload="web",src_kind="netns",dst_namespace="host",dst_workload="db",dst_kind="netns",reason="a\"b\\c\nd"} 3
+        runwire_tcp_resets_total{src_namespace="host",src_workload="web",src_kind="netns",dst_namespace="~external",dst_workload="~external",dst_kind="external"} 1
+        # HELP runwire_series Series of a metric family, 0 included: a family that is not here is not measured
+        # TYPE runwire_series gauge
+        runwire_series{metric="load"} 1
+        runwire_series{metric="rtt_seconds"} 1
+        runwire_series{metric="tcp_resets"} 2
+        # HELP runwire_series_overflow_total Additions that went to the `~other` series of a family that is over its budget
+        # TYPE runwire_series_overflow_total counter
+        runwire_series_overflow_total{metric="load"} 0
+        runwire_series_overflow_total{metric="rtt_seconds"} 0
+        runwire_series_overflow_total{metric="tcp_resets"} 0
+    "#]]
+    .assert_eq(&registry.encode(Format::Text, None));
+
+    let text = registry.encode(Format::Text, None);
+    let open = registry.encode(Format::OpenMetrics, None);
+    let samples = |text: &str| -> Vec<String> {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(str::to_owned).collect()
+    };
+    assert_eq!(samples(&text), samples(&open));
+    assert!(open.contains("# TYPE runwire_tcp_resets counter\n"));
+    assert!(open.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_family_over_its_budget_goes_on_in_its_overflow_series() {
+    let registry = Registry::new(40);
+    let drops = registry.counter("drops", "Drops", &[OWNER, &["reason"]]);
+    for i in 0..1000 {
+        let reason = if i % 2 == 0 { "even" } else { "odd" };
+        drops.add(owner(&workload(&format!("w{i:04}"))).with(&[reason]), 1);
+    }
+    // A reason for everyone would be as many series again.
+    for i in 0..100 {
+        drops.add(owner(&workload("w9999")).with(&[&format!("r{i}")]), 1);
+    }
+    let text = registry.encode(Format::Text, None);
+    let values: Vec<u32> = family(&text, "drops")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(values.len(), 40);
+    assert_eq!(values.iter().sum::<u32>(), 1100, "nothing is lost");
+    let other =
+        r#"runwire_drops_total{namespace="~other",workload="~other",kind="~other",reason="odd"}"#;
+    assert!(text.contains(other), "{text}");
+    expect![[r#"runwire_series_overflow_total{metric="drops"} 1064"#]]
+        .assert_eq(text.lines().last().unwrap());
+}
+
+#[test]
+fn a_scraper_sees_a_new_series_from_zero() {
+    let registry = Registry::new(100);
+    let opened = registry.counter("opened", "Opened", &[&["x"]]);
+    let took = registry.histogram("took", "Took", &[&["x"]], Buckets::exponential(1.0, 2.0, 1));
+    let shown = |scraper| {
+        let text = registry.encode(Format::Text, scraper);
+        let samples = text.lines().filter(|line| {
+            !line.starts_with('#') && !line.contains("series") && !line.contains("_bucket")
+        });
+        let short = |line: &str| line.replace("runwire_", "").replace("{x=\"1\"}", "");
+        samples.map(short).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(shown(scraper(1)), "");
+    opened.add(Labels::new(&["1"]), 5);
+    took.observe(Labels::new(&["1"]), 0.5);
+    let real = "opened_total 5, took_sum 0.5, took_count 1";
+    assert_eq!(shown(None), real, "who does not scrape");
+    assert_eq!(
+        shown(scraper(1)),
+        "opened_total 0, took_sum 0, took_count 0"
+    );
+    assert_eq!(shown(scraper(2)), real, "a scraper without past");
+    assert_eq!(shown(scraper(1)), real);
+    opened.add(Labels::new(&["1"]), 1);
+    assert_eq!(
+        shown(scraper(1)),
+        "opened_total 6, took_sum 0.5, took_count 1"
+    );
+}
+
+#[test]
+fn only_signals_that_are_on_are_shown() {
+    let registry = Registry::new(100);
+    let dns = registry.for_signal("dns");
+    dns.counter("dns_queries", "Queries", &[])
+        .add(Labels::default(), 1);
+    registry.for_signal("rtt").counter("shared", "Shared", &[]);
+    dns.counter("shared", "Shared", &[]);
+    registry.enable("dns", false);
+    let text = registry.encode(Format::Text, None);
+    assert_eq!(family(&text, "dns"), "");
+    assert_eq!(
+        family(&text, "series{"),
+        "runwire_series{metric=\"shared\"} 0"
+    );
+    registry.enable("dns", true);
+    let text = registry.encode(Format::Text, None);
+    assert!(text.contains("\nrunwire_dns_queries_total 1\n"), "{text}");
+}
+
+#[test]
+fn series_of_gone_workloads_are_forgotten_after_a_while() {
+    let registry = Registry::new(100);
+    let opened = registry.counter("opened", "Opened", &[EDGE]);
+    let to = |name: &str| edge(&workload("web"), &workload(name));
+    opened.add(to("alive"), 1);
+    opened.add(to("gone"), 1);
+    let sweep = || registry.sweep(2, |_, name, _| name != "gone");
+    let has_gone = || registry.encode(Format::Text, None).contains("gone");
+    sweep();
+    sweep();
+    assert!(has_gone(), "moved before the first sweep");
+    opened.add(to("gone"), 1);
+    sweep();
+    sweep();
+    assert!(has_gone(), "and moved again");
+    sweep();
+    assert!(!has_gone());
+    assert!(registry.encode(Format::Text, None).contains("alive"));
+}

@@ -1,0 +1,125 @@
+//! Real namespaces in, names out.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use runwire_collector::enrich::{CgroupId, Enricher, NetnsId};
+use runwire_collector::export::{Format, Registry};
+use runwire_collector::host::snmp::NetnsCounters;
+use runwire_collector::host::{Host, Paths};
+
+fn run(command: &str) {
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap()).args(words).status();
+    assert!(status.unwrap().success(), "{command}");
+}
+
+/// A namespace with an address on a dummy of its own pair; gone when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(suffix: &str) -> Self {
+        let name = format!("rwhost{}{suffix}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        Self(name)
+    }
+
+    fn id(&self) -> NetnsId {
+        let inode = File::open(format!("/run/netns/{}", self.0)).unwrap();
+        NetnsId(u32::try_from(inode.metadata().unwrap().ino()).unwrap())
+    }
+
+    fn add_address(&self, address: &str) {
+        let name = &self.0;
+        // nodad: an IPv6 address is usable at once.
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        run(&format!("ip -n {name} addr add {address} dev lo{nodad}"));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn name_of(enricher: &Enricher, from: &Namespace, address: &str) -> String {
+    let address: IpAddr = address.parse().unwrap();
+    enricher.peer(from.id(), address).name.to_string()
+}
+
+#[test]
+#[ignore = "makes network namespaces: needs root"]
+fn addresses_are_named_by_the_namespace_that_has_them() {
+    let (one, two) = (Namespace::new("a"), Namespace::new("b"));
+    one.add_address("198.18.77.1/32");
+    two.add_address("198.18.77.2/32");
+    two.add_address("2001:db8:77::2/128");
+    let registry = Registry::new(100);
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
+
+    assert_eq!(*enricher.owner(one.id(), CgroupId(0)).name, *one.0);
+    assert_eq!(name_of(&enricher, &one, "198.18.77.2"), two.0);
+    assert_eq!(name_of(&enricher, &one, "2001:db8:77::2"), two.0);
+    assert_eq!(name_of(&enricher, &two, "198.18.77.1"), one.0);
+    assert_eq!(name_of(&enricher, &two, "127.0.0.1"), two.0);
+    assert_eq!(name_of(&enricher, &two, "198.18.77.3"), "~external");
+
+    // What comes later is found when somebody asks for it.
+    let three = Namespace::new("c");
+    sleep(Duration::from_millis(200));
+    assert_eq!(*enricher.owner(three.id(), CgroupId(0)).name, *three.0);
+    three.add_address("198.18.77.4/32");
+    sleep(Duration::from_millis(200));
+    assert_eq!(name_of(&enricher, &one, "198.18.77.4"), three.0);
+
+    // What went keeps its name for a while.
+    let (gone, name) = (three.id(), three.0.clone());
+    drop(three);
+    enricher.refresh();
+    assert_eq!(*enricher.owner(gone, CgroupId(0)).name, *name);
+    let alive = enricher.workloads();
+    assert!(alive.iter().all(|workload| *workload.name != *name));
+}
+
+#[test]
+#[ignore = "makes network namespaces: needs root"]
+fn counters_of_a_namespace_are_those_of_nstat() {
+    let one = Namespace::new("d");
+    run(&format!("ip -n {} link set lo up", one.0));
+    let script = "import socket\nfor i in range(7):\n  try: socket.create_connection(('127.0.0.1', 9))\n  except OSError: pass";
+    let python = ["netns", "exec", &one.0, "python3", "-c", script];
+    assert!(Command::new("ip").args(python).status().unwrap().success());
+
+    let registry = Registry::new(10_000);
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
+    let mut counters = NetnsCounters::new(&registry);
+    counters.collect(&enricher);
+    counters.collect(&enricher);
+    let text = registry.encode(Format::Text, None);
+    for counter in ["TcpActiveOpens", "TcpAttemptFails", "TcpOutRsts"] {
+        let name = &one.0;
+        let line = format!(
+            "runwire_netns_counter_total{{namespace=\"host\",workload=\"{name}\",kind=\"netns\",counter=\"{counter}\"}} 7\n"
+        );
+        assert!(text.contains(&line), "{counter}");
+    }
+}
+
+#[test]
+#[ignore = "makes network namespaces: needs root"]
+fn two_hundred_namespaces_are_refreshed_in_no_time() {
+    let namespaces: Vec<Namespace> = (0..200).map(|i| Namespace::new(&format!("m{i}"))).collect();
+    let registry = Registry::new(10_000);
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
+    let last = namespaces.last().unwrap();
+    assert_eq!(*enricher.owner(last.id(), CgroupId(0)).name, *last.0);
+    let start = Instant::now();
+    enricher.refresh();
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}

@@ -1,0 +1,4 @@
+//! The only integration-test crate.
+
+mod exposition;
+mod host;
