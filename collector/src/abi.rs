@@ -1,0 +1,10 @@
+//! What kernel and user space exchange. Made from `bpf/include/abi.h`; change that.
+
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    missing_docs,
+    reason = "generated, with the names of the C"
+)]
+
+include!(concat!(env!("OUT_DIR"), "/abi.rs"));
