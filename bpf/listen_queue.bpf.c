@@ -27,8 +27,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(listen_state, const struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_LISTEN && sk->sk_protocol == IPPROTO_TCP)
-		bpf_sk_storage_get(&listening_sockets, (void *)sk, 0,
-				   BPF_SK_STORAGE_GET_F_CREATE);
+		bpf_sk_storage_get(&listening_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	return 0;
 }
 

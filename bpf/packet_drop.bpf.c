@@ -56,7 +56,8 @@ static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u3
 	__builtin_memcpy(key.destination, packet.destination, 16);
 
 	/* The device first: on a veth, the buffer still belongs to the sender's socket. A buffer
-	 * that a socket has queued keeps tree pointers where the device was, so there the socket. */
+	 * that a socket has queued keeps tree pointers where the device was, so there the socket.
+	 */
 	sk = skb->sk;
 	if (receiver) {
 		key.netns = socket_netns(receiver);

@@ -193,7 +193,8 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	lifetime = bpf_ktime_get_ns() - state->established_ns;
 	__sync_fetch_and_add(&edge->lifetime_ns, lifetime);
 	__sync_fetch_and_add(
-		&edge->lifetime_slots[histogram_slot(lifetime, 1000000, 1, TCP_LIFETIME_SLOTS) & 15],
+		&edge->lifetime_slots[histogram_slot(lifetime, 1000000, 1, TCP_LIFETIME_SLOTS) &
+				      15],
 		1);
 }
 

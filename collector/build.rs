@@ -21,7 +21,10 @@ fn main() -> anyhow::Result<()> {
     for file in sources.read_dir().context("cannot read bpf/")? {
         let source = file?.path();
         let name = source.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(stem) = name.strip_suffix(".c").filter(|stem| stem.ends_with(".bpf")) {
+        if let Some(stem) = name
+            .strip_suffix(".c")
+            .filter(|stem| stem.ends_with(".bpf"))
+        {
             compile(&clang, &source, &out.join(format!("{stem}.o")))?;
         }
     }

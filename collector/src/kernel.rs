@@ -1,0 +1,107 @@
+//! Loaded BPF programs: load, attach, read. Hands out bytes and integers and does not know what
+//! they mean. The only user of aya.
+
+mod attach;
+pub mod btf;
+mod maps;
+pub mod statistics;
+pub mod symbols;
+mod syscall;
+
+use std::collections::HashMap;
+use std::fs;
+
+use aya::{Btf, Ebpf, EbpfLoader};
+use thiserror::Error;
+
+pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
+pub use maps::ReadError;
+pub use syscall::{monotonic_nanoseconds, tick_nanoseconds, wait_for_programs};
+
+/// A compiled `bpf/<stem>.bpf.c`.
+#[macro_export]
+macro_rules! elf {
+    ($stem:literal) => {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $stem, ".bpf.o"))
+    };
+}
+
+/// What the running kernel says of its own types. Large, and only needed while programs are loaded.
+pub struct KernelTypes {
+    btf: Btf,
+}
+
+impl KernelTypes {
+    pub fn read() -> Result<Self, LoadError> {
+        let btf = Btf::from_sys_fs().map_err(|error| LoadError::KernelTypes(error.into()))?;
+        Ok(Self { btf })
+    }
+}
+
+/// One loaded object, its attached programs and its maps.
+pub struct Object {
+    name: &'static str,
+    ebpf: Ebpf,
+    hooks: Vec<HookStatus>,
+    /// Which of each pair of maps the programs write to now.
+    active: u32,
+}
+
+/// Nothing of an object could be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("cannot read the kernel's types (/sys/kernel/btf/vmlinux)")]
+    KernelTypes(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot load `{object}`")]
+    Object {
+        object: &'static str,
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+}
+
+impl Object {
+    /// Makes the maps; programs are loaded when they are attached. `capacity` changes the size of
+    /// maps by name.
+    pub fn load(
+        name: &'static str,
+        elf: &[u8],
+        types: &KernelTypes,
+        capacity: &HashMap<&'static str, u32>,
+    ) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&types.btf));
+        for (map, &entries) in capacity {
+            loader.map_max_entries(map, entries);
+        }
+        let ebpf = loader.load(elf).map_err(|source| LoadError::Object {
+            object: name,
+            source: Box::new(source),
+        })?;
+        Ok(Self {
+            name,
+            ebpf,
+            hooks: Vec::new(),
+            active: 0,
+        })
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Every hook that was tried, with why it is not attached if it is not.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+}
+
+/// Where cgroup2 is mounted; also where both versions are in use.
+fn cgroup2_mount() -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let path = fields.nth(1)?;
+        (fields.next()? == "cgroup2").then(|| path.to_owned())
+    })
+}

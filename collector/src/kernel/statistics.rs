@@ -1,0 +1,44 @@
+//! What our programs cost: the kernel counts their runs and time while someone asks it to.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::Object;
+
+/// While this lives, the kernel measures every BPF program, at about 60 ns a run.
+#[derive(Debug)]
+pub struct Measuring(#[expect(dead_code, reason = "measuring ends when this is closed")] OwnedFd);
+
+impl Measuring {
+    pub fn start() -> io::Result<Self> {
+        aya::sys::enable_stats(aya::sys::Stats::RunTime)
+            .map(Self)
+            .map_err(|error| error.io_error)
+    }
+}
+
+/// Totals of one program since it was loaded.
+#[derive(Clone, Debug)]
+pub struct ProgramRuns {
+    pub program: String,
+    pub runs: u64,
+    pub time: Duration,
+}
+
+impl Object {
+    pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| {
+                // Those that were not loaded have none.
+                let info = program.info().ok()?;
+                Some(ProgramRuns {
+                    program: name.to_owned(),
+                    runs: info.run_count(),
+                    time: info.run_time(),
+                })
+            })
+            .collect()
+    }
+}

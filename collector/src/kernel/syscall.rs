@@ -1,0 +1,197 @@
+//! The few system calls that neither aya nor nix has: BPF map batches and iterators bound to a map.
+
+#![expect(
+    unsafe_code,
+    reason = "bpf(2), membarrier(2) and clock_gettime(2) called directly; each wrapper states what the kernel reads and writes"
+)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+const LINK_CREATE: libc::c_long = 28;
+const ITER_CREATE: libc::c_long = 33;
+const TRACE_ITER: u32 = 28;
+/// BPF_NOEXIST
+const NO_REPLACEMENT: u64 = 1;
+const MEMBARRIER_GLOBAL: libc::c_long = 1;
+
+/// `union bpf_attr` for MAP_UPDATE_ELEM.
+#[repr(C)]
+struct UpdateElement {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for the batch commands.
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for LINK_CREATE of an iterator.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_length: u32,
+    reserved: u32,
+}
+
+/// `union bpf_attr` for ITER_CREATE.
+#[repr(C)]
+struct IteratorCreate {
+    link: u32,
+    flags: u32,
+}
+
+/// Calls bpf(2). `attributes` must be the variant that `command` reads, and what it points to must
+/// be as large as the map says.
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes `size_of::<T>()` bytes at `attributes`, which is borrowed
+    // for the call; the callers below answer for the pointers in it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    match i32::try_from(result) {
+        Ok(value) if value >= 0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// Adds an entry unless it is there. Key and value must have the map's sizes.
+pub(super) fn add(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    bpf(
+        MAP_UPDATE_ELEM,
+        &mut UpdateElement {
+            map: number(map),
+            reserved: 0,
+            key: key.as_ptr().addr() as u64,
+            value: value.as_ptr().addr() as u64,
+            flags: NO_REPLACEMENT,
+        },
+    )
+    .map(drop)
+}
+
+/// Removes entries and returns how many now lie, one after another, in `keys` and `values`, and
+/// whether these were the last. `keys` and `values` must hold `count` of the map's keys and values.
+pub(super) fn take_batch(
+    map: BorrowedFd<'_>,
+    keys: &mut [u8],
+    values: &mut [u8],
+    count: usize,
+) -> io::Result<(usize, bool)> {
+    // Where the next batch would start. We always begin at the start: what is read is gone.
+    let mut position = 0_u64;
+    let mut batch = Batch {
+        from: 0,
+        to: std::ptr::from_mut(&mut position).addr() as u64,
+        keys: keys.as_mut_ptr().addr() as u64,
+        values: values.as_mut_ptr().addr() as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map: number(map),
+        element_flags: 0,
+        flags: 0,
+    };
+    match bpf(MAP_LOOKUP_AND_DELETE_BATCH, &mut batch) {
+        Ok(_) => Ok((batch.count as usize, false)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok((batch.count as usize, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a pass of an iterator over the sockets in a socket-storage map.
+pub(super) fn open_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+    // `union bpf_iter_link_info`, whose first member is the map.
+    let info = [number(map), 0, 0, 0];
+    let link = bpf(
+        LINK_CREATE,
+        &mut LinkCreate {
+            program: number(program),
+            target: 0,
+            attach_type: TRACE_ITER,
+            flags: 0,
+            info: info.as_ptr().addr() as u64,
+            info_length: size_of_val(&info) as u32,
+            reserved: 0,
+        },
+    )?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let iterator = bpf(
+        ITER_CREATE,
+        &mut IteratorCreate {
+            link: link.as_raw_fd().cast_unsigned(),
+            flags: 0,
+        },
+    )?;
+    // SAFETY: as above. The pass keeps the link alive.
+    Ok(unsafe { File::from_raw_fd(iterator) })
+}
+
+/// Returns once every BPF program that runs now has ended: they run inside RCU read sections, and
+/// this command waits for those.
+pub fn wait_for_programs() {
+    // SAFETY: takes three integers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+    if result != 0 {
+        // Not there on kernels with nohz_full. No program runs for nearly as long as this.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// How long one tick of the kernel's clock (a jiffy) lasts.
+pub fn tick_nanoseconds() -> u64 {
+    // The coarse clocks advance once per tick.
+    let resolution = clock(libc::clock_getres, libc::CLOCK_MONOTONIC_COARSE);
+    resolution.filter(|&tick| tick > 0).unwrap_or(4_000_000)
+}
+
+/// The time that programs get from bpf_ktime_get_ns().
+pub fn monotonic_nanoseconds() -> u64 {
+    clock(libc::clock_gettime, libc::CLOCK_MONOTONIC).unwrap_or(0)
+}
+
+fn clock(
+    call: unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int,
+    id: libc::clockid_t,
+) -> Option<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: both calls write one timespec, which is borrowed for the call.
+    let result = unsafe { call(id, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanoseconds = u64::try_from(time.tv_nsec).ok()?;
+    (result == 0).then(|| seconds * 1_000_000_000 + nanoseconds)
+}

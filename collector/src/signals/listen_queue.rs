@@ -1,0 +1,155 @@
+//! Accept queues: how long, how long they may get, and what they turned away. See
+//! `bpf/listen_queue.bpf.c`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use zerocopy::FromBytes as _;
+
+use super::{Signal, SignalSettings};
+use crate::abi::listener;
+use crate::elf;
+use crate::enrich::{CgroupId, Enricher, NetnsId};
+use crate::export::{Counter, Gauge, Labels, OWNER, Registry, owner};
+use crate::kernel::{IteratorKind, KernelTypes, Object, Refusal};
+
+pub(super) const NAME: &str = "listen_queue";
+static ELF: &[u8] = elf!("listen_queue");
+
+pub(super) struct ListenQueue {
+    length: Gauge,
+    limit: Gauge,
+    utilization: Gauge,
+    listeners: Gauge,
+    drops: Counter,
+    /// Drops by socket as of the last collection; `None` until the first, which only looks.
+    seen: Option<HashMap<u64, u32>>,
+    repair_interval: Duration,
+    repaired: Option<Instant>,
+    can_repair: bool,
+    output: Vec<u8>,
+}
+
+/// What the listeners of one workload add up to.
+#[derive(Default)]
+struct Sum {
+    length: u64,
+    limit: u64,
+    /// Of the fullest listener.
+    utilization: f64,
+    listeners: u64,
+}
+
+impl ListenQueue {
+    pub(super) fn register(registry: &Registry, settings: &SignalSettings) -> Self {
+        let registry = registry.for_signal(NAME);
+        Self {
+            length: registry.gauge(
+                "tcp_accept_queue_length",
+                "Open TCP connections that no program has accepted yet",
+                &[OWNER],
+            ),
+            limit: registry.gauge(
+                "tcp_accept_queue_limit",
+                "Open TCP connections that may wait to be accepted",
+                &[OWNER],
+            ),
+            utilization: registry.gauge(
+                "tcp_accept_queue_utilization_ratio",
+                "Length of the fullest accept queue over its limit",
+                &[OWNER],
+            ),
+            listeners: registry.gauge("tcp_listeners", "Listening TCP sockets", &[OWNER]),
+            drops: registry.counter(
+                "tcp_listener_drops",
+                "Packets that a listening TCP socket turned away",
+                &[OWNER],
+            ),
+            seen: None,
+            repair_interval: settings.repair_interval,
+            repaired: None,
+            can_repair: false,
+            output: Vec::new(),
+        }
+    }
+}
+
+impl Signal for ListenQueue {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn elf(&self) -> &'static [u8] {
+        ELF
+    }
+
+    fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
+        let new = object.attach_tracepoint(types, "listen_state", "inet_sock_set_state");
+        let existing = object.load_iterator(types, "listen_existing", IteratorKind::OpenFiles);
+        self.can_repair = existing.is_ok();
+        // Either finds listeners; only this one reads them.
+        object.load_iterator(types, "listeners", IteratorKind::StoredSockets)?;
+        new.or(existing)
+    }
+
+    fn read(&mut self, object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
+        let due = self
+            .repaired
+            .is_none_or(|repaired| repaired.elapsed() >= self.repair_interval);
+        if self.can_repair && due {
+            object.run_iterator("listen_existing")?;
+            self.repaired = Some(Instant::now());
+        }
+        self.output = object.run_socket_iterator("listeners", "listening_sockets")?;
+        Ok(())
+    }
+
+    fn collect(&mut self, _object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let mut sums: HashMap<Labels, Sum> = HashMap::new();
+        let mut seen = HashMap::new();
+        for record in self.output.chunks_exact(size_of::<listener>()) {
+            let Ok(listener) = listener::read_from_bytes(record) else {
+                continue;
+            };
+            let workload = enricher.owner(NetnsId(listener.netns), CgroupId(listener.cgroup));
+            let labels = owner(&workload);
+            seen.insert(listener.cookie, listener.drops);
+            // What a listener dropped before we first looked is not ours to count, unless it is
+            // younger than that.
+            let before = match &self.seen {
+                Some(seen) => seen.get(&listener.cookie).copied().unwrap_or(0),
+                None => listener.drops,
+            };
+            let drops = listener.drops.wrapping_sub(before);
+            if drops < u32::MAX / 2 {
+                self.drops.add(labels.clone(), drops.into());
+            }
+            sums.entry(labels).or_default().add(&listener);
+        }
+        self.seen = Some(seen);
+
+        let gauge = |gauge: &Gauge, value: fn(&Sum) -> f64| {
+            gauge.replace_all(
+                sums.iter()
+                    .map(|(labels, sum)| (labels.clone(), value(sum)))
+                    .collect(),
+            );
+        };
+        gauge(&self.length, |sum| sum.length as f64);
+        gauge(&self.limit, |sum| sum.limit as f64);
+        gauge(&self.utilization, |sum| sum.utilization);
+        gauge(&self.listeners, |sum| sum.listeners as f64);
+        Ok(())
+    }
+}
+
+impl Sum {
+    fn add(&mut self, listener: &listener) {
+        self.length += u64::from(listener.length);
+        self.limit += u64::from(listener.limit);
+        self.listeners += 1;
+        // A limit of 0 still lets one connection wait.
+        let ratio = f64::from(listener.length) / f64::from(listener.limit.max(1));
+        self.utilization = self.utilization.max(ratio);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a drop means to a person: policy, congestion, an error, a closed port, the MTU, or nothing.
+
+/// Functions whose name says why a packet went. Other places are "other".
+pub(super) const SITES: [&str; 44] = [
+    "__dev_forward_skb2",
+    "__dev_queue_xmit",
+    "__dev_xmit_skb",
+    "__ip6_local_out",
+    "__ip_local_out",
+    "__ip_finish_output",
+    "__netif_receive_skb_core",
+    "__udp4_lib_rcv",
+    "__udp6_lib_rcv",
+    "br_forward_finish",
+    "br_handle_frame",
+    "br_handle_frame_finish",
+    "br_nf_pre_routing",
+    "dev_hard_start_xmit",
+    "enqueue_to_backlog",
+    "icmp_rcv",
+    "icmpv6_rcv",
+    "inet_frag_destroy",
+    "ip6_finish_output",
+    "ip6_forward",
+    "ip6_fragment",
+    "ip6_input_finish",
+    "ip6_mc_input",
+    "ip6_pkt_drop",
+    "ip6_rcv_core",
+    "ip6t_do_table",
+    "ip_error",
+    "ip_forward",
+    "ip_fragment",
+    "ip_local_deliver_finish",
+    "ip_rcv_core",
+    "ip_rcv_finish_core",
+    "ip_route_input_slow",
+    "ipt_do_table",
+    "neigh_invalidate",
+    "netem_enqueue",
+    "nf_hook_slow",
+    "nft_do_chain",
+    "sch_handle_egress",
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "tun_net_xmit",
+    "udp_queue_rcv_one_skb",
+    "udpv6_queue_rcv_one_skb",
+];
+
+/// Of reasons, as the kernel's BTF names them. The site decides where the kernel gives no reason.
+pub(super) fn of(reason: &str, site: &str) -> &'static str {
+    match reason {
+        "netfilter_drop" | "xfrm_policy" | "tc_ingress" | "tc_egress" | "xdp" | "socket_filter"
+        | "bpf_cgroup_egress" | "security_hook" | "tap_filter" | "tap_txfilter" | "ip_rpfilter"
+        | "arp_pvlan_disable" => "policy",
+        "qdisc_drop"
+        | "qdisc_overlimit"
+        | "qdisc_congested"
+        | "cake_flood"
+        | "fq_band_limit"
+        | "fq_horizon_limit"
+        | "fq_flow_limit"
+        | "cpu_backlog"
+        | "socket_rcvbuff"
+        | "socket_backlog"
+        | "proto_mem"
+        | "full_ring"
+        | "nomem"
+        | "tcp_listen_overflow"
+        | "neigh_queuefull"
+        | "dualpi2_step_drop"
+        | "tcp_ofo_queue_prune"
+        | "tcp_ofo_drop"
+        | "tcp_zerowindow"
+        | "tcp_overwindow" => "congestion",
+        "no_socket" => "no_socket",
+        "pkt_too_big" => "mtu",
+        // What every healthy host does when connections close or segments cross.
+        "queue_purge"
+        | "socket_close"
+        | "tcp_old_data"
+        | "tcp_old_sequence"
+        | "tcp_ofomerge"
+        | "tcp_old_ack"
+        | "tcp_too_old_ack"
+        | "tcp_rfc7323_paws_ack"
+        | "tcp_rfc7323_tw_paws"
+        | "otherhost"
+        | "unicast_in_l2_multicast"
+        | "skb_consumed"
+        | "not_dropped_yet"
+        | "skb_not_dropped_yet"
+        | "unhandled_proto"
+        | "local_mac"
+        | "packet_sock_error"
+        | "bridge_ingress_stp_state"
+        | "mac_ieee_mac_control"
+        | "tcp_close"
+        | "tcp_reset"
+        | "tcp_fastopen"
+        | "dup_frag" => "benign",
+        "not_specified" | "unknown" => of_site(site),
+        _ => "error",
+    }
+}
+
+fn of_site(site: &str) -> &'static str {
+    match site {
+        "nft_do_chain" | "ipt_do_table" | "ip6t_do_table" | "nf_hook_slow" => "policy",
+        "__dev_forward_skb2" | "ip_fragment" | "ip6_fragment" | "__ip_finish_output" => "mtu",
+        "__dev_queue_xmit" | "__dev_xmit_skb" | "enqueue_to_backlog" | "netem_enqueue"
+        | "tun_net_xmit" => "congestion",
+        "ip_error"
+        | "ip_forward"
+        | "ip6_forward"
+        | "ip6_pkt_drop"
+        | "br_handle_frame_finish"
+        | "br_forward_finish"
+        | "neigh_invalidate"
+        | "ip_rcv_finish_core"
+        | "ip_route_input_slow"
+        | "inet_frag_destroy"
+        | "dev_hard_start_xmit" => "error",
+        // The rest is sockets that throw away what they need no more.
+        _ => "benign",
+    }
+}
+
+#[test]
+fn sites_are_in_order_and_there_once() {
+    assert!(
+        SITES.is_sorted_by(|a, b| a < b) || {
+            let mut sorted = SITES;
+            sorted.sort_unstable();
+            sorted.windows(2).all(|pair| pair[0] != pair[1])
+        }
+    );
+}
+
+#[test]
+fn a_firewall_is_policy_and_a_purged_queue_is_nothing() {
+    assert_eq!(of("netfilter_drop", "nft_do_chain"), "policy");
+    assert_eq!(of("queue_purge", "other"), "benign");
+    assert_eq!(of("not_specified", "__dev_forward_skb2"), "mtu");
+    assert_eq!(of("not_specified", "tcp_v4_rcv"), "benign");
+    assert_eq!(of("ip_innoroutes", "ip_error"), "error");
+}

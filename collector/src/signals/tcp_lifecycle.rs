@@ -1,0 +1,244 @@
+//! TCP connections from attempt to close, and what their sockets did: see `bpf/tcp_lifecycle.bpf.c`.
+
+mod families;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::labels::{Ends, inward, outward};
+use super::{Signal, SignalSettings};
+use crate::abi::{
+    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, tcp_edge, tcp_edge_key, tcp_role, tcp_state_key,
+};
+use crate::elf;
+use crate::enrich::{CgroupId, Enricher, NetnsId};
+use crate::export::{Labels, Registry, owner};
+use crate::kernel::{IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
+use families::Families;
+
+pub(super) const NAME: &str = "tcp_lifecycle";
+static ELF: &[u8] = elf!("tcp_lifecycle");
+
+/// `connection_failures` and `closed` reasons, in the order of the enums in `abi.h`.
+const FAILURES: [&str; 9] = [
+    "aborted",
+    "refused",
+    "reset",
+    "timeout",
+    "host_unreachable",
+    "network_unreachable",
+    "prohibited",
+    "no_local_port",
+    "other",
+];
+const ENDS: [&str; 4] = ["none", "reset", "timeout", "other"];
+
+pub(super) struct TcpLifecycle {
+    families: Families,
+    tick_seconds: f64,
+    repair_interval: Duration,
+    repaired: Option<Instant>,
+    /// Whether sockets that escaped tcp_state can be found; and whether live ones can be read.
+    can_repair: bool,
+    can_read_live: bool,
+}
+
+impl TcpLifecycle {
+    pub(super) fn register(registry: &Registry, settings: &SignalSettings) -> Self {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a tick is at most ten million nanoseconds"
+        )]
+        let tick_seconds = tick_nanoseconds() as f64 / 1e9;
+        Self {
+            families: Families::register(&registry.for_signal(NAME)),
+            tick_seconds,
+            repair_interval: settings.repair_interval,
+            repaired: None,
+            can_repair: false,
+            can_read_live: false,
+        }
+    }
+
+    fn reserve(object: &Object) -> anyhow::Result<()> {
+        let overflow = [TCP_ROLE_CLIENT, TCP_ROLE_SERVER].map(|role| tcp_edge_key {
+            cgroup: 0,
+            netns: 0,
+            role,
+            local: [0; 16],
+            peer: [0; 16],
+        });
+        Ok(object.reserve::<_, tcp_edge>("tcp_edges", &overflow)?)
+    }
+
+    fn count_states(&self, object: &Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let mut series: HashMap<Labels, f64> = HashMap::new();
+        for (key, count) in object.drain::<tcp_state_key, u64>("tcp_states")? {
+            let owner = owner(&enricher.owner(NetnsId(key.netns), CgroupId(key.cgroup)));
+            let labels = owner.with(&[state_name(key.state)]);
+            *series.entry(labels).or_default() += count as f64;
+        }
+        // These are no sockets any more, so no iterator sees them.
+        for (netns, count) in enricher.time_wait_sockets() {
+            if count > 0 {
+                let owner = owner(&enricher.owner(netns, CgroupId(0)));
+                *series.entry(owner.with(&["time_wait"])).or_default() += count as f64;
+            }
+        }
+        self.families
+            .connections
+            .replace_all(series.into_iter().collect());
+        Ok(())
+    }
+}
+
+impl Signal for TcpLifecycle {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn elf(&self) -> &'static [u8] {
+        ELF
+    }
+
+    fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
+        Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
+        object.attach_tracepoint(types, "tcp_state", "inet_sock_set_state")?;
+        self.can_repair = object
+            .load_iterator(types, "tcp_existing", IteratorKind::OpenFiles)
+            .is_ok();
+        self.can_read_live = object
+            .load_iterator(types, "tcp_live", IteratorKind::StoredSockets)
+            .is_ok();
+        if self.can_repair && object.run_iterator("tcp_existing").is_ok() {
+            self.repaired = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let due = self
+            .repaired
+            .is_none_or(|repaired| repaired.elapsed() >= self.repair_interval);
+        if self.can_repair && due {
+            object.run_iterator("tcp_existing")?;
+            self.repaired = Some(Instant::now());
+        }
+        if self.can_read_live {
+            object.run_socket_iterator("tcp_live", "tcp_sockets")?;
+            self.count_states(object, enricher)?;
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
+            let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
+            self.add(ends.as_ref(), key.role, &edge);
+        }
+        Self::reserve(object)
+    }
+}
+
+impl TcpLifecycle {
+    fn add(&self, ends: Option<&Ends>, role: tcp_role, edge: &tcp_edge) {
+        let families = &self.families;
+        let (outward, inward) = (outward(ends), inward(ends));
+        let (role, connection) = if role == TCP_ROLE_SERVER {
+            ("server", &inward)
+        } else {
+            ("client", &outward)
+        };
+        let count = |family: &crate::export::Counter, labels: &Labels, extra: &[&str], n: u64| {
+            if n > 0 {
+                family.add(labels.clone().with(extra), n);
+            }
+        };
+        count(
+            &families.connect_attempts,
+            connection,
+            &[],
+            edge.attempts.into(),
+        );
+        count(
+            &families.connections_opened,
+            connection,
+            &[role],
+            edge.opened.into(),
+        );
+        for (reason, n) in FAILURES.iter().zip(edge.failures) {
+            count(&families.connect_failures, connection, &[reason], n.into());
+        }
+        for (error, n) in ENDS.iter().zip(edge.closed) {
+            count(
+                &families.connections_closed,
+                connection,
+                &[role, error],
+                n.into(),
+            );
+        }
+        count(&families.segments_sent, &outward, &[], edge.segments_sent);
+        count(&families.bytes_sent, &outward, &[], edge.bytes_sent);
+        count(&families.bytes_received, &inward, &[], edge.bytes_received);
+
+        let seconds = |family: &crate::export::Counter, ticks: u64| {
+            if ticks > 0 {
+                family.add_seconds(outward.clone(), ticks as f64 * self.tick_seconds);
+            }
+        };
+        seconds(&families.busy, edge.busy);
+        seconds(
+            &families.receive_window_limited,
+            edge.receive_window_limited,
+        );
+        seconds(&families.send_buffer_limited, edge.send_buffer_limited);
+
+        let observe = |family: &crate::export::Histogram, labels: Labels, slots: &[u32], sum| {
+            if slots.iter().any(|&n| n > 0) {
+                let slots: Vec<u64> = slots.iter().copied().map(u64::from).collect();
+                family.add(labels, &slots, sum);
+            }
+        };
+        observe(
+            &families.connect_duration,
+            connection.clone(),
+            &edge.connect_slots,
+            edge.connect_ns as f64 / 1e9,
+        );
+        observe(
+            &families.connection_duration,
+            connection.clone().with(&[role]),
+            &edge.lifetime_slots,
+            edge.lifetime_ns as f64 / 1e9,
+        );
+        observe(
+            &families.rtt,
+            outward.clone(),
+            &edge.rtt_slots,
+            edge.rtt_us as f64 / 1e6,
+        );
+        observe(
+            &families.min_rtt,
+            outward.clone(),
+            &edge.min_rtt_slots,
+            edge.min_rtt_us as f64 / 1e6,
+        );
+    }
+}
+
+/// As `ss` calls the kernel's state numbers, in lower case.
+fn state_name(state: u32) -> &'static str {
+    match state {
+        1 => "established",
+        2 => "syn_sent",
+        3 | 12 => "syn_recv",
+        4 => "fin_wait1",
+        5 => "fin_wait2",
+        6 => "time_wait",
+        8 => "close_wait",
+        9 => "last_ack",
+        10 => "listen",
+        11 => "closing",
+        _ => "unknown",
+    }
+}

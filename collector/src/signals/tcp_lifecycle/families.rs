@@ -1,0 +1,109 @@
+//! The metric families of [`super::TcpLifecycle`].
+
+use crate::export::{Buckets, Counter, EDGE, Gauge, Histogram, OWNER, Registry};
+
+pub(super) struct Families {
+    pub(super) connect_attempts: Counter,
+    pub(super) connect_failures: Counter,
+    pub(super) connect_duration: Histogram,
+    pub(super) connections_opened: Counter,
+    pub(super) connections_closed: Counter,
+    pub(super) connection_duration: Histogram,
+    pub(super) connections: Gauge,
+    pub(super) rtt: Histogram,
+    pub(super) min_rtt: Histogram,
+    pub(super) segments_sent: Counter,
+    pub(super) bytes_sent: Counter,
+    pub(super) bytes_received: Counter,
+    pub(super) busy: Counter,
+    pub(super) receive_window_limited: Counter,
+    pub(super) send_buffer_limited: Counter,
+}
+
+impl Families {
+    pub(super) fn register(registry: &Registry) -> Self {
+        // Sizes and factors are those of the slots in `abi.h`.
+        let rtt = || Buckets::exponential(25e-6, 2.0, 17);
+        Self {
+            connect_attempts: registry.counter(
+                "tcp_connect_attempts",
+                "TCP connections that a client began to open",
+                &[EDGE],
+            ),
+            connect_failures: registry.counter(
+                "tcp_connect_failures",
+                "TCP connections that were not opened",
+                &[EDGE, &["reason"]],
+            ),
+            connect_duration: registry.histogram(
+                "tcp_connect_duration_seconds",
+                "Time from SYN to an open TCP connection, at the client",
+                &[EDGE],
+                Buckets::exponential(50e-6, 2.0, 18),
+            ),
+            connections_opened: registry.counter(
+                "tcp_connections_opened",
+                "TCP connections opened, as seen by the end that is the role",
+                &[EDGE, &["role"]],
+            ),
+            connections_closed: registry.counter(
+                "tcp_connections_closed",
+                "Open TCP connections that ended, as seen by the end that is the role",
+                &[EDGE, &["role", "error"]],
+            ),
+            connection_duration: registry.histogram(
+                "tcp_connection_duration_seconds",
+                "Life of a TCP connection, from open to closed",
+                &[EDGE, &["role"]],
+                Buckets::exponential(1e-3, 4.0, 12),
+            ),
+            connections: registry.gauge(
+                "tcp_connections",
+                "TCP sockets in a state",
+                &[OWNER, &["state"]],
+            ),
+            rtt: registry.histogram(
+                "tcp_rtt_seconds",
+                "Smoothed round-trip time of a socket that moved data",
+                &[EDGE],
+                rtt(),
+            ),
+            min_rtt: registry.histogram(
+                "tcp_min_rtt_seconds",
+                "Least round-trip time of a socket that moved data",
+                &[EDGE],
+                rtt(),
+            ),
+            segments_sent: registry.counter(
+                "tcp_segments_sent",
+                "TCP segments sent, those without data included",
+                &[EDGE],
+            ),
+            bytes_sent: registry.counter(
+                "tcp_bytes_sent",
+                "TCP payload sent and acknowledged, counted at the sender",
+                &[EDGE],
+            ),
+            bytes_received: registry.counter(
+                "tcp_bytes_received",
+                "TCP payload received, counted at the receiver",
+                &[EDGE],
+            ),
+            busy: registry.counter(
+                "tcp_busy_seconds",
+                "Time in which a sender had data that was not acknowledged or not sent",
+                &[EDGE],
+            ),
+            receive_window_limited: registry.counter(
+                "tcp_receive_window_limited_seconds",
+                "Time in which a sender waited for room at the receiver",
+                &[EDGE],
+            ),
+            send_buffer_limited: registry.counter(
+                "tcp_send_buffer_limited_seconds",
+                "Time in which a sender was held up by its own buffer",
+                &[EDGE],
+            ),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A fault or a known amount of traffic in, series out: real programs on the running kernel. These
+//! need root. Where the kernel refuses a hook, a test says «skipped: reason» and passes.
+//!
+//! Every test has namespaces of its own, and looks only at series of those: other traffic of the
+//! host does not disturb it.
+
+mod dns;
+mod lab;
+mod measure;
+mod packet_drop;
+mod tcp_lifecycle;
+mod tcp_retransmit;

@@ -1,0 +1,278 @@
+//! Connections, failures, bytes and states, against known numbers and against `ss`.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use super::lab::{Lab, run};
+use super::measure::Measurement;
+
+const SIGNAL: &str = "tcp_lifecycle";
+const CONNECTIONS: u64 = 40;
+const REQUEST: usize = 3_000;
+const ANSWER: usize = 100_000;
+
+/// Answers `connections` requests and ends.
+fn serve(listener: &TcpListener, connections: u64) {
+    for _ in 0..connections {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; REQUEST];
+        stream.read_exact(&mut request).unwrap();
+        stream.write_all(&vec![7; ANSWER]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        // The client closes second, so that TIME_WAIT is on this side.
+        let _ = stream.read(&mut [0; 16]);
+    }
+}
+
+fn ask(server: SocketAddr) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.write_all(&vec![1; REQUEST]).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), ANSWER);
+}
+
+fn every_connection_is_counted_once_at_each_end(server: fn(&Lab) -> IpAddr) {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((server(&lab), 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| serve(&listener, CONNECTIONS));
+        for _ in 0..CONNECTIONS {
+            lab.in_client(|| ask(address));
+        }
+    });
+    // The last ACK of the last connection is on its way.
+    thread::sleep(Duration::from_millis(300));
+    measurement.collect();
+
+    let edge = [
+        ("src_workload", lab.client.as_str()),
+        ("dst_workload", lab.server.as_str()),
+        ("src_kind", "netns"),
+        ("src_namespace", "host"),
+    ];
+    let back = [
+        ("src_workload", lab.server.as_str()),
+        ("dst_workload", lab.client.as_str()),
+    ];
+    let count = |metric: &str, extra: &[(&str, &str)]| {
+        measurement.count(metric, &[edge.as_slice(), extra].concat())
+    };
+    assert_eq!(count("tcp_connect_attempts_total", &[]), CONNECTIONS);
+    assert_eq!(
+        count("tcp_connect_duration_seconds_count", &[]),
+        CONNECTIONS
+    );
+    assert_eq!(count("tcp_connect_failures_total", &[]), 0);
+    for role in ["client", "server"] {
+        let role = ("role", role);
+        assert_eq!(count("tcp_connections_opened_total", &[role]), CONNECTIONS);
+        let closed = count("tcp_connections_closed_total", &[role, ("error", "none")]);
+        assert_eq!(closed, CONNECTIONS, "{role:?}");
+        assert_eq!(
+            count("tcp_connection_duration_seconds_count", &[role]),
+            CONNECTIONS
+        );
+    }
+    let requests = CONNECTIONS * REQUEST as u64;
+    let answers = CONNECTIONS * ANSWER as u64;
+    assert_eq!(count("tcp_bytes_sent_total", &[]), requests);
+    assert_eq!(count("tcp_bytes_received_total", &[]), requests);
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &back), answers);
+    assert_eq!(
+        measurement.count("tcp_bytes_received_total", &back),
+        answers
+    );
+    assert_eq!(count("tcp_rtt_seconds_count", &[]), CONNECTIONS);
+    assert!(count("tcp_segments_sent_total", &[]) >= 4 * CONNECTIONS);
+
+    let seconds = measurement.sum("tcp_connect_duration_seconds_sum", &edge);
+    assert!((1e-6..1.0).contains(&seconds), "{seconds} s");
+    // A second look adds nothing.
+    measurement.collect();
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &edge), requests);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_connection_is_counted_once_at_each_end_over_ipv4() {
+    every_connection_is_counted_once_at_each_end(|lab| lab.server4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_connection_is_counted_once_at_each_end_over_ipv6() {
+    every_connection_is_counted_once_at_each_end(|lab| lab.server6);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_failed_connect_has_the_reason_of_its_socket() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    lab.in_client(|| {
+        for _ in 0..7 {
+            TcpStream::connect((lab.server4, 81)).unwrap_err();
+            TcpStream::connect((lab.server6, 81)).unwrap_err();
+        }
+    });
+    // Nobody has this address: the neighbour search fails after three seconds.
+    let nobody = SocketAddr::new(lab.nobody4, 80);
+    lab.in_client(|| TcpStream::connect(nobody).unwrap_err());
+    // Given up by the program before that.
+    lab.in_client(|| TcpStream::connect_timeout(&nobody, Duration::from_millis(200)).unwrap_err());
+    measurement.collect();
+
+    let reason = |reason| {
+        let labels = [("src_workload", lab.client.as_str()), ("reason", reason)];
+        measurement.count("tcp_connect_failures_total", &labels)
+    };
+    let all = measurement.show("tcp_connect_failures");
+    assert_eq!(reason("refused"), 14, "{all}");
+    assert_eq!(reason("host_unreachable"), 1, "{all}");
+    assert_eq!(reason("aborted"), 1, "{all}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_client_without_a_free_port_fails_for_that_reason() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    lab.in_client(|| {
+        // The range is that of the namespace of who opens the file.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
+    });
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let open: Vec<_> = (0..4)
+        .map(|_| lab.in_client(|| TcpStream::connect(address)))
+        .collect();
+    measurement.collect();
+    let failed = open.iter().filter(|stream| stream.is_err()).count() as u64;
+    let labels = [
+        ("src_workload", lab.client.as_str()),
+        ("reason", "no_local_port"),
+    ];
+    let counted = measurement.count("tcp_connect_failures_total", &labels);
+    assert_eq!(counted, failed, "{}", measurement.show("tcp_connect_fail"));
+    assert!(failed >= 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn sockets_older_than_the_collector_report_what_they_do_from_now_on() {
+    let lab = Lab::new();
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    let mut transfer = |length: usize| {
+        let mut buffer = vec![0; length];
+        client.write_all(&buffer).unwrap();
+        server.read_exact(&mut buffer).unwrap();
+    };
+    transfer(50_000);
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    transfer(70_000);
+    thread::sleep(Duration::from_millis(300));
+    measurement.collect();
+
+    let edge = [
+        ("src_workload", lab.client.as_str()),
+        ("dst_workload", lab.server.as_str()),
+    ];
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &edge), 70_000);
+    assert_eq!(measurement.count("tcp_bytes_received_total", &edge), 70_000);
+    assert_eq!(measurement.count("tcp_rtt_seconds_count", &edge), 1);
+
+    // An accepted socket whose listener is older than the collector, and closing of old sockets.
+    let second = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let accepted = listener.accept().unwrap();
+    transfer(1_000);
+    drop((client, server, second, accepted));
+    thread::sleep(Duration::from_millis(300));
+    measurement.collect();
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &edge), 71_000);
+    for (role, opened) in [("client", 1), ("server", 1)] {
+        let labels = [edge.as_slice(), &[("role", role)]].concat();
+        let show = measurement.show("tcp_connections_");
+        assert_eq!(
+            measurement.count("tcp_connections_opened_total", &labels),
+            opened,
+            "{show}"
+        );
+        assert_eq!(
+            measurement.count("tcp_connections_closed_total", &labels),
+            2,
+            "{show}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn states_equal_those_of_ss() {
+    let lab = Lab::new();
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let old = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let old_accepted = listener.accept().unwrap();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let connect = || lab.in_client(|| TcpStream::connect(address).unwrap());
+    // Accepted or not, closed by one end, closed by both.
+    let mut kept = vec![old];
+    kept.extend((0..5).map(|_| connect()));
+    let accepted: Vec<_> = (0..4).map(|_| listener.accept().unwrap()).collect();
+    drop(kept.pop());
+    for _ in 0..3 {
+        let (client, server) = (connect(), listener.accept().unwrap());
+        kept.push(client);
+        drop(server);
+    }
+    thread::sleep(Duration::from_millis(200));
+    measurement.collect();
+
+    for namespace in [&lab.client, &lab.server] {
+        // A socket that waits for the peer's FIN shrinks to a time-wait one, as which `ss -s` counts
+        // it; `ss` without -s names it by what it waits for.
+        for (ours, theirs) in [
+            (&["established"][..], &["established"][..]),
+            (&["close_wait"], &["close-wait"]),
+            (&["fin_wait2", "time_wait"], &["fin-wait-2", "time-wait"]),
+            (&["listen"], &["listening"]),
+            (&["syn_sent"], &["syn-sent"]),
+        ] {
+            let expected: usize = theirs
+                .iter()
+                .map(|state| run(&format!("ip netns exec {namespace} ss -tanH state {state}")))
+                .map(|ss| ss.lines().count())
+                .sum();
+            let workload = ("workload", namespace.as_str());
+            let counted: u64 = ours
+                .iter()
+                .map(|state| measurement.count("tcp_connections", &[workload, ("state", state)]))
+                .sum();
+            assert_eq!(
+                counted,
+                expected as u64,
+                "{namespace} {ours:?}\n{}",
+                measurement.show("tcp_connections{")
+            );
+        }
+    }
+    drop((old_accepted, accepted, kept));
+}

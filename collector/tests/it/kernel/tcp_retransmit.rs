@@ -1,0 +1,120 @@
+//! Retransmits against the kernel's own RetransSegs, resets against the number made.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use super::lab::{Lab, run};
+use super::measure::Measurement;
+
+#[test]
+#[ignore = "needs root"]
+fn retransmitted_segments_equal_those_of_nstat() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_retransmit") else {
+        return;
+    };
+    let server = &lab.server;
+    run(&format!("ip netns exec {server} nft add table inet t"));
+    run(&format!(
+        "ip netns exec {server} nft add chain inet t in {{ type filter hook input priority 0 ; }}"
+    ));
+    // Some loss, on the way to the server.
+    run(&format!(
+        "ip netns exec {server} nft add rule inet t in tcp dport 1000-65535 numgen random mod 100 < 8 drop"
+    ));
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).unwrap();
+        });
+        lab.in_client(|| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            for _ in 0..300 {
+                stream.write_all(&[0; 10_000]).unwrap();
+            }
+        });
+    });
+    // A SYN that gets no answer is sent again after a second.
+    run(&format!(
+        "ip netns exec {server} nft insert rule inet t in tcp dport 999 drop"
+    ));
+    lab.in_client(|| {
+        let silent = std::net::SocketAddr::new(lab.server4, 999);
+        TcpStream::connect_timeout(&silent, Duration::from_millis(1_500)).unwrap_err()
+    });
+    // The FIN may be lost too, so look when nothing moves.
+    let mut kernel = 0;
+    for _ in 0..20 {
+        kernel = Lab::nstat(&lab.client, "TcpRetransSegs");
+        thread::sleep(Duration::from_millis(300));
+        measurement.collect();
+        if Lab::nstat(&lab.client, "TcpRetransSegs") == kernel {
+            break;
+        }
+    }
+    let client = ("src_workload", lab.client.as_str());
+    let ours = measurement.count("tcp_retransmitted_segments_total", &[client]);
+    let show = measurement.show("tcp_retransmitted");
+    assert_eq!(ours, kernel, "{show}");
+    assert!(kernel > 10, "{show}");
+    let syn = measurement.count(
+        "tcp_retransmitted_segments_total",
+        &[client, ("kind", "syn")],
+    );
+    assert!(syn >= 1, "{show}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_refused_connect_is_one_reset_at_each_end() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_reset") else {
+        return;
+    };
+    lab.in_client(|| {
+        for _ in 0..6 {
+            TcpStream::connect((lab.server4, 82)).unwrap_err();
+            TcpStream::connect((lab.server6, 82)).unwrap_err();
+        }
+    });
+    measurement.collect();
+    // The server sends it, to the client.
+    let edge = [
+        ("src_workload", lab.server.as_str()),
+        ("dst_workload", lab.client.as_str()),
+    ];
+    let show = measurement.show("tcp_resets");
+    for direction in ["sent", "received"] {
+        let labels = [edge.as_slice(), &[("direction", direction)]].concat();
+        assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_program_that_closes_with_data_unread_sends_a_reset() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_reset") else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let (server, _) = listener.accept().unwrap();
+    client.write_all(b"never read").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    drop(server);
+    thread::sleep(Duration::from_millis(100));
+    measurement.collect();
+    let labels = [("src_workload", lab.server.as_str()), ("direction", "sent")];
+    let show = measurement.show("tcp_resets");
+    assert_eq!(measurement.count("tcp_resets_total", &labels), 1, "{show}");
+    let named =
+        show.contains("reason=\"tcp_abort_on_close\"") || show.contains("reason=\"unknown\"");
+    assert!(named, "{show}");
+}
