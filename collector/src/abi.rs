@@ -4,6 +4,7 @@
     dead_code,
     non_camel_case_types,
     missing_docs,
+    clippy::allow_attributes_without_reason,
     reason = "generated, with the names of the C"
 )]
 
