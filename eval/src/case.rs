@@ -176,6 +176,10 @@ pub(crate) fn run(
 fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     let expected = running.expected();
     let offset = Random::new(seed, &running.scenario.name).unit();
+    say::progress(format_args!(
+        "  healthy traffic for {} s",
+        running.scenario.warmup
+    ));
     // Two seconds of settling are not what the client usually sees.
     let mark = running.traffic.mark();
     stop::sleep(Duration::from_secs(running.scenario.warmup) + Duration::from_secs_f64(offset))?;
@@ -186,6 +190,10 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     let before = score(&healthy(), &parse(&answer)?);
 
     let mark = running.traffic.mark();
+    say::progress(format_args!(
+        "  for {} s: {}",
+        running.scenario.hold, running.scenario.summary
+    ));
     let started = Instant::now();
     running.inject()?;
     let hold = Duration::from_secs(running.scenario.hold);
@@ -219,6 +227,9 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
         let late = fault_windows.get(client).cloned().unwrap_or_default();
         sli::impact(healthy_windows.get(client)?, &late)
     });
+    if let (Some(client), Some(impact)) = (&running.scenario.impact, &impact) {
+        say::progress(format_args!("  impact on {client}: {impact}"));
+    }
     let mut clients = BTreeMap::new();
     for id in healthy_windows.keys().chain(fault_windows.keys()) {
         clients.entry(id.clone()).or_insert_with(|| Windows {

@@ -1,9 +1,9 @@
 //! `demo`: break something and see it diagnosed. `up`: only the three programs.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::thread;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -38,10 +38,20 @@ pub(crate) struct UpOptions {
 
 /// True when the healthy phase was called healthy and the injected cause is ranked first.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    let folder = logs()?;
+    let outcome = show_fault(options, &folder);
+    if matches!(outcome, Ok(true)) || stop::requested() {
+        let _ = fs::remove_dir_all(&folder);
+    } else {
+        say::progress(format_args!("Logs of the programs: {}", folder.display()));
+    }
+    outcome
+}
+
+fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     let state = State::open()?;
     let files = scenario::files(&options.scenarios, std::slice::from_ref(&options.fault))?;
     let template = Template::read(&files[0])?;
-    let folder = logs()?;
     say::progress(
         "Building a lab of network namespaces and starting collector, Prometheus and assistant …",
     );
@@ -50,10 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         options.seed,
         &options.programs,
         Ports::usual()?,
-        &folder,
+        folder,
         &state,
-    )
-    .with_context(|| format!("logs are in {}", folder.display()))?;
+    )?;
     if running.scenario.expect.status != Status::Fault {
         bail!("the scenario {} has no fault to show", options.fault);
     }
@@ -130,15 +139,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     if !right {
         running.stack.save_metrics();
         say::progress(format_args!(
-            "expected `{}` first, got `{}`; logs: {}",
+            "Expected `{}` first, got `{}`.",
             running
                 .scenario
                 .expect
                 .failure_mode
                 .as_deref()
                 .unwrap_or_default(),
-            verdict.got,
-            folder.display()
+            verdict.got
         ));
     }
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
@@ -147,10 +155,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             running.check()?;
             thread::sleep(Duration::from_millis(200));
         }
-    }
-    drop(running);
-    if right {
-        let _ = std::fs::remove_dir_all(&folder);
     }
     Ok(right)
 }
@@ -171,7 +175,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<bool> {
         thread::sleep(Duration::from_millis(200));
     }
     drop(stack);
-    let _ = std::fs::remove_dir_all(&folder);
+    let _ = fs::remove_dir_all(&folder);
     Ok(true)
 }
 
