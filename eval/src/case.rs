@@ -123,6 +123,17 @@ impl Running {
         self.stack.diagnose(&body)
     }
 
+    pub(crate) fn judge(&self, expected: &Expected, answer: &[u8]) -> Result<Score> {
+        let answer: Answer = serde_json::from_slice(answer).with_context(|| {
+            format!(
+                "not in the contract's shape: {}",
+                String::from_utf8_lossy(answer)
+            )
+        })?;
+        let lab: Vec<&str> = self.lab.plan.namespaces().collect();
+        Ok(score(expected, &answer, &lab))
+    }
+
     pub(crate) fn expected(&self) -> Expected {
         let expect = &self.scenario.expect;
         let names = expect
@@ -149,15 +160,6 @@ pub(crate) fn healthy() -> Expected {
         affected: Vec::new(),
         top: 1,
     }
-}
-
-pub(crate) fn parse(bytes: &[u8]) -> Result<Answer> {
-    serde_json::from_slice(bytes).with_context(|| {
-        format!(
-            "not in the contract's shape: {}",
-            String::from_utf8_lossy(bytes)
-        )
-    })
 }
 
 pub(crate) fn run(
@@ -187,7 +189,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     let healthy_windows = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
     fs::write(folder.join("before.json"), &answer)?;
-    let before = score(&healthy(), &parse(&answer)?);
+    let before = running.judge(&healthy(), &answer)?;
 
     let mark = running.traffic.mark();
     say::progress(format_args!(
@@ -204,7 +206,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
         stop::sleep(Duration::from_secs(1).min(hold.saturating_sub(started.elapsed())))?;
         running.check()?;
         let bytes = running.ask(None)?;
-        let score = score(&expected, &parse(&bytes)?);
+        let score = running.judge(&expected, &bytes)?;
         questions += 1;
         if score.false_alarm {
             false_alarms += 1;
@@ -220,7 +222,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     let bytes = running.ask(Some(time))?;
     let repeatable = running.ask(Some(time))? == bytes;
     fs::write(folder.join("after.json"), &bytes)?;
-    let after = score(&expected, &parse(&bytes)?);
+    let after = running.judge(&expected, &bytes)?;
     let fault_windows = running.traffic.windows(&mark, 2);
     let impact = running.scenario.impact.as_ref().and_then(|client| {
         // A client that reports nothing at all has stalled, which is an impact too.

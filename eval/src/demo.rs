@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::case::{self, Running};
 use crate::scenario::{self, Status, Template};
-use crate::score::score;
 use crate::stack::{Ports, Programs, Stack};
 use crate::state::State;
 use crate::{say, show, sli, stop};
@@ -74,7 +73,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     wait(&mut running, warmup, "healthy traffic")?;
     let before = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
-    let was_healthy = score(&case::healthy(), &case::parse(&answer)?).right;
+    let was_healthy = running.judge(&case::healthy(), &answer)?.right;
     say::result("\n── Before anything is broken ──");
     say::result(show::healthy(&serde_json::from_slice(&answer)?));
     if !was_healthy {
@@ -97,7 +96,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     while started.elapsed() < Duration::from_secs(hold) {
         wait(&mut running, 1, "")?;
         let bytes = running.ask(None)?;
-        let right = score(&expected, &case::parse(&bytes)?).right;
+        let right = running.judge(&expected, &bytes)?.right;
         if right && first_right.is_none() {
             first_right = Some(started.elapsed());
             say::progress(format_args!(
@@ -125,7 +124,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     }
 
     let bytes = running.ask(None)?;
-    let verdict = score(&expected, &case::parse(&bytes)?);
+    let verdict = running.judge(&expected, &bytes)?;
     let answer: Value = serde_json::from_slice(&bytes)?;
     say::result(format_args!(
         "── Asked: {} ──",

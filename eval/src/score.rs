@@ -62,9 +62,13 @@ pub(crate) struct Score {
     pub(crate) got: String,
     /// A fault was reported where there was none.
     pub(crate) false_alarm: bool,
+    /// Workloads of the first hypothesis that are not of this lab: something else on this machine is
+    /// broken, and the answer may well be right about that.
+    pub(crate) elsewhere: Vec<String>,
 }
 
-pub(crate) fn score(expected: &Expected, answer: &Answer) -> Score {
+/// `lab` holds the names of all workloads of the lab.
+pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score {
     let rank = expected.failure_mode.as_ref().and_then(|mode| {
         let found = answer
             .hypotheses
@@ -86,6 +90,14 @@ pub(crate) fn score(expected: &Expected, answer: &Answer) -> Score {
         (Status::Fault, Some(first)) => first.failure_mode.clone(),
         (status, _) => status.to_string(),
     };
+    let places = first.map_or(&[][..], |first| first.affected.as_slice());
+    let elsewhere = places
+        .iter()
+        .flat_map(|place| [&place.workload, &place.peer_workload])
+        .flatten()
+        .filter(|name| !name.is_empty() && !name.starts_with('~') && !lab.contains(&name.as_str()))
+        .cloned()
+        .collect();
     Score {
         right: answer.status == expected.status && mode_is_right && place != Place::Wrong,
         rank,
@@ -93,6 +105,7 @@ pub(crate) fn score(expected: &Expected, answer: &Answer) -> Score {
         confidence: first.map(|first| first.confidence),
         got,
         false_alarm: expected.status == Status::NoNetworkFault && answer.status == Status::Fault,
+        elsewhere,
     }
 }
 
@@ -180,8 +193,10 @@ mod tests {
         }
     }
 
+    const LAB: &[&str] = &["fern", "iris", "a", "b"];
+
     fn check(expected: &Expected, answer: &Answer, right: bool, rank: Option<usize>, place: Place) {
-        let score = score(expected, answer);
+        let score = score(expected, answer, LAB);
         assert_eq!(
             (score.right, score.rank, score.place),
             (right, rank, place),
@@ -245,9 +260,10 @@ mod tests {
         let alarm = score(
             &healthy,
             &answer(Status::Fault, &[("local-loss", "a", "b")]),
+            LAB,
         );
         assert!(alarm.false_alarm && !alarm.right);
-        let quiet = score(&healthy, &answer(Status::NoNetworkFault, &[]));
+        let quiet = score(&healthy, &answer(Status::NoNetworkFault, &[]), LAB);
         assert!(!quiet.false_alarm && quiet.right);
         assert_eq!(quiet.got, "no_network_fault");
 
@@ -257,6 +273,7 @@ mod tests {
         totals.add_fault(&score(
             &fault(1),
             &answer(Status::Fault, &[("policy-drop", "fern", "iris")]),
+            LAB,
         ));
         assert_eq!(
             totals,

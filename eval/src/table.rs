@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::case::Report;
 use crate::scenario::Status;
-use crate::score::{Place, Totals};
+use crate::score::{Place, Score, Totals};
 
 const HEADER: [&str; 9] = [
     "scenario",
@@ -27,12 +27,18 @@ pub(crate) fn verdict(report: &Report) -> String {
     }
     let mut wrong = Vec::new();
     if !report.before.right {
-        wrong.push(format!("before the fault: {}", report.before.got));
+        wrong.push(format!(
+            "before the fault: {}{}",
+            report.before.got,
+            elsewhere(&report.before)
+        ));
     }
     if !report.after.right {
         wrong.push(match report.after.place {
             Place::Wrong => format!("{} at the wrong place", report.after.got),
-            Place::Exact | Place::Partial | Place::NotJudged => report.after.got.clone(),
+            Place::Exact | Place::Partial | Place::NotJudged => {
+                format!("{}{}", report.after.got, elsewhere(&report.after))
+            }
         });
     }
     if report.false_alarms > 0 && report.after.right {
@@ -45,6 +51,14 @@ pub(crate) fn verdict(report: &Report) -> String {
         wrong.push("the same question gave other bytes".to_owned());
     }
     format!("WRONG: {}", wrong.join("; "))
+}
+
+/// On a machine that others use, what they break is seen as well.
+fn elsewhere(score: &Score) -> String {
+    if score.elsewhere.is_empty() {
+        return String::new();
+    }
+    format!(" (outside this lab: {})", score.elsewhere.join(", "))
 }
 
 pub(crate) fn render(reports: &[Report]) -> String {
