@@ -1,8 +1,17 @@
 //! The collector: counts in the kernel, names both ends, exports to Prometheus.
+//!
+//! ```text
+//!  bpf/*.bpf.c ─ maps ─► kernel ─ bytes ─► signals ─┬─► export ─► server ─► /metrics
+//!  /run/netns, /proc, cgroups ─► host ─► enrich ────┘
+//! ```
 
 pub mod abi;
+pub mod agent;
+pub mod cli;
+pub mod config;
 pub mod enrich;
 pub mod export;
 pub mod host;
 pub mod kernel;
+pub mod server;
 pub mod signals;

@@ -3,3 +3,4 @@
 mod exposition;
 mod host;
 mod kernel;
+mod server;

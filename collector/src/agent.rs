@@ -1,0 +1,162 @@
+//! What runs: namespaces and signals are read when somebody asks or time has passed.
+
+mod health;
+mod run;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::error;
+
+pub use health::{Health, HookHealth, SignalHealth, Status};
+pub use run::run;
+
+use crate::enrich::{Enricher, Kind, Workload};
+use crate::export::{Format, Gauge, Labels, OWNER, Registry, Scraper, owner};
+use crate::host::snmp::NetnsCounters;
+use crate::signals::{self, Signals};
+
+/// Requests this close to one another share a collection.
+const SHARED: Duration = Duration::from_millis(100);
+/// Minutes that a series stays after its workload went.
+const KEEP_SERIES: u8 = 15;
+
+pub struct Agent {
+    registry: Registry,
+    enricher: Arc<Enricher>,
+    sources: Mutex<Sources>,
+    health: Mutex<Health>,
+    workload_info: Gauge,
+    collect_duration: Gauge,
+}
+
+#[derive(Default)]
+struct Sources {
+    /// `None` until they are loaded.
+    signals: Option<Signals>,
+    netns_counters: Option<NetnsCounters>,
+    collected: Option<Instant>,
+}
+
+impl Agent {
+    /// An agent that measures nothing yet.
+    pub fn new(registry: Registry, enricher: Arc<Enricher>) -> Self {
+        let build_info = registry.gauge(
+            "build_info",
+            "The running collector; always 1",
+            &[&["version"]],
+        );
+        build_info.set(Labels::new(&[env!("CARGO_PKG_VERSION")]), 1.0);
+        Self {
+            workload_info: registry.gauge(
+                "workload_info",
+                "Workloads that are known now; always 1",
+                &[OWNER],
+            ),
+            collect_duration: registry.gauge(
+                "collect_duration_seconds",
+                "How long the last collection took",
+                &[],
+            ),
+            registry,
+            enricher,
+            sources: Mutex::default(),
+            health: Mutex::default(),
+        }
+    }
+
+    /// From now on these are collected from.
+    pub fn start(&self, signals: Signals, netns_counters: Option<NetnsCounters>) {
+        let mut sources = lock(&self.sources);
+        sources.signals = Some(signals);
+        sources.netns_counters = netns_counters;
+    }
+
+    /// The exposition, of now.
+    pub fn scrape(&self, format: Format, scraper: Option<Scraper>) -> String {
+        self.collect(SHARED);
+        self.registry.encode(format, scraper)
+    }
+
+    /// Collects from everything, unless that was done less than `max_age` ago.
+    pub fn collect(&self, max_age: Duration) {
+        let mut sources = lock(&self.sources);
+        if sources.collected.is_some_and(|at| at.elapsed() < max_age) {
+            return;
+        }
+        let start = Instant::now();
+        self.enricher.refresh();
+        self.collect_netns_counters(&mut sources);
+        if let Some(signals) = &mut sources.signals {
+            signals.collect(&self.enricher);
+            sources.collected = Some(Instant::now());
+        }
+        let known = self.enricher.workloads();
+        let info = known
+            .iter()
+            .map(|workload| (owner(workload), 1.0))
+            .collect();
+        self.workload_info.replace_all(info);
+        let took = start.elapsed().as_secs_f64();
+        self.collect_duration.set(Labels::default(), took);
+        *lock(&self.health) = sources.health();
+    }
+
+    /// Follows namespaces that come and go.
+    pub fn refresh(&self) {
+        self.enricher.refresh();
+    }
+
+    /// Forgets series of workloads that have been gone for a while. To be called every minute.
+    pub fn sweep(&self) {
+        let alive = self.enricher.alive();
+        self.registry.sweep(KEEP_SERIES, |namespace, name, kind| {
+            // The others are no things that come and go.
+            let kind = [Kind::Netns, Kind::Container, Kind::Unit]
+                .into_iter()
+                .find(|known| known.as_str() == kind);
+            kind.is_none_or(|kind| alive.contains(&Workload::new(namespace, name, kind)))
+        });
+    }
+
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    fn collect_netns_counters(&self, sources: &mut Sources) {
+        let Some(counters) = &mut sources.netns_counters else {
+            return;
+        };
+        let collect = AssertUnwindSafe(|| counters.collect(&self.enricher));
+        if catch_unwind(collect).is_err() {
+            error!(signal = NetnsCounters::NAME, "signal is off: it panicked");
+            self.registry.enable(NetnsCounters::NAME, false);
+            sources.netns_counters = None;
+        }
+    }
+}
+
+impl Sources {
+    fn health(&self) -> Health {
+        let Some(signals) = &self.signals else {
+            return Health::default();
+        };
+        let mut on = signals.names();
+        if self.netns_counters.is_some() {
+            on.push(NetnsCounters::NAME);
+        }
+        Health::of(&signal_names(), &on, &signals.hooks())
+    }
+}
+
+/// All there are.
+pub fn signal_names() -> Vec<&'static str> {
+    let mut names = signals::NAMES.to_vec();
+    names.push(NetnsCounters::NAME);
+    names
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,131 @@
+//! The command line.
+
+pub mod doctor;
+mod http;
+pub mod status;
+mod table;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::ValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Command};
+
+use crate::config::{BadConfig, Config, KEYS, Sources, load};
+
+const ABOUT: &str = "Watches this host's network from the kernel and tells Prometheus what it sees";
+
+const LONG_ABOUT: &str = "\
+Watches this host's network from the kernel and tells Prometheus what it sees: connections and how \
+they fail, latency, retransmits, resets, dropped packets, full queues, DNS. Both ends are named by \
+network namespace, container or systemd unit.";
+
+const EXAMPLES: &str = "\
+Try it:
+  sudo runwire-collector run             measure, and serve http://127.0.0.1:9435/metrics
+  runwire-collector status               what is measured now, and what cannot be
+  sudo runwire-collector doctor          what this kernel lacks, and how to get it
+
+In Prometheus:
+  scrape_configs:
+    - job_name: runwire-collector
+      static_configs: [{targets: [\"127.0.0.1:9435\"]}]
+
+A configuration file has the same keys as the flags (`series_budget: 20000` is --series-budget
+20000), and so do variables (RUNWIRE_SERIES_BUDGET). A flag counts more than a variable, a variable
+more than the file.";
+
+pub fn command() -> Command {
+    Command::new("runwire-collector")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(LONG_ABOUT)
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            configurable(Command::new("run"))
+                .about("Measure, and serve the metrics until SIGTERM or Ctrl-C (as root)"),
+        )
+        .subcommand(
+            configurable(Command::new("status"))
+                .about("Show what the running collector measures: signals, hooks, metrics, rates"),
+        )
+        .subcommand(
+            configurable(Command::new("doctor"))
+                .about("Check what the kernel offers and what this user may do; says every fix"),
+        )
+        .subcommand(
+            configurable(Command::new("config"))
+                .about("Print the configuration that `run` with the same arguments would have"),
+        )
+}
+
+fn configurable(command: Command) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("YAML file with keys as below, - written _ [env: RUNWIRE_CONFIG]")
+        .value_parser(ValueParser::path_buf());
+    let keys = KEYS.iter().map(|key| {
+        let default = key.value(&Config::default());
+        let help = format!(
+            "{} [env: {}] [default: {default}]",
+            key.help,
+            key.variable()
+        );
+        Arg::new(key.name)
+            .long(key.flag)
+            .value_name(key.value_name)
+            .help(help)
+    });
+    command.arg(file).args(keys)
+}
+
+pub fn configuration(arguments: &ArgMatches) -> Result<Config, BadConfig> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let named = arguments.get_one::<PathBuf>("config").cloned();
+    load(&Sources {
+        flag: &|key| arguments.get_one::<String>(key.name).cloned(),
+        variable: &variable,
+        file: named.or_else(|| variable("RUNWIRE_CONFIG").map(PathBuf::from)),
+    })
+}
+
+/// Help and version are no errors; anything else is one sentence and code 2.
+pub fn refuse_arguments(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // If nobody reads the help, nothing is lost.
+        let _ = error.print();
+        return ExitCode::from(u8::from(error.use_stderr()) * 2);
+    }
+    let text = error.to_string();
+    let line = |start: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.trim_start().strip_prefix(start).map(str::to_owned))
+    };
+    let what = line("error: ").unwrap_or_else(|| text.clone());
+    let fix = line("tip: ").unwrap_or_else(|| "see runwire-collector --help".to_owned());
+    fail(2, &format!("{what}: {fix}"))
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a command")]
+pub fn fail(code: u8, error: &dyn Display) -> ExitCode {
+    eprintln!("runwire-collector: {error:#}");
+    ExitCode::from(code)
+}
+
+#[expect(clippy::print_stdout, reason = "what the user asked for")]
+pub fn show_config(config: &Config) -> ExitCode {
+    for key in KEYS {
+        println!("# {}\n{}: {}", key.help, key.name, key.value(config));
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,49 @@
+//! The HTTP interface, on one screen.
+
+mod health;
+mod metrics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use crate::agent::Agent;
+
+pub fn router(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(agent)
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let detail = format!(
+        "there is no {}; try /metrics, /healthz or /readyz",
+        uri.path()
+    );
+    problem(StatusCode::NOT_FOUND, &detail)
+}
+
+async fn wrong_method(uri: Uri) -> Response {
+    let detail = format!("{} is only read: use GET", uri.path());
+    problem(StatusCode::METHOD_NOT_ALLOWED, &detail)
+}
+
+/// An error as RFC 9457 wants it.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, content_type, body.to_string()).into_response()
+}
