@@ -172,6 +172,14 @@ impl Host {
         (self.namespaces.iter()).map(|(&netns, namespace)| (netns, namespace.found.path.clone()))
     }
 
+    pub fn has(&self, netns: NetnsId) -> bool {
+        self.namespaces.contains_key(&netns)
+    }
+
+    pub fn owners(&self) -> impl Iterator<Item = (NetnsId, &Workload)> {
+        (self.namespaces.iter()).map(|(&netns, namespace)| (netns, &namespace.owner))
+    }
+
     /// Tells what changed since the last time.
     pub fn publish(&mut self, identities: &mut Identities) {
         if !std::mem::take(&mut self.changed) {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::family::{Family, Kind, Series, Value};
+use super::family::{Family, Kind, Value};
 use super::{Labels, PREFIX, Registry, lock};
 
 /// Scrapers remembered at a time. More than that is not a monitoring system but a port scan.
@@ -50,37 +50,28 @@ impl Registry {
         };
         scrapes.generation += 1;
 
-        let mut out = Exposition {
-            text: String::with_capacity(64 * 1024),
-            format,
-        };
+        let mut out = Exposition::new(format);
         let mut counts = Vec::with_capacity(families.len());
         for family in &families {
             out.family(family, scrapes.generation, seen);
             counts.push((family.name, family.len(), family.overflow()));
         }
-        out.header(
-            "series",
-            "Series of a metric family, 0 included: a family that is not here is not measured",
-            Kind::Gauge,
-        );
-        for (name, series, _) in &counts {
-            let _ = writeln!(out.text, "{PREFIX}series{{metric=\"{name}\"}} {series}");
-        }
-        out.header(
-            "series_overflow",
-            "Additions that went to the `~other` series of a family that is over its budget",
-            Kind::Counter,
-        );
-        for (name, _, overflow) in &counts {
-            let _ = writeln!(
-                out.text,
-                "{PREFIX}series_overflow_total{{metric=\"{name}\"}} {overflow}"
-            );
-        }
+        out.own(&counts);
         if format == Format::OpenMetrics {
             out.text.push_str("# EOF\n");
         }
+        out.text
+    }
+
+    /// One sample of every family, with `…` for each label: what there is to ask for.
+    pub fn catalogue(&self) -> String {
+        let mut out = Exposition::new(Format::Text);
+        for family in self.shown() {
+            let labels = Labels::new(&vec!["…"; family.labels.len()]);
+            out.header(family.name, family.help, family.kind);
+            out.series(&family, &labels, &family.zero());
+        }
+        out.own(&[("…", 0, 0)]);
         out.text
     }
 }
@@ -91,21 +82,68 @@ struct Exposition {
 }
 
 impl Exposition {
+    fn new(format: Format) -> Self {
+        let text = String::with_capacity(64 * 1024);
+        Self { text, format }
+    }
+
     fn family(&mut self, family: &Family, generation: u64, seen: u64) {
+        let zero = family.zero();
         let mut headed = false;
         family.visit(generation, |labels, series| {
             if !std::mem::replace(&mut headed, true) {
                 self.header(family.name, family.help, family.kind);
             }
-            match family.kind {
-                Kind::Gauge => self.sample(family, "", labels, None, series.number()),
-                Kind::Counter if series.generation > seen => {
-                    self.sample(family, "_total", labels, None, 0.0);
-                }
-                Kind::Counter => self.sample(family, "_total", labels, None, series.number()),
-                Kind::Histogram => self.histogram(family, labels, series, series.generation > seen),
-            }
+            let is_new = series.generation > seen && family.kind != Kind::Gauge;
+            let value = if is_new { &zero } else { &series.value };
+            self.series(family, labels, value);
         });
+    }
+
+    fn series(&mut self, family: &Family, labels: &Labels, value: &Value) {
+        match value {
+            Value::Number(number) => {
+                let suffix = if family.kind == Kind::Counter {
+                    "_total"
+                } else {
+                    ""
+                };
+                self.sample(family, suffix, labels, None, *number);
+            }
+            Value::Slots { slots, sum } => {
+                let mut total = 0;
+                let bounds = family.bounds().iter().copied().chain([f64::INFINITY]);
+                for (bound, n) in bounds.zip(slots) {
+                    total += n;
+                    self.sample(family, "_bucket", labels, Some(bound), count(total));
+                }
+                self.sample(family, "_sum", labels, None, *sum);
+                self.sample(family, "_count", labels, None, count(total));
+            }
+        }
+    }
+
+    /// What the registry says of itself: name, series and overflow of every family.
+    fn own(&mut self, counts: &[(&str, usize, u64)]) {
+        self.header(
+            "series",
+            "Series of a metric family, 0 included: a family that is not here is not measured",
+            Kind::Gauge,
+        );
+        for (name, series, _) in counts {
+            let _ = writeln!(self.text, "{PREFIX}series{{metric=\"{name}\"}} {series}");
+        }
+        self.header(
+            "series_overflow",
+            "Additions that went to the `~other` series of a family that is over its budget",
+            Kind::Counter,
+        );
+        for (name, _, overflow) in counts {
+            let _ = writeln!(
+                self.text,
+                "{PREFIX}series_overflow_total{{metric=\"{name}\"}} {overflow}"
+            );
+        }
     }
 
     fn header(&mut self, name: &str, help: &str, kind: Kind) {
@@ -121,21 +159,6 @@ impl Exposition {
         };
         let _ = writeln!(self.text, "# HELP {PREFIX}{name}{suffix} {help}");
         let _ = writeln!(self.text, "# TYPE {PREFIX}{name}{suffix} {kind}");
-    }
-
-    fn histogram(&mut self, family: &Family, labels: &Labels, series: &Series, as_zero: bool) {
-        let Value::Slots { slots, sum } = &series.value else {
-            return;
-        };
-        let mut total = 0;
-        let bounds = family.bounds().iter().copied().chain([f64::INFINITY]);
-        for (bound, n) in bounds.zip(slots) {
-            total += if as_zero { 0 } else { *n };
-            self.sample(family, "_bucket", labels, Some(bound), count(total));
-        }
-        let sum = if as_zero { 0.0 } else { *sum };
-        self.sample(family, "_sum", labels, None, sum);
-        self.sample(family, "_count", labels, None, count(total));
     }
 
     fn sample(&mut self, family: &Family, suffix: &str, labels: &Labels, le: Option<f64>, n: f64) {
@@ -172,15 +195,6 @@ impl Exposition {
         text.push(' ');
         number(text, n);
         text.push('\n');
-    }
-}
-
-impl Series {
-    fn number(&self) -> f64 {
-        match &self.value {
-            Value::Number(number) => *number,
-            Value::Slots { sum, .. } => *sum,
-        }
     }
 }
 

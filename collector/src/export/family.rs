@@ -156,7 +156,7 @@ impl Family {
         change(&mut entry.value);
     }
 
-    fn zero(&self) -> Value {
+    pub(super) fn zero(&self) -> Value {
         match self.kind {
             Kind::Counter | Kind::Gauge => Value::Number(0.0),
             Kind::Histogram => Value::Slots {

@@ -1,12 +1,16 @@
 //! Numbers in, exposition out.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use expect_test::expect;
-use runwire_collector::enrich::{Kind, Workload};
+use expect_test::{expect, expect_file};
+use runwire_collector::agent::{Agent, signal_names};
+use runwire_collector::enrich::{Enricher, Identities, Kind, Workload};
 use runwire_collector::export::{
     Buckets, EDGE, Format, Labels, OWNER, Registry, Scraper, edge, owner,
 };
+use runwire_collector::host::snmp::NetnsCounters;
+use runwire_collector::signals::{SignalSettings, Signals};
 
 fn workload(name: &str) -> Workload {
     Workload::local(name, Kind::Netns)
@@ -29,6 +33,26 @@ fn scraper(last_byte: u8) -> Option<Scraper> {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, last_byte)),
         user_agent: "Prometheus/3.0".to_owned(),
     })
+}
+
+/// The catalogue of everything that is exported, as a file to look names up in.
+#[test]
+fn every_family_is_in_metrics_prom() {
+    let registry = Registry::new(100);
+    let enricher = Enricher::of(Identities::default(), &registry);
+    let settings = SignalSettings {
+        off: signal_names().iter().map(|&name| name.to_owned()).collect(),
+        ..SignalSettings::default()
+    };
+    let _families = (
+        Signals::start(&registry, &settings),
+        NetnsCounters::new(&registry),
+        Agent::new(registry.clone(), Arc::new(enricher)),
+    );
+    for signal in signal_names() {
+        registry.enable(signal, true);
+    }
+    expect_file!["../../metrics.prom"].assert_eq(&registry.catalogue());
 }
 
 #[test]
