@@ -1,0 +1,513 @@
+//! The PromQL of a piece of evidence, taken apart: `LEFT op NUMBER`. LEFT is what is asked, so that the value is known on
+//! either side of the threshold. Everything is done on the parsed expression, never on its text.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use promql_parser::label::MatchOp;
+use promql_parser::parser::token::{T_EQLC, T_GTE, T_GTR, T_LSS, T_LTE, T_NEQ, TokenType};
+use promql_parser::parser::{self, Expr, LabelModifier, Offset, VectorSelector};
+
+/// The range that stands for the window of a request.
+const PLACEHOLDER: Duration = Duration::from_secs(300);
+
+/// Walking an expression recurses, so how deep one can be is bounded before it is parsed.
+const MAX_LENGTH: usize = 4096;
+const MAX_OPERATORS: usize = 256;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expression {
+    left: Expr,
+    comparison: Comparison,
+    threshold: f64,
+    metrics: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+    Equal,
+    NotEqual,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    #[error("is not PromQL: {0}")]
+    Syntax(String),
+    #[error("is too long or too deep: at most {MAX_LENGTH} characters and {MAX_OPERATORS} operators and brackets")]
+    TooComplex,
+    #[error("must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`")]
+    NotComparison,
+    #[error("must compare without `bool`, which would hide the series that are fine")]
+    Bool,
+    #[error("compares two numbers and asks for no metric")]
+    NoMetric,
+    #[error("has a selector without a plain metric name: `{0}`")]
+    Unnamed(String),
+}
+
+impl Expression {
+    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+        let operators = text
+            .bytes()
+            .filter(|byte| b"+-*/%^(<>=!".contains(byte))
+            .count();
+        if text.len() > MAX_LENGTH || operators > MAX_OPERATORS {
+            return Err(ExpressionError::TooComplex);
+        }
+        let expr = parser::parse(text).map_err(ExpressionError::Syntax)?;
+        let Expr::Binary(binary) = without_parentheses(expr) else {
+            return Err(ExpressionError::NotComparison);
+        };
+        let comparison = Comparison::of(binary.op).ok_or(ExpressionError::NotComparison)?;
+        if binary.return_bool() {
+            return Err(ExpressionError::Bool);
+        }
+        let (left, comparison, threshold) = match (number(&binary.lhs), number(&binary.rhs)) {
+            (None, Some(threshold)) => (*binary.lhs, comparison, threshold),
+            (Some(threshold), None) => (*binary.rhs, comparison.flipped(), threshold),
+            (Some(_), Some(_)) => return Err(ExpressionError::NoMetric),
+            (None, None) => return Err(ExpressionError::NotComparison),
+        };
+        let left = without_parentheses(left);
+        let mut metrics = BTreeSet::new();
+        collect_metrics(&left, &mut metrics)?;
+        if metrics.is_empty() {
+            return Err(ExpressionError::NoMetric);
+        }
+        Ok(Self {
+            left,
+            comparison,
+            threshold,
+            metrics,
+        })
+    }
+
+    /// LEFT, with every `[5m]` turned into `window`.
+    pub fn query(&self, window: Duration) -> String {
+        let mut left = self.left.clone();
+        set_window(&mut left, window);
+        left.to_string()
+    }
+
+    /// [`Expression::query`] as it was `back` earlier.
+    pub fn query_before(&self, window: Duration, back: Duration) -> String {
+        let mut left = self.left.clone();
+        set_window(&mut left, window);
+        shift(&mut left, back);
+        left.to_string()
+    }
+
+    /// Whether LEFT looks at a range, so that its value depends on the window.
+    pub fn has_window(&self) -> bool {
+        self.query(Duration::from_secs(1)) != self.query(Duration::from_secs(2))
+    }
+
+    pub fn holds(&self, value: f64) -> bool {
+        let threshold = self.threshold;
+        match self.comparison {
+            Comparison::Greater => value > threshold,
+            Comparison::GreaterOrEqual => value >= threshold,
+            Comparison::Less => value < threshold,
+            Comparison::LessOrEqual => value <= threshold,
+            Comparison::Equal => value == threshold,
+            Comparison::NotEqual => value != threshold,
+        }
+    }
+
+    /// How far `value` is on the side of the threshold that counts: larger is stronger, in natural logarithms where
+    /// threshold and value allow a ratio.
+    pub fn strength(&self, value: f64) -> f64 {
+        let ratio = match self.comparison {
+            Comparison::Greater | Comparison::GreaterOrEqual => value / self.threshold,
+            Comparison::Less | Comparison::LessOrEqual => self.threshold / value,
+            Comparison::Equal | Comparison::NotEqual => return 0.0,
+        };
+        if ratio > 0.0 && ratio.is_finite() {
+            ratio.ln()
+        } else {
+            0.0
+        }
+    }
+
+    /// Orders values so that the one that shows the evidence best comes first.
+    pub fn strongest_first(&self, a: f64, b: f64) -> std::cmp::Ordering {
+        match self.comparison {
+            Comparison::Less | Comparison::LessOrEqual => a.total_cmp(&b),
+            Comparison::Greater
+            | Comparison::GreaterOrEqual
+            | Comparison::Equal
+            | Comparison::NotEqual => b.total_cmp(&a),
+        }
+    }
+
+    /// `> 0.01`
+    pub fn threshold(&self) -> String {
+        format!("{} {}", self.comparison, self.threshold)
+    }
+
+    pub fn threshold_value(&self) -> f64 {
+        self.threshold
+    }
+
+    pub fn comparison(&self) -> Comparison {
+        self.comparison
+    }
+
+    /// The names of the metrics it asks for.
+    pub fn metrics(&self) -> &BTreeSet<String> {
+        &self.metrics
+    }
+
+    /// The labels that a series of LEFT has, where the expression says so.
+    pub fn labels(&self) -> Option<BTreeSet<String>> {
+        result_labels(&self.left)
+    }
+}
+
+impl Comparison {
+    fn of(operator: TokenType) -> Option<Self> {
+        Some(match operator.id() {
+            T_GTR => Self::Greater,
+            T_GTE => Self::GreaterOrEqual,
+            T_LSS => Self::Less,
+            T_LTE => Self::LessOrEqual,
+            T_EQLC => Self::Equal,
+            T_NEQ => Self::NotEqual,
+            _ => return None,
+        })
+    }
+
+    /// `0.1 < x` is `x > 0.1`.
+    fn flipped(self) -> Self {
+        match self {
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Equal => Self::Equal,
+            Self::NotEqual => Self::NotEqual,
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+        })
+    }
+}
+
+/// What `check` says of one expression. `known` holds the names of all metrics with our prefix, where they are known.
+pub fn lint(text: &str, known: Option<&BTreeSet<String>>) -> Vec<String> {
+    let expression = match Expression::parse(text) {
+        Ok(expression) => expression,
+        Err(error) => return vec![error.to_string()],
+    };
+    let Some(known) = known else {
+        return Vec::new();
+    };
+    expression
+        .metrics()
+        .iter()
+        .filter(|name| name.starts_with("runwire_") && !known.contains(*name))
+        .map(|name| format!("asks for `{name}`, which no collector exports"))
+        .collect()
+}
+
+/// The metric names in an exposition, or in a list with one name a line.
+pub fn catalogue(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ', '\t']).next())
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn without_parentheses(mut expr: Expr) -> Expr {
+    while let Expr::Paren(inner) = expr {
+        expr = *inner.expr;
+    }
+    expr
+}
+
+fn number(expr: &Expr) -> Option<f64> {
+    match expr {
+        Expr::NumberLiteral(literal) => Some(literal.val),
+        Expr::Unary(unary) => number(&unary.expr).map(|value| -value),
+        Expr::Paren(paren) => number(&paren.expr),
+        _ => None,
+    }
+}
+
+/// The direct parts of an expression.
+fn parts(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Aggregate(aggregate) => aggregate
+            .param
+            .iter()
+            .map(|param| &**param)
+            .chain([&*aggregate.expr])
+            .collect(),
+        Expr::Unary(unary) => vec![&unary.expr],
+        Expr::Binary(binary) => vec![&binary.lhs, &binary.rhs],
+        Expr::Paren(paren) => vec![&paren.expr],
+        Expr::Subquery(subquery) => vec![&subquery.expr],
+        Expr::Call(call) => call.args.args.iter().map(|argument| &**argument).collect(),
+        Expr::NumberLiteral(_)
+        | Expr::StringLiteral(_)
+        | Expr::VectorSelector(_)
+        | Expr::MatrixSelector(_)
+        | Expr::Extension(_) => Vec::new(),
+    }
+}
+
+fn parts_mut(expr: &mut Expr) -> Vec<&mut Expr> {
+    match expr {
+        Expr::Aggregate(aggregate) => aggregate
+            .param
+            .iter_mut()
+            .map(|param| &mut **param)
+            .chain([&mut *aggregate.expr])
+            .collect(),
+        Expr::Unary(unary) => vec![&mut unary.expr],
+        Expr::Binary(binary) => vec![&mut binary.lhs, &mut binary.rhs],
+        Expr::Paren(paren) => vec![&mut paren.expr],
+        Expr::Subquery(subquery) => vec![&mut subquery.expr],
+        Expr::Call(call) => call
+            .args
+            .args
+            .iter_mut()
+            .map(|argument| &mut **argument)
+            .collect(),
+        Expr::NumberLiteral(_)
+        | Expr::StringLiteral(_)
+        | Expr::VectorSelector(_)
+        | Expr::MatrixSelector(_)
+        | Expr::Extension(_) => Vec::new(),
+    }
+}
+
+fn set_window(expr: &mut Expr, window: Duration) {
+    match expr {
+        Expr::MatrixSelector(selector) if selector.range == PLACEHOLDER => selector.range = window,
+        Expr::Subquery(subquery) if subquery.range == PLACEHOLDER => subquery.range = window,
+        _ => {}
+    }
+    for part in parts_mut(expr) {
+        set_window(part, window);
+    }
+}
+
+/// Adds `back` to the offset of every selector. What is inside a subquery moves with it.
+fn shift(expr: &mut Expr, back: Duration) {
+    match expr {
+        Expr::VectorSelector(selector) => add_offset(&mut selector.offset, back),
+        Expr::MatrixSelector(selector) => add_offset(&mut selector.vs.offset, back),
+        Expr::Subquery(subquery) => add_offset(&mut subquery.offset, back),
+        _ => parts_mut(expr)
+            .into_iter()
+            .for_each(|part| shift(part, back)),
+    }
+}
+
+fn add_offset(offset: &mut Option<Offset>, back: Duration) {
+    *offset = Some(match offset.take() {
+        None => Offset::Pos(back),
+        Some(Offset::Pos(old)) => Offset::Pos(old + back),
+        Some(Offset::Neg(old)) if old > back => Offset::Neg(old - back),
+        Some(Offset::Neg(old)) => Offset::Pos(back - old),
+    });
+}
+
+fn collect_metrics(expr: &Expr, metrics: &mut BTreeSet<String>) -> Result<(), ExpressionError> {
+    match expr {
+        Expr::VectorSelector(selector) => {
+            metrics.insert(metric_name(selector)?);
+        }
+        Expr::MatrixSelector(selector) => {
+            metrics.insert(metric_name(&selector.vs)?);
+        }
+        _ => {
+            for part in parts(expr) {
+                collect_metrics(part, metrics)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn metric_name(selector: &VectorSelector) -> Result<String, ExpressionError> {
+    let by_matcher = || {
+        selector
+            .matchers
+            .matchers
+            .iter()
+            .find(|matcher| matcher.name == "__name__" && matcher.op == MatchOp::Equal)
+            .map(|matcher| matcher.value.clone())
+    };
+    selector
+        .name
+        .clone()
+        .or_else(by_matcher)
+        .ok_or_else(|| ExpressionError::Unnamed(selector.to_string()))
+}
+
+fn result_labels(expr: &Expr) -> Option<BTreeSet<String>> {
+    match expr {
+        Expr::Aggregate(aggregate) => match &aggregate.modifier {
+            Some(LabelModifier::Include(labels)) => Some(labels.labels.iter().cloned().collect()),
+            Some(LabelModifier::Exclude(_)) => None,
+            None => Some(BTreeSet::new()),
+        },
+        Expr::Paren(paren) => result_labels(&paren.expr),
+        Expr::Unary(unary) => result_labels(&unary.expr),
+        Expr::Binary(binary) => match (number(&binary.lhs), number(&binary.rhs)) {
+            (Some(_), None) => result_labels(&binary.rhs),
+            (None, _) => result_labels(&binary.lhs).or_else(|| result_labels(&binary.rhs)),
+            (Some(_), Some(_)) => None,
+        },
+        Expr::Call(call) => {
+            let mut labels = call.args.args.iter().find_map(|part| result_labels(part))?;
+            if call.func.name == "histogram_quantile" {
+                labels.remove("le");
+            }
+            Some(labels)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(text: &str, expected: Expect) {
+        let outcome = match Expression::parse(text) {
+            Ok(expression) => format!(
+                "{}\n{}\n{}\n{:?}\n",
+                expression.query(Duration::from_secs(30)),
+                expression.query_before(Duration::from_secs(300), Duration::from_secs(3600)),
+                expression.threshold(),
+                expression.metrics(),
+            ),
+            Err(error) => format!("{error}\n"),
+        };
+        expected.assert_eq(&outcome);
+    }
+
+    #[test]
+    fn left_side_window_and_threshold_come_apart() {
+        check(
+            r#"sum by (src_workload) (rate(a_total{rcode="servfail"}[5m])) / (sum by (src_workload) (rate(b_total[5m])) > 0.02) > 0.01"#,
+            expect![[r#"
+                sum by (src_workload) (rate(a_total{rcode="servfail"}[30s])) / (sum by (src_workload) (rate(b_total[30s])) > 0.02)
+                sum by (src_workload) (rate(a_total{rcode="servfail"}[5m] offset 1h)) / (sum by (src_workload) (rate(b_total[5m] offset 1h)) > 0.02)
+                > 0.01
+                {"a_total", "b_total"}
+            "#]],
+        );
+        check(
+            "(-1 <= (queue{job!~\"a|b\"} offset 5m))",
+            expect![[r#"
+                queue{job!~"a|b"} offset 5m
+                queue{job!~"a|b"} offset 1h5m
+                >= -1
+                {"queue"}
+            "#]],
+        );
+        check(
+            "histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m]))) >= 1e-1",
+            expect![[r#"
+                histogram_quantile(0.95, sum by (le) (rate(x_bucket[30s])))
+                histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m] offset 1h)))
+                >= 0.1
+                {"x_bucket"}
+            "#]],
+        );
+    }
+
+    #[test]
+    fn only_the_placeholder_is_the_window() {
+        check(
+            "max_over_time(rate(x_total[1m])[5m:10s]) + avg_over_time(y[10m]) > 0",
+            expect![[r#"
+                max_over_time(rate(x_total[1m])[30s:10s]) + avg_over_time(y[10m])
+                max_over_time(rate(x_total[1m])[5m:10s] offset 1h) + avg_over_time(y[10m] offset 1h)
+                > 0
+                {"x_total", "y"}
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_evidence_is_refused() {
+        check("rate(x[5m])", expect![[r#"
+            must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
+        "#]]);
+        check("a > b", expect![[r#"
+            must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
+        "#]]);
+        check("a > 1 and b > 2", expect![[r#"
+            must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
+        "#]]);
+        check("a > bool 1", expect![[r#"
+            must compare without `bool`, which would hide the series that are fine
+        "#]]);
+        check("2 > bool 1", expect![[r#"
+            must compare without `bool`, which would hide the series that are fine
+        "#]]);
+        check("{job=\"x\"} > 1", expect![[r#"
+            has a selector without a plain metric name: `{job="x"}`
+        "#]]);
+        check(&format!("{}a{} > 1", "(".repeat(500), ")".repeat(500)), expect![[r#"
+            is too long or too deep: at most 4096 characters and 256 operators and brackets
+        "#]]);
+    }
+
+    #[test]
+    fn thresholds_are_applied_to_either_side() {
+        let more = Expression::parse("x > 0.1").unwrap();
+        assert!(more.holds(0.2) && !more.holds(0.1) && !more.holds(f64::NAN));
+        assert!(more.strength(0.2) > more.strength(0.15));
+        let less = Expression::parse("x <= 0.1").unwrap();
+        assert!(less.holds(0.1) && !less.holds(0.2));
+        assert!(less.strength(0.05) > less.strength(0.09));
+    }
+
+    #[test]
+    fn unknown_metrics_of_ours_are_named() {
+        let known = catalogue("# HELP x y\nrunwire_a_total{x=\"y\"} 1\nrunwire_b 2\n");
+        assert_eq!(lint("runwire_a_total + runwire_b + foreign > 1", Some(&known)), Vec::<String>::new());
+        assert_eq!(
+            lint("runwire_c > 1", Some(&known)),
+            ["asks for `runwire_c`, which no collector exports"]
+        );
+    }
+
+    #[test]
+    fn labels_of_the_result_are_known_where_it_is_grouped() {
+        let labels = |text| {
+            Expression::parse(text)
+                .unwrap()
+                .labels()
+                .map(|labels| labels.into_iter().collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(labels("sum by (a, b) (x) / (sum by (a, b) (y) > 1) > 2").as_deref(), Some("a,b"));
+        assert_eq!(labels("1 - histogram_quantile(0.9, sum by (le, a) (x)) > 2").as_deref(), Some("a"));
+        assert_eq!(labels("x > 2"), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! `Prometheus`: queries over its HTTP API, bounded in time, size and number; every way to fail is a [`QueryError`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+mod response;
+
+pub use response::{Range, Sample};
+
+/// How the server is reached and how much is asked of it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub url: String,
+    /// For one query, connecting included.
+    pub timeout: Duration,
+    /// Queries on their way at the same time, over all requests.
+    pub concurrency: usize,
+    /// Largest answer that is read. What is larger is an error, not a cut.
+    pub max_response_bytes: usize,
+}
+
+impl Settings {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            timeout: Duration::from_secs(2),
+            concurrency: 16,
+            max_response_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("cannot reach Prometheus: {0}")]
+    Unreachable(String),
+    #[error("Prometheus did not answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The server understood the request and refuses the query.
+    #[error("Prometheus refuses the query: {0}")]
+    Refused(String),
+    #[error("Prometheus answers status {0}")]
+    Status(u16),
+    #[error("the answer of Prometheus is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
+    #[error("the answer of Prometheus cannot be read: {0}")]
+    Malformed(String),
+}
+
+impl QueryError {
+    /// Whether the next query would fail in the same way, so that asking on is useless.
+    pub fn is_server_down(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("`{url}` is not the address of a Prometheus: {reason}")]
+    Url { url: String, reason: String },
+    #[error("cannot set up the HTTP client: {0}")]
+    Setup(#[source] reqwest::Error),
+}
+
+/// A Prometheus, or anything that speaks its query API. Cheap to clone; clones share the bound on queries.
+#[derive(Clone)]
+pub struct Prometheus {
+    client: prometheus_http_query::Client,
+    permits: Arc<Semaphore>,
+    settings: Arc<Settings>,
+}
+
+impl Prometheus {
+    pub fn new(settings: Settings) -> Result<Self, ClientError> {
+        let http = http_client(settings.timeout)?;
+        let client = prometheus_http_query::Client::from(http, &settings.url).map_err(|error| {
+            ClientError::Url {
+                url: settings.url.clone(),
+                reason: error.to_string(),
+            }
+        })?;
+        if !matches!(client.base_url().scheme(), "http" | "https") {
+            return Err(ClientError::Url {
+                url: settings.url,
+                reason: "it must begin with http:// or https://".into(),
+            });
+        }
+        Ok(Self {
+            client,
+            permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            settings: Arc::new(settings),
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.settings.url
+    }
+
+    /// Evaluates `query` at `time_millis` (Unix time). A scalar comes back as one sample without labels.
+    pub async fn instant(&self, query: &str, time_millis: i64) -> Result<Vec<Sample>, QueryError> {
+        let request = self
+            .client
+            .query(query)
+            .query("time", seconds(time_millis))
+            .timeout(millis(self.settings.timeout));
+        let body = self.ask(request.post_raw()).await?;
+        response::instant(&body)
+    }
+
+    /// Evaluates `query` from `start` to `end` (Unix seconds, both included).
+    pub async fn range(
+        &self,
+        query: &str,
+        start: i64,
+        end: i64,
+        step: Duration,
+    ) -> Result<Vec<Range>, QueryError> {
+        let request = self
+            .client
+            .query_range(query, start, end, step.as_secs_f64())
+            .timeout(millis(self.settings.timeout));
+        let body = self.ask(request.post_raw()).await?;
+        response::range(&body)
+    }
+
+    /// Whether the server is there and answers queries: the part of `/readyz` that is about Prometheus.
+    pub async fn check(&self) -> Result<(), QueryError> {
+        let body = self.ask(self.client.query("1").post_raw()).await?;
+        response::instant(&body).map(|_| ())
+    }
+
+    async fn ask(
+        &self,
+        request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
+    ) -> Result<Vec<u8>, QueryError> {
+        let timeout = self.settings.timeout;
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        tokio::time::timeout(timeout, self.exchange(request))
+            .await
+            .unwrap_or(Err(QueryError::TimedOut(timeout)))
+    }
+
+    async fn exchange(
+        &self,
+        request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
+    ) -> Result<Vec<u8>, QueryError> {
+        let mut response = request.await.map_err(|error| self.send_error(&error))?;
+        let status = response.status();
+        let limit = self.settings.max_response_bytes;
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.body_error(&error))?
+        {
+            if body.len() + chunk.len() > limit {
+                return Err(QueryError::TooLarge(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            return Ok(body);
+        }
+        // Prometheus explains a refused query in JSON; what stands between us may answer anything.
+        Err(match response::refusal(&body) {
+            Some(reason) => QueryError::Refused(reason),
+            None => QueryError::Status(status.as_u16()),
+        })
+    }
+
+    fn send_error(&self, error: &prometheus_http_query::Error) -> QueryError {
+        let cause = std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<reqwest::Error>());
+        match cause {
+            Some(cause) if cause.is_timeout() => QueryError::TimedOut(self.settings.timeout),
+            Some(cause) => QueryError::Unreachable(innermost(cause)),
+            None => QueryError::Unreachable(innermost(error)),
+        }
+    }
+
+    fn body_error(&self, error: &reqwest::Error) -> QueryError {
+        if error.is_timeout() {
+            QueryError::TimedOut(self.settings.timeout)
+        } else {
+            QueryError::Malformed(innermost(error))
+        }
+    }
+}
+
+/// An HTTP client without proxies and with one TLS library for the whole process.
+pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
+    // Fails only if somebody was first, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(timeout)
+        .timeout(timeout)
+        .user_agent(concat!("runwire-assistant/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(ClientError::Setup)
+}
+
+/// The last cause in the chain: «connection refused» rather than «error sending request».
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Unix seconds as Prometheus reads them, without a fraction where there is none.
+fn seconds(time_millis: i64) -> String {
+    match time_millis.rem_euclid(1000) {
+        0 => (time_millis / 1000).to_string(),
+        fraction => format!("{}.{fraction:03}", time_millis.div_euclid(1000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_written_as_seconds() {
+        assert_eq!(seconds(1_700_000_000_000), "1700000000");
+        assert_eq!(seconds(1_700_000_000_250), "1700000000.250");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named() {
+        for url in ["", "prometheus:9090", "ftp://x", "http//x"] {
+            let error = Prometheus::new(Settings::new(url)).err().map(|e| e.to_string());
+            assert!(error.is_some_and(|e| e.contains(&format!("`{url}`"))), "{url}");
+        }
+    }
+}
