@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::config::Config;
+use crate::diagnosis::Engine;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::retrieval::Retriever;
 
+mod diagnose;
 mod health;
 
 /// A question is a sentence or an alert; a megabyte is neither.
@@ -23,20 +25,28 @@ pub struct AppState {
     pub config: Arc<Config>,
     pub retriever: Retriever,
     pub metrics: Arc<Metrics>,
+    pub engine: Arc<Engine>,
 }
 
 impl AppState {
-    pub fn new(config: Arc<Config>, retriever: Retriever, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        retriever: Retriever,
+        metrics: Arc<Metrics>,
+        engine: Arc<Engine>,
+    ) -> Self {
         Self {
             config,
             retriever,
             metrics,
+            engine,
         }
     }
 }
 
 pub fn router(state: AppState) -> Router {
     Router::new()
+        .route("/diagnose", post(diagnose::diagnose))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

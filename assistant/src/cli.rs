@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Settings};
 
+mod diagnose;
+pub mod rules;
 mod serve;
 
 /// Finds the runbook section that fits, and says what is wrong with the network and why.
@@ -20,6 +22,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask the running assistant what is wrong
+    Diagnose(diagnose::Arguments),
+    /// Write Prometheus alerting rules from the runbooks
+    Rules(rules::Arguments),
     /// Serve the HTTP API and the web pages
     Serve {
         #[command(flatten)]
@@ -29,6 +35,8 @@ enum Command {
 
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Diagnose(arguments) => Ok(runtime()?.block_on(diagnose::run(arguments))),
+        Command::Rules(arguments) => rules::run(arguments),
         Command::Serve { settings } => {
             let config = Config::load(settings)?;
             log_to_stderr(&config.log)?;

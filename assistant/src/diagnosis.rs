@@ -1,2 +1,229 @@
-//! Diagnosis.
+//! `Engine::diagnose`: a question about a moment to a ranked, cited answer, in four steps: measure, rank, compare with the
+//! past, put into words. The same data and the same question give the same answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::prometheus::Prometheus;
+use crate::runbook::{FailureMode, Library, Runbook};
+
+pub mod answer;
+pub mod evidence;
 pub mod expression;
+pub mod measure;
+pub mod place;
+pub mod rank;
+pub mod scope;
+pub mod snapshot;
+mod steps;
+mod words;
+
+pub use answer::Diagnosis;
+pub use expression::{catalogue, lint};
+pub use scope::Scope;
+pub use words::quantity;
+
+use answer::{Baselines, Degraded};
+use snapshot::{Deadline, Snapshots};
+
+/// When an answer is wanted, where nobody says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How far back a value is compared, the first one that has data.
+const BASELINES: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(86_400)];
+
+/// A checked question.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub scope: Scope,
+    /// The scope was read from an alert's labels, which may name things in another way than our metrics do.
+    pub scope_is_a_guess: bool,
+    pub time_millis: i64,
+    pub window: Duration,
+    pub limit: usize,
+    pub alert: Option<String>,
+    /// Passages that fit the question's words, best first.
+    pub hits: Vec<Hit>,
+}
+
+/// A passage as `POST /search` gives it.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    pub runbook: String,
+    pub passage: serde_json::Value,
+}
+
+/// Shares snapshots between requests.
+pub struct Engine {
+    pub prometheus: Prometheus,
+    snapshots: Snapshots,
+    deadline: Duration,
+}
+
+impl Engine {
+    /// `deadline` is when an answer is wanted; what has not come by then is told as missing.
+    pub fn new(prometheus: Prometheus, deadline: Duration) -> Self {
+        Self {
+            prometheus,
+            snapshots: Snapshots::default(),
+            deadline,
+        }
+    }
+
+    pub async fn diagnose(&self, library: &Library, question: &Question) -> Diagnosis {
+        let deadline = Deadline::after(self.deadline);
+        let snapshot = self.snapshots.at(question.time_millis, question.window);
+        let measured =
+            measure::measure(&self.prometheus, &snapshot, &library.runbooks, deadline).await;
+
+        let mut scope = question.scope.clone();
+        let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
+        let lost = measured.facts.outage.is_none()
+            && !settle(
+                &mut scope,
+                question.scope_is_a_guess,
+                &measured.facts,
+                &mut degraded,
+            );
+
+        let pages = pages(library);
+        let modes: Vec<rank::Mode> = pages
+            .iter()
+            .zip(measured.modes)
+            .map(|((runbook, mode), evidence)| rank::Mode {
+                id: mode.id.clone(),
+                verdict: mode.verdict,
+                prior: mode.prior,
+                explains: mode.explains.clone(),
+                evidence,
+                relevance: relevance(runbook, mode, question),
+            })
+            .collect();
+        let mut hypotheses = if lost {
+            Vec::new()
+        } else {
+            rank::rank(&modes, &scope)
+        };
+        let found: Vec<usize> = hypotheses
+            .iter()
+            .map(|hypothesis| hypothesis.mode)
+            .collect();
+        hypotheses.truncate(question.limit);
+
+        let wanted = answer::shown_queries(&modes, &hypotheses, &scope, question.window);
+        let mut baselines = Baselines::default();
+        for back in BASELINES {
+            let queries = baselines.missing(&wanted, back);
+            if !queries.is_empty() {
+                let answers = snapshot.evaluate(&self.prometheus, queries, deadline).await;
+                baselines.add(&wanted, back, &answers);
+            }
+        }
+        answer::Findings {
+            question,
+            scope: &scope,
+            lost,
+            pages: &pages,
+            modes: &modes,
+            symptoms: &measured.symptoms,
+            facts: &measured.facts,
+            hypotheses: &hypotheses,
+            found: &found,
+            baselines: &baselines,
+            degraded,
+        }
+        .into_diagnosis()
+    }
+}
+
+/// Every failure mode with its page, in the order in which evidence is measured.
+fn pages(library: &Library) -> Vec<(Arc<Runbook>, FailureMode)> {
+    library
+        .runbooks
+        .iter()
+        .flat_map(|runbook| {
+            let of_page = |mode: &FailureMode| (runbook.clone(), mode.clone());
+            runbook
+                .failure_modes
+                .iter()
+                .map(of_page)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Makes the scope one that the metrics know. False: nothing that is measured is in it.
+fn settle(
+    scope: &mut Scope,
+    is_a_guess: bool,
+    facts: &measure::Facts,
+    degraded: &mut Degraded,
+) -> bool {
+    if let Err(reason) = scope.resolve_pod(&facts.workloads) {
+        degraded.add("scope", reason);
+        if !is_a_guess {
+            return false;
+        }
+        scope.pod = None;
+    }
+    if scope.node.is_some() {
+        degraded.add(
+            "scope",
+            "`scope.node` is not used: no metric here is told by node, so all nodes were looked at",
+        );
+    }
+    let named = scope.namespace.is_some() || scope.workload.is_some();
+    if !named || scope.is_known(&facts.workloads) {
+        return true;
+    }
+    // An alert's namespace is often that of another naming; a workload of that name is what is meant.
+    let elsewhere = Scope {
+        workload: scope.workload.clone(),
+        peer_workload: scope.peer_workload.clone(),
+        ..Scope::default()
+    };
+    if is_a_guess && scope.workload.is_some() && elsewhere.is_known(&facts.workloads) {
+        degraded.add(
+            "scope",
+            format!(
+                "no series knows {}; workload {} was looked at in every namespace",
+                scope.describe(),
+                elsewhere.describe()
+            ),
+        );
+        *scope = elsewhere;
+        return true;
+    }
+    degraded.add(
+        "scope",
+        format!(
+            "no series knows {}: check the name, or leave it out to look at everything",
+            scope.describe()
+        ),
+    );
+    false
+}
+
+/// What the alert's name and the words of the question say about a mode: little, because words are no evidence.
+fn relevance(runbook: &Runbook, mode: &FailureMode, question: &Question) -> f64 {
+    let alert = question.alert.as_deref().is_some_and(|alert| {
+        runbook
+            .alerts
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(alert))
+            || crate::cli::rules::alert_name(&mode.id) == alert
+    });
+    let mut ranks: BTreeMap<&str, usize> = BTreeMap::new();
+    for hit in &question.hits {
+        let next = ranks.len();
+        ranks.entry(&hit.runbook).or_insert(next);
+    }
+    let words = match ranks.get(runbook.id.as_str()) {
+        Some(0) => 0.2,
+        Some(1) => 0.1,
+        Some(2) => 0.05,
+        _ => 0.0,
+    };
+    words + if alert { 0.3 } else { 0.0 }
+}

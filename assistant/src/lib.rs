@@ -10,7 +10,9 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod diagnosis;
 pub mod error;
 pub mod metrics;
+pub mod prometheus;
 pub mod retrieval;
 pub mod runbook;

@@ -241,8 +241,13 @@ mod tests {
     #[test]
     fn an_address_that_is_none_is_named() {
         for url in ["", "prometheus:9090", "ftp://x", "http//x"] {
-            let error = Prometheus::new(Settings::new(url)).err().map(|e| e.to_string());
-            assert!(error.is_some_and(|e| e.contains(&format!("`{url}`"))), "{url}");
+            let error = Prometheus::new(Settings::new(url))
+                .err()
+                .map(|e| e.to_string());
+            assert!(
+                error.is_some_and(|e| e.contains(&format!("`{url}`"))),
+                "{url}"
+            );
         }
     }
 }

@@ -176,6 +176,8 @@ pub struct Symptom {
     pub expr: String,
     #[serde(default)]
     pub unit: Option<String>,
+    #[serde(default)]
+    pub at: End,
 }
 
 /// What is wrong with a file. The rest of the file, and every other file, is used all the same.

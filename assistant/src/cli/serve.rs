@@ -9,7 +9,9 @@ use tracing::info;
 
 use crate::api::{self, AppState};
 use crate::config::Config;
+use crate::diagnosis::{DEADLINE, Engine};
 use crate::metrics::Metrics;
+use crate::prometheus::{self, Prometheus};
 use crate::retrieval::Retriever;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
@@ -22,7 +24,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot ask for our address")?;
     let metrics = Arc::new(Metrics::default());
     let retriever = Retriever::open(&config)?;
-    let state = AppState::new(Arc::new(config), retriever, metrics);
+    let prometheus = Prometheus::new(prometheus::Settings::new(&config.prometheus))?;
+    let engine = Arc::new(Engine::new(prometheus, DEADLINE));
+    let state = AppState::new(Arc::new(config), retriever, metrics, engine);
 
     info!(%address, "serving");
     axum::serve(listener, api::router(state))

@@ -14,6 +14,9 @@ pub struct Reading {
     pub at: End,
     pub window: Look,
     pub recent: Look,
+    /// Asked where the window is beyond the threshold and its recent part has no series: without floors, over the recent part
+    /// and then over a longer one.
+    pub unfloored: Vec<Look>,
     /// Why the absence of series means nothing, where it does: a metric is not measured, the query failed.
     pub gap: Option<String>,
 }
@@ -49,6 +52,8 @@ pub enum Sight<'a> {
 pub struct Seen<'a> {
     pub window: Sight<'a>,
     pub recent: Sight<'a>,
+    /// What the unfloored looks say, where `recent` says nothing.
+    pub unfloored: Sight<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +68,7 @@ pub enum Outcome {
 pub enum Activity {
     /// Beyond the threshold in the recent part.
     Now,
-    /// It was, and now there is nothing to judge by: no traffic, or too little of it.
+    /// It was, and now there is nothing to judge by: no traffic.
     Silent,
     /// It was, and is not any more.
     Over,
@@ -74,6 +79,12 @@ impl Reading {
         Seen {
             window: self.sight(&self.window, &admits),
             recent: self.sight(&self.recent, &admits),
+            unfloored: self
+                .unfloored
+                .iter()
+                .map(|look| self.sight(look, &admits))
+                .find(|sight| *sight != Sight::Nothing)
+                .unwrap_or(Sight::Nothing),
         }
     }
 
@@ -109,7 +120,11 @@ impl Reading {
     pub fn outcome(&self, seen: &Seen<'_>) -> Outcome {
         match (seen.window, seen.recent) {
             (_, Sight::Beyond(_)) => Outcome::Present(Activity::Now),
-            (Sight::Beyond(_), Sight::Nothing) => Outcome::Present(Activity::Silent),
+            (Sight::Beyond(_), Sight::Nothing) => Outcome::Present(match seen.unfloored {
+                Sight::Beyond(_) => Activity::Now,
+                Sight::Below(_) => Activity::Over,
+                Sight::Nothing => Activity::Silent,
+            }),
             (Sight::Beyond(_), Sight::Below(_)) => Outcome::Present(Activity::Over),
             _ if self.gap.is_some() => Outcome::Unavailable,
             _ => Outcome::Absent,

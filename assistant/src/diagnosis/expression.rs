@@ -6,7 +6,9 @@ use std::fmt;
 use std::time::Duration;
 
 use promql_parser::label::MatchOp;
-use promql_parser::parser::token::{T_EQLC, T_GTE, T_GTR, T_LSS, T_LTE, T_NEQ, TokenType};
+use promql_parser::parser::token::{
+    T_EQLC, T_GTE, T_GTR, T_LAND, T_LSS, T_LTE, T_LUNLESS, T_NEQ, TokenType,
+};
 use promql_parser::parser::{self, Expr, LabelModifier, Offset, VectorSelector};
 
 /// The range that stands for the window of a request.
@@ -38,7 +40,9 @@ pub enum Comparison {
 pub enum ExpressionError {
     #[error("is not PromQL: {0}")]
     Syntax(String),
-    #[error("is too long or too deep: at most {MAX_LENGTH} characters and {MAX_OPERATORS} operators and brackets")]
+    #[error(
+        "is too long or too deep: at most {MAX_LENGTH} characters and {MAX_OPERATORS} operators and brackets"
+    )]
     TooComplex,
     #[error("must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`")]
     NotComparison,
@@ -99,6 +103,14 @@ impl Expression {
         let mut left = self.left.clone();
         set_window(&mut left, window);
         shift(&mut left, back);
+        left.to_string()
+    }
+
+    /// [`Expression::query`] without the floors that leave out what is rare: `x >= 3` becomes `x`, and `x and y >= 3` too.
+    /// Over a short range even a lasting fault is below them, and then only the bare value tells «still» from «no more».
+    pub fn query_without_floors(&self, window: Duration) -> String {
+        let mut left = without_floors(self.left.clone());
+        set_window(&mut left, window);
         left.to_string()
     }
 
@@ -310,6 +322,35 @@ fn set_window(expr: &mut Expr, window: Duration) {
     }
 }
 
+fn without_floors(expr: Expr) -> Expr {
+    match expr {
+        Expr::Paren(mut paren) => {
+            *paren.expr = without_floors(*paren.expr);
+            Expr::Paren(paren)
+        }
+        Expr::Binary(mut binary) => {
+            let comparison = Comparison::of(binary.op).is_some();
+            let floor = |expr: &Expr| matches!(expr, Expr::Binary(inner) if Comparison::of(inner.op).is_some());
+            if comparison && number(&binary.rhs).is_some() {
+                return without_floors(*binary.lhs);
+            }
+            if comparison && number(&binary.lhs).is_some() {
+                return without_floors(*binary.rhs);
+            }
+            if binary.op.id() == T_LAND && floor(&without_parentheses(*binary.rhs.clone())) {
+                return without_floors(*binary.lhs);
+            }
+            // What `unless` excludes is another kind of traffic, not a rare one.
+            if binary.op.id() != T_LUNLESS {
+                *binary.rhs = without_floors(*binary.rhs);
+            }
+            *binary.lhs = without_floors(*binary.lhs);
+            Expr::Binary(binary)
+        }
+        other => other,
+    }
+}
+
 /// Adds `back` to the offset of every selector. What is inside a subquery moves with it.
 fn shift(expr: &mut Expr, back: Duration) {
     match expr {
@@ -455,27 +496,70 @@ mod tests {
 
     #[test]
     fn what_cannot_be_evidence_is_refused() {
-        check("rate(x[5m])", expect![[r#"
+        check(
+            "rate(x[5m])",
+            expect![[r#"
             must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
-        "#]]);
-        check("a > b", expect![[r#"
+        "#]],
+        );
+        check(
+            "a > b",
+            expect![[r#"
             must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
-        "#]]);
-        check("a > 1 and b > 2", expect![[r#"
+        "#]],
+        );
+        check(
+            "a > 1 and b > 2",
+            expect![[r#"
             must be a comparison with a number at its top level, as in `rate(x[5m]) > 0.1`
-        "#]]);
-        check("a > bool 1", expect![[r#"
+        "#]],
+        );
+        check(
+            "a > bool 1",
+            expect![[r#"
             must compare without `bool`, which would hide the series that are fine
-        "#]]);
-        check("2 > bool 1", expect![[r#"
+        "#]],
+        );
+        check(
+            "2 > bool 1",
+            expect![[r#"
             must compare without `bool`, which would hide the series that are fine
-        "#]]);
-        check("{job=\"x\"} > 1", expect![[r#"
+        "#]],
+        );
+        check(
+            "{job=\"x\"} > 1",
+            expect![[r#"
             has a selector without a plain metric name: `{job="x"}`
-        "#]]);
-        check(&format!("{}a{} > 1", "(".repeat(500), ")".repeat(500)), expect![[r#"
+        "#]],
+        );
+        check(
+            &format!("{}a{} > 1", "(".repeat(500), ")".repeat(500)),
+            expect![[r#"
             is too long or too deep: at most 4096 characters and 256 operators and brackets
-        "#]]);
+        "#]],
+        );
+    }
+
+    #[test]
+    fn floors_can_be_taken_off() {
+        for (text, expected) in [
+            ("(a >= 3) / b > 0.1", "(a) / b"),
+            (
+                "(rate(a[5m]) and increase(a[5m]) >= 3) > 0.1",
+                "rate(a[30s])",
+            ),
+            ("(3 <= a) / (b > 0.5) unless c / d > 2 > 0.1", "(a) / (b)"),
+            ("(a unless b > 2) > 0.1", "a unless b > 2"),
+        ] {
+            let Ok(expression) = Expression::parse(text) else {
+                continue;
+            };
+            assert_eq!(
+                expression.query_without_floors(Duration::from_secs(30)),
+                expected,
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -491,7 +575,10 @@ mod tests {
     #[test]
     fn unknown_metrics_of_ours_are_named() {
         let known = catalogue("# HELP x y\nrunwire_a_total{x=\"y\"} 1\nrunwire_b 2\n");
-        assert_eq!(lint("runwire_a_total + runwire_b + foreign > 1", Some(&known)), Vec::<String>::new());
+        assert_eq!(
+            lint("runwire_a_total + runwire_b + foreign > 1", Some(&known)),
+            Vec::<String>::new()
+        );
         assert_eq!(
             lint("runwire_c > 1", Some(&known)),
             ["asks for `runwire_c`, which no collector exports"]
@@ -506,8 +593,14 @@ mod tests {
                 .labels()
                 .map(|labels| labels.into_iter().collect::<Vec<_>>().join(","))
         };
-        assert_eq!(labels("sum by (a, b) (x) / (sum by (a, b) (y) > 1) > 2").as_deref(), Some("a,b"));
-        assert_eq!(labels("1 - histogram_quantile(0.9, sum by (le, a) (x)) > 2").as_deref(), Some("a"));
+        assert_eq!(
+            labels("sum by (a, b) (x) / (sum by (a, b) (y) > 1) > 2").as_deref(),
+            Some("a,b")
+        );
+        assert_eq!(
+            labels("1 - histogram_quantile(0.9, sum by (le, a) (x)) > 2").as_deref(),
+            Some("a")
+        );
         assert_eq!(labels("x > 2"), None);
     }
 }

@@ -130,9 +130,8 @@ impl Place {
 
     /// Whether this place says all that `other` says, and more.
     pub fn refines(&self, other: &Place) -> bool {
-        let says = |mine: &Option<Workload>, theirs: &Option<Workload>| {
-            theirs.is_none() || mine == theirs
-        };
+        let says =
+            |mine: &Option<Workload>, theirs: &Option<Workload>| theirs.is_none() || mine == theirs;
         self != other && says(&self.src, &other.src) && says(&self.dst, &other.dst)
     }
 
@@ -221,7 +220,11 @@ mod tests {
             ("c", End::Pair, "a>b", false),
             ("a", End::Src, "_>b", false),
         ] {
-            assert_eq!(place(at).admits(&owner(name), end), admitted, "{name} at {at}");
+            assert_eq!(
+                place(at).admits(&owner(name), end),
+                admitted,
+                "{name} at {at}"
+            );
         }
     }
 
@@ -235,7 +238,11 @@ mod tests {
             ("a>b", "a>c", false),
             ("_>_", "a>c", true),
         ] {
-            assert_eq!(place(one).overlaps(&place(other)), overlap, "{one} and {other}");
+            assert_eq!(
+                place(one).overlaps(&place(other)),
+                overlap,
+                "{one} and {other}"
+            );
         }
     }
 
@@ -250,7 +257,11 @@ mod tests {
             )
         };
         assert_eq!(
-            labels(&[("src_namespace", "host"), ("src_workload", "a"), ("workload", "x")]),
+            labels(&[
+                ("src_namespace", "host"),
+                ("src_workload", "a"),
+                ("workload", "x")
+            ]),
             pair("a>_")
         );
         assert_eq!(

@@ -151,7 +151,11 @@ fn slots(mode: &Mode) -> Vec<Vec<&Evidence>> {
 fn at_places(index: usize, mode: &Mode) -> Vec<Candidate> {
     let slots = slots(mode);
     let mut places: Vec<Place> = Vec::new();
-    for reading in slots.iter().flatten().filter_map(|evidence| evidence.reading.as_ref().ok()) {
+    for reading in slots
+        .iter()
+        .flatten()
+        .filter_map(|evidence| evidence.reading.as_ref().ok())
+    {
         let mut series: Vec<_> = reading.beyond().collect();
         series.sort_by(|a, b| reading.order(a, b));
         for series in series.into_iter().take(MAX_PLACES) {
@@ -171,7 +175,8 @@ fn at_places(index: usize, mode: &Mode) -> Vec<Candidate> {
         .collect();
     let refined = |candidate: &Candidate| {
         candidates.iter().any(|other| {
-            other.place.refines(&candidate.place) || other.place.reversed().refines(&candidate.place)
+            other.place.refines(&candidate.place)
+                || other.place.reversed().refines(&candidate.place)
         })
     };
     candidates
@@ -338,9 +343,15 @@ fn explain_away(modes: &[Mode], candidates: &mut [Candidate]) {
             candidate.explains = explained;
         }
     }
-    for effect in candidates.iter_mut().filter(|candidate| candidate.explained) {
+    for effect in candidates
+        .iter_mut()
+        .filter(|candidate| candidate.explained)
+    {
         effect.log_odds -= EXPLAINED;
-        effect.confidence = f64::min(effect.confidence, confidence(effect.log_odds, CAP_EXPLAINED));
+        effect.confidence = f64::min(
+            effect.confidence,
+            confidence(effect.log_odds, CAP_EXPLAINED),
+        );
     }
 }
 
@@ -361,7 +372,10 @@ fn calm_verdicts_yield(modes: &[Mode], candidates: &mut [Candidate]) {
 /// A place belongs to the scope with one of its ends. One that is a single workload belongs also to the scope of those who
 /// are seen to suffer from it: if A times out because B's queue is full, B is the answer for A.
 fn in_scope(mode: &Mode, place: &Place, scope: &Scope) -> bool {
-    scope.contains(place) || sufferers(mode, place).iter().any(|pair| scope.contains(pair))
+    scope.contains(place)
+        || sufferers(mode, place)
+            .iter()
+            .any(|pair| scope.contains(pair))
 }
 
 /// The pairs that evidence beyond its threshold names at a place with an open end.

@@ -155,7 +155,9 @@ impl Scope {
                 self.workload = Some(owner.name.to_string());
                 Ok(())
             }
-            None => Err(format!("no series knows a workload that pod `{pod}` could belong to")),
+            None => Err(format!(
+                "no series knows a workload that pod `{pod}` could belong to"
+            )),
         }
     }
 
@@ -201,8 +203,18 @@ mod tests {
     #[test]
     fn an_alert_names_its_scope_in_many_ways() {
         for (labels, expected) in [
-            (vec![("namespace", "shop"), ("deployment", "cart")], "shop/cart"),
-            (vec![("src_namespace", "shop"), ("src_workload", "a"), ("dst_workload", "b")], "shop/a"),
+            (
+                vec![("namespace", "shop"), ("deployment", "cart")],
+                "shop/cart",
+            ),
+            (
+                vec![
+                    ("src_namespace", "shop"),
+                    ("src_workload", "a"),
+                    ("dst_workload", "b"),
+                ],
+                "shop/a",
+            ),
             (vec![("dst_workload", "b")], "b"),
             (vec![("namespace", "shop")], "namespace shop"),
             (vec![("alertname", "X")], "any workload"),
@@ -237,14 +249,24 @@ mod tests {
                 pod: Some(pod.into()),
                 ..Scope::default()
             };
-            assert_eq!(scope.resolve_pod(&known).is_ok(), expected.is_some(), "{pod}");
+            assert_eq!(
+                scope.resolve_pod(&known).is_ok(),
+                expected.is_some(),
+                "{pod}"
+            );
             assert_eq!(scope.workload.as_deref(), expected);
         }
     }
 
     #[test]
     fn what_no_name_has_is_refused() {
-        for (workload, ok) in [("cart", true), ("a b", false), ("", false), ("x\"}", false), ("~host", true)] {
+        for (workload, ok) in [
+            ("cart", true),
+            ("a b", false),
+            ("", false),
+            ("x\"}", false),
+            ("~host", true),
+        ] {
             let scope = Scope {
                 workload: Some(workload.into()),
                 ..Scope::default()

@@ -100,11 +100,11 @@ impl Snapshot {
         }
         let mut answers = HashMap::with_capacity(queries.len());
         let mut rest = Missing::Deadline(deadline.length);
-        while let Ok(Some(joined)) =
-            tokio::time::timeout_at(deadline.at, tasks.join_next()).await
-        {
+        while let Ok(Some(joined)) = tokio::time::timeout_at(deadline.at, tasks.join_next()).await {
             // A task that panicked leaves its query among the missing ones.
-            let Ok((query, answer)) = joined else { continue };
+            let Ok((query, answer)) = joined else {
+                continue;
+            };
             let down = answer.as_ref().err().filter(|error| error.is_server_down());
             if let Some(error) = down.cloned() {
                 rest = Missing::Failed(error.clone());

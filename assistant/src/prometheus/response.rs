@@ -95,7 +95,11 @@ pub(super) fn range(body: &[u8]) -> Result<Vec<Range>, QueryError> {
         .map(|item| {
             Ok(Range {
                 labels: item.metric,
-                points: item.values.into_iter().map(point).collect::<Result<_, _>>()?,
+                points: item
+                    .values
+                    .into_iter()
+                    .map(point)
+                    .collect::<Result<_, _>>()?,
             })
         })
         .collect()
@@ -163,9 +167,12 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_an_error() {
-        check("", expect![[r#"
+        check(
+            "",
+            expect![[r#"
             error: the answer of Prometheus cannot be read: EOF while parsing a value at line 1 column 0
-        "#]]);
+        "#]],
+        );
         check(
             r#"{"status":"success"}"#,
             expect![[r#"

@@ -1,0 +1,318 @@
+//! `POST /diagnose`: what is wrong at a moment, why we think so, and what to do.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::HeaderName;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+
+use super::AppState;
+use crate::diagnosis::{Hit, Question, Scope};
+use crate::error::ApiError;
+
+const WINDOW: Duration = Duration::from_secs(300);
+const SHORTEST_WINDOW: Duration = Duration::from_secs(15);
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
+const LIMIT: usize = 5;
+const MOST: usize = 100;
+/// Passages are looked up for this many characters: a sentence, not a log.
+const MAX_QUERY: usize = 2000;
+const PASSAGES: usize = 5;
+/// Samples of the last scrape may be on their way into Prometheus for this long.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Keys that are not here are refused (422), so that a misspelt one is not silently without effect.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiagnoseRequest {
+    #[serde(default)]
+    query: Option<String>,
+    #[serde(default)]
+    alert: Option<Alert>,
+    #[serde(default)]
+    scope: Option<Scope>,
+    #[serde(default)]
+    time: Option<Time>,
+    #[serde(default)]
+    window: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    narrate: Option<bool>,
+}
+
+/// As Alertmanager sends it: other keys are fine.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Alert {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Unix(f64),
+    Text(String),
+}
+
+pub(super) async fn diagnose(
+    State(state): State<AppState>,
+    request: Result<Json<DiagnoseRequest>, JsonRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let Json(request) = request?;
+    let checked = Checked::of(request, now_millis())?;
+
+    let started = Instant::now();
+    let hits = state.passages(&checked.text).await;
+    let retrieval = started.elapsed();
+    let (hits, missing) = match hits {
+        Ok(hits) => (hits, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let question = Question {
+        hits,
+        ..checked.question
+    };
+    let library = state.retriever.library();
+    let mut diagnosis = state.engine.diagnose(&library, &question).await;
+    if let Some(reason) = missing {
+        diagnosis.degrade("search", reason);
+    }
+    if checked.narrate {
+        diagnosis.degrade(
+            "narration",
+            "no language model is configured; the answer is complete without one",
+        );
+    }
+    let total = started.elapsed();
+    let status = diagnosis.status_name();
+    state.metrics.add(
+        "runwire_assistant_diagnoses_total",
+        "Diagnoses by what they found",
+        &[("status", status)],
+        1.0,
+    );
+    let timing = format!(
+        "search;dur={:.1}, diagnosis;dur={:.1}",
+        retrieval.as_secs_f64() * 1e3,
+        (total - retrieval).as_secs_f64() * 1e3
+    );
+    Ok((
+        [(HeaderName::from_static("server-timing"), timing)],
+        Json(diagnosis),
+    ))
+}
+
+struct Checked {
+    question: Question,
+    /// What passages are looked for with.
+    text: String,
+    narrate: bool,
+}
+
+impl Checked {
+    fn of(request: DiagnoseRequest, now_millis: i64) -> Result<Self, ApiError> {
+        let bad = ApiError::BadRequest;
+        let DiagnoseRequest {
+            query,
+            alert,
+            scope,
+            time,
+            window,
+            limit,
+            narrate,
+        } = request;
+        let query = query
+            .map(|query| query.trim().to_owned())
+            .filter(|query| !query.is_empty());
+        if query.is_none() && alert.is_none() && scope.is_none() {
+            return Err(bad(
+                "say what it is about: give at least one of `query` (not empty), `alert` and `scope`".into(),
+            ));
+        }
+        if query
+            .as_ref()
+            .is_some_and(|query| query.chars().count() > MAX_QUERY)
+        {
+            return Err(bad(format!(
+                "`query` is longer than {MAX_QUERY} characters; ask in a sentence"
+            )));
+        }
+        let scope_is_given = scope.as_ref().is_some_and(|scope| !scope.is_empty());
+        let scope = match (scope, &alert) {
+            (Some(scope), _) if scope_is_given => scope,
+            (_, Some(alert)) => Scope::of_alert(&alert.labels),
+            _ => Scope::default(),
+        };
+        scope.check().map_err(bad)?;
+        let window = match window {
+            Some(text) => parse_window(&text).map_err(ApiError::BadRequest)?,
+            None => WINDOW,
+        };
+        let limit = limit.unwrap_or(LIMIT);
+        if !(1..=MOST).contains(&limit) {
+            return Err(ApiError::BadRequest(format!(
+                "`limit` is {limit}; give 1 to {MOST}"
+            )));
+        }
+        let time_millis = match time {
+            Some(time) => parse_time(&time, now_millis).map_err(ApiError::BadRequest)?,
+            None => (now_millis - i64::try_from(SETTLE.as_millis()).unwrap_or(0)) / 1000 * 1000,
+        };
+        let name = alert
+            .as_ref()
+            .and_then(|alert| alert.labels.get("alertname"))
+            .cloned();
+        let text = query.unwrap_or_else(|| alert.as_ref().map(Alert::words).unwrap_or_default());
+        Ok(Self {
+            question: Question {
+                scope,
+                scope_is_a_guess: !scope_is_given,
+                time_millis,
+                window,
+                limit,
+                alert: name,
+                hits: Vec::new(),
+            },
+            text: text.chars().take(MAX_QUERY).collect(),
+            narrate: narrate.unwrap_or(false),
+        })
+    }
+}
+
+impl Alert {
+    /// The alert's name and what its author wrote about it.
+    fn words(&self) -> String {
+        let name = self.labels.get("alertname");
+        let notes = ["summary", "message", "description"]
+            .iter()
+            .filter_map(|key| self.annotations.get(*key));
+        name.into_iter()
+            .chain(notes)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+impl AppState {
+    /// The passages that fit the words, or why there are none.
+    async fn passages(&self, _text: &str) -> Result<Vec<Hit>, String> {
+        let _ = PASSAGES;
+        Ok(Vec::new())
+    }
+}
+
+fn parse_window(text: &str) -> Result<Duration, String> {
+    let window = humantime::parse_duration(text)
+        .map_err(|error| format!("`window` is \"{text}\": {error}; give a duration such as 5m"))?;
+    if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&window) {
+        return Err(format!("`window` is \"{text}\"; give 15s to 24h"));
+    }
+    if window.subsec_nanos() != 0 {
+        return Err(format!("`window` is \"{text}\"; give whole seconds"));
+    }
+    Ok(window)
+}
+
+fn parse_time(time: &Time, now_millis: i64) -> Result<i64, String> {
+    const FORM: &str = "give RFC 3339, such as 2026-01-31T03:10:00Z, or Unix seconds";
+    let unix = |seconds: f64| {
+        // Before 1970 and after the year 9999 there is nothing to ask about.
+        (0.0..253_402_300_800.0)
+            .contains(&seconds)
+            .then_some((seconds * 1000.0).round() as i64)
+    };
+    let millis = match time {
+        Time::Unix(seconds) => unix(*seconds),
+        Time::Text(text) => text
+            .parse::<jiff::Timestamp>()
+            .map(|time| time.as_millisecond())
+            .ok()
+            .or_else(|| unix(text.parse().ok()?)),
+    };
+    let millis = millis.ok_or_else(|| format!("`time` is no time: {FORM}"))?;
+    if millis > now_millis {
+        return Err("`time` is in the future: give a time that has passed, or leave it out to ask about now".into());
+    }
+    Ok(millis)
+}
+
+fn now_millis() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_700;
+
+    fn check(body: &str) -> Result<Question, String> {
+        let request = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        match Checked::of(request, NOW) {
+            Ok(checked) => Ok(checked.question),
+            Err(ApiError::BadRequest(reason)) => Err(reason),
+            Err(other) => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn what_is_given_is_used_and_the_rest_has_defaults() {
+        let question = check(r#"{"query": "checkout hangs"}"#).unwrap();
+        assert_eq!(question.time_millis, 1_800_000_000_000);
+        assert_eq!((question.window, question.limit), (WINDOW, 5));
+        let question =
+            check(r#"{"scope": {"workload": "a"}, "time": "2026-01-31T03:10:00.5+01:00", "window": "90s"}"#).unwrap();
+        assert_eq!(question.time_millis, 1_769_825_400_500);
+        assert_eq!(question.window, Duration::from_secs(90));
+        assert_eq!(
+            check(r#"{"query": "x", "time": 1700000000}"#)
+                .unwrap()
+                .time_millis,
+            1_700_000_000_000
+        );
+        let question = check(
+            r#"{"alert": {"labels": {"alertname": "X", "workload": "w"}, "startsAt": "2026-01-01T00:00:00Z", "fingerprint": "f"}}"#,
+        )
+        .unwrap();
+        assert_eq!(question.scope.workload.as_deref(), Some("w"));
+        assert!(question.scope_is_a_guess);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_sentence() {
+        for (body, words) in [
+            ("{}", "at least one of"),
+            (r#"{"query": "  "}"#, "at least one of"),
+            (r#"{"query": "x", "window": "1s"}"#, "15s to 24h"),
+            (r#"{"query": "x", "window": "2d"}"#, "15s to 24h"),
+            (r#"{"query": "x", "window": "soon"}"#, "such as 5m"),
+            (r#"{"query": "x", "limit": 0}"#, "1 to 100"),
+            (
+                r#"{"query": "x", "time": "2099-01-01T00:00:00Z"}"#,
+                "in the future",
+            ),
+            (r#"{"query": "x", "time": 1e300}"#, "RFC 3339"),
+            (r#"{"query": "x", "time": "yesterday"}"#, "RFC 3339"),
+            (
+                r#"{"scope": {"workload": "a\"} or vector(1)"}}"#,
+                "no name has",
+            ),
+            (r#"{"query": "x", "windw": "5m"}"#, "unknown field `windw`"),
+            (r#"{"scope": {"peer_workload": "x"}}"#, "unknown field"),
+        ] {
+            let error = check(body).unwrap_err();
+            assert!(error.contains(words), "{body}: {error}");
+        }
+    }
+}

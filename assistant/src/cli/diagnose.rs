@@ -1,0 +1,308 @@
+//! `diagnose`: asks the running assistant and prints the answer as a tired person wants to read it.
+//! Exit code 0: no fault, 1: a fault, 2: it could not be told.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::diagnosis::Diagnosis;
+use crate::diagnosis::answer::{Affected, FoundMode, ShownEvidence, Status};
+use crate::diagnosis::quantity;
+use crate::prometheus::http_client;
+
+/// Longer than the assistant's own deadline.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What is wrong, in your own words
+    text: Option<String>,
+    /// Only places with an end in this namespace
+    #[arg(long, value_name = "N")]
+    namespace: Option<String>,
+    /// Only places with this workload at an end
+    #[arg(long, value_name = "W")]
+    workload: Option<String>,
+    /// Time to ask about, RFC 3339 [default: now]
+    #[arg(long, value_name = "RFC3339")]
+    at: Option<String>,
+    /// How far to look back, 15s to 24h
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    window: String,
+    /// Print the answer as the API gives it
+    #[arg(long)]
+    json: bool,
+    /// Where the assistant is
+    #[arg(long, env = "RUNWIRE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+}
+
+/// What could not be asked could not be told either: every failure is exit code 2, because 1 means a fault.
+#[expect(clippy::print_stderr, reason = "tells the user why there is no answer")]
+pub(super) async fn run(arguments: Arguments) -> ExitCode {
+    answer(arguments).await.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the answer is what the command is for")]
+async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let base = arguments.url.trim_end_matches('/');
+    let body = ask(base, &arguments).await?;
+    let diagnosis: Diagnosis = serde_json::from_str(&body)
+        .with_context(|| format!("{base} did not answer with a diagnosis"))?;
+    if arguments.json {
+        println!("{body}");
+    } else {
+        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", text(&diagnosis, base, Paint { colours }));
+    }
+    Ok(match diagnosis.status {
+        Status::NoNetworkFault => ExitCode::SUCCESS,
+        Status::Fault => ExitCode::from(1),
+        Status::Unknown => ExitCode::from(2),
+    })
+}
+
+async fn ask(base: &str, arguments: &Arguments) -> anyhow::Result<String> {
+    let mut request = json!({
+        "window": arguments.window,
+        "scope": scope(arguments),
+    });
+    if let Some(text) = &arguments.text {
+        request["query"] = json!(text);
+    }
+    if let Some(at) = &arguments.at {
+        request["time"] = json!(at);
+    }
+    let response = http_client(PATIENCE)?
+        .post(format!("{base}/diagnose"))
+        .json(&request)
+        .send()
+        .await
+        .with_context(|| format!("cannot reach the assistant at {base}: is `runwire-assistant serve` running, and is --url right?"))?;
+    let status = response.status();
+    let body = response.text().await.context("the answer ended early")?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let problem: Value = serde_json::from_str(&body).unwrap_or_default();
+    match problem["detail"].as_str() {
+        Some(detail) => bail!("{detail}"),
+        None => bail!("the assistant answers status {status}"),
+    }
+}
+
+fn scope(arguments: &Arguments) -> Value {
+    let mut scope = serde_json::Map::new();
+    let fields = [
+        ("namespace", &arguments.namespace),
+        ("workload", &arguments.workload),
+    ];
+    for (key, value) in fields {
+        if let Some(value) = value {
+            scope.insert(key.into(), json!(value));
+        }
+    }
+    Value::Object(scope)
+}
+
+#[derive(Clone, Copy)]
+struct Paint {
+    colours: bool,
+}
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn faint(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+fn text(diagnosis: &Diagnosis, base: &str, paint: Paint) -> String {
+    let mut out = String::new();
+    let verdict = match diagnosis.status {
+        Status::Fault => paint.with("1;31", "FAULT"),
+        Status::NoNetworkFault => paint.with("1;32", "NO NETWORK FAULT"),
+        Status::Unknown => paint.with("1;33", "UNKNOWN"),
+    };
+    let when = format!("at {}, looking back {}", diagnosis.time, diagnosis.window);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{verdict}  {}\n{}",
+        paint.faint(&when),
+        diagnosis.summary
+    );
+    for part in &diagnosis.degraded {
+        let _ = writeln!(
+            out,
+            "{} {}: {}",
+            paint.with("33", "!"),
+            part.part,
+            part.reason
+        );
+    }
+    for mode in &diagnosis.hypotheses {
+        hypothesis(&mut out, mode, base, paint);
+    }
+    let of = |outcome: &str| {
+        diagnosis
+            .checked
+            .iter()
+            .filter(|checked| checked.outcome == outcome)
+            .map(|checked| checked.failure_mode.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for (outcome, label) in [
+        ("absent", "Checked and not there"),
+        ("unavailable", "Could not be checked"),
+    ] {
+        let modes = of(outcome);
+        if !modes.is_empty() {
+            let _ = writeln!(out, "\n{} {modes}", paint.bold(&format!("{label}:")));
+        }
+    }
+    passages(&mut out, diagnosis, base, paint);
+    out
+}
+
+fn hypothesis(out: &mut String, mode: &FoundMode, base: &str, paint: Paint) {
+    let confidence = format!("{:.0} %", mode.confidence * 100.0);
+    let over = if mode.active { "" } else { ", over by now" };
+    let _ = writeln!(
+        out,
+        "\n{}  {}",
+        paint.bold(&format!("{}. {}", mode.rank, mode.title)),
+        paint.bold(&format!("{confidence}{over}"))
+    );
+    for (index, affected) in mode.affected.iter().enumerate() {
+        let label = if index == 0 { "where" } else { "" };
+        let _ = writeln!(out, "   {label:8}{}", place(affected));
+    }
+    for evidence in &mode.evidence {
+        let _ = writeln!(out, "   {}", evidence_line(evidence, paint));
+    }
+    if !mode.explains.is_empty() {
+        let _ = writeln!(
+            out,
+            "   {:8}{}",
+            "explains",
+            format_args!(" {}", mode.explains.join(", "))
+        );
+    }
+    if !mode.next_steps.is_empty() {
+        let _ = writeln!(out, "   next");
+    }
+    for (index, step) in mode.next_steps.iter().enumerate() {
+        let _ = writeln!(out, "     {}. {}", index + 1, step.text);
+        let _ = writeln!(out, "        {}", paint.faint(&step.citation));
+    }
+    let _ = writeln!(out, "   {:8}{base}{}", "runbook", mode.runbook.url);
+}
+
+fn place(affected: &Affected) -> String {
+    let end = |namespace: &Option<String>, name: &Option<String>| match (namespace, name) {
+        (Some(namespace), Some(name)) if !namespace.is_empty() && !name.starts_with('~') => {
+            format!("{namespace}/{name}")
+        }
+        (_, Some(name)) => name.clone(),
+        (_, None) => String::new(),
+    };
+    let one = end(&affected.namespace, &affected.workload);
+    let other = end(&affected.peer_namespace, &affected.peer_workload);
+    if other.is_empty() {
+        one
+    } else {
+        format!("{one} → {other}")
+    }
+}
+
+fn evidence_line(evidence: &ShownEvidence, paint: Paint) -> String {
+    let unit = evidence.unit.as_deref();
+    let against = evidence.role == "contradicts";
+    let label = match (evidence.outcome.as_str(), against) {
+        ("present", false) => paint.with("31", "for     "),
+        ("present", true) => paint.with("33", "against "),
+        ("absent", _) => paint.faint("not so  "),
+        _ => paint.with("33", "unknown "),
+    };
+    let value = evidence
+        .value
+        .map_or("no such series".into(), |value| quantity(value, unit));
+    let usual = evidence
+        .baseline
+        .zip(evidence.baseline_offset.as_deref())
+        .map_or(String::new(), |(value, back)| {
+            format!(", {} before: {}", back, quantity(value, unit))
+        });
+    let role = match (evidence.role.as_str(), evidence.outcome.as_str()) {
+        ("contradicts", "absent") => ", would speak against",
+        ("supports", "absent") => ", would support",
+        _ => "",
+    };
+    if evidence.outcome == "unavailable" {
+        let reason = evidence.reason.as_deref().unwrap_or("no data");
+        return format!("{label}{}: {reason}", evidence.title);
+    }
+    let threshold = &evidence.threshold;
+    format!(
+        "{label}{}: {value} (threshold {threshold}{usual}{role})",
+        evidence.title
+    )
+}
+
+fn passages(out: &mut String, diagnosis: &Diagnosis, base: &str, paint: Paint) {
+    if diagnosis.passages.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", paint.bold("Related pages:"));
+    let mut told = Vec::new();
+    for passage in &diagnosis.passages {
+        let heading: Vec<&str> = passage["section"]["heading_path"]
+            .as_array()
+            .map(|path| path.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let url = passage["runbook"]["url"].as_str().unwrap_or_default();
+        let anchor = passage["section"]["anchor"].as_str().unwrap_or_default();
+        let line = format!("  {}  {base}{url}#{anchor}", heading.join(" › "));
+        if !told.contains(&line) {
+            let _ = writeln!(out, "{line}");
+            told.push(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_with_both_ends_where_known() {
+        let affected = |peer: Option<&str>| Affected {
+            namespace: Some("host".into()),
+            workload: Some("a".into()),
+            peer_namespace: peer.map(|_| "~external".into()),
+            peer_workload: peer.map(str::to_owned),
+        };
+        assert_eq!(place(&affected(Some("~external"))), "host/a → ~external");
+        assert_eq!(place(&affected(None)), "host/a");
+    }
+}

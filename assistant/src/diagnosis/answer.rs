@@ -1,0 +1,662 @@
+//! Ranked hypotheses to the answer of `POST /diagnose`; pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use promql_parser::util::duration::display_duration;
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{Activity, Evidence, Look, Outcome, Reading, Seen};
+use super::measure::Facts;
+use super::place::{Place, Workload};
+use super::rank::{self, Candidate, Hypothesis, LIKELY, Mode};
+use super::scope::Scope;
+use super::snapshot::{Answer, Missing, Series};
+use super::{Question, steps, words};
+use crate::prometheus::Prometheus;
+use crate::runbook::{FailureMode, Role, Runbook, Symptom, Verdict};
+
+const MAX_SAMPLES: usize = 5;
+const MAX_AFFECTED: usize = 10;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    pub time: String,
+    pub window: String,
+    pub scope: Scope,
+    pub status: Status,
+    pub summary: String,
+    pub hypotheses: Vec<FoundMode>,
+    pub checked: Vec<Checked>,
+    pub passages: Vec<serde_json::Value>,
+    pub degraded: Vec<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Fault,
+    NoNetworkFault,
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FoundMode {
+    pub rank: usize,
+    pub failure_mode: String,
+    pub title: String,
+    pub confidence: f64,
+    /// False: its signs are in the window, but not in its most recent part.
+    pub active: bool,
+    pub affected: Vec<Affected>,
+    pub evidence: Vec<ShownEvidence>,
+    pub explains: Vec<String>,
+    pub runbook: Link,
+    pub next_steps: Vec<steps::Step>,
+    pub passages: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affected {
+    pub namespace: Option<String>,
+    pub workload: Option<String>,
+    pub peer_namespace: Option<String>,
+    pub peer_workload: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShownEvidence {
+    pub id: String,
+    pub role: String,
+    pub outcome: String,
+    pub title: String,
+    /// Evaluated at `time` it gives `value` and `samples`.
+    pub query: String,
+    pub value: Option<f64>,
+    pub threshold: String,
+    pub unit: Option<String>,
+    /// The value of the same query `baseline_offset` earlier.
+    pub baseline: Option<f64>,
+    pub baseline_offset: Option<String>,
+    pub samples: Vec<ShownSample>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShownSample {
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub id: String,
+    pub title: String,
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub failure_mode: String,
+    pub outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    pub part: String,
+    pub reason: String,
+}
+
+impl Diagnosis {
+    pub fn degrade(&mut self, part: &str, reason: impl Into<String>) {
+        self.degraded.push(Part {
+            part: part.into(),
+            reason: reason.into(),
+        });
+        self.degraded.sort();
+    }
+
+    pub fn status_name(&self) -> &'static str {
+        match self.status {
+            Status::Fault => "fault",
+            Status::NoNetworkFault => "no_network_fault",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// What could not be done.
+#[derive(Debug, Clone, Default)]
+pub struct Degraded(BTreeSet<Part>);
+
+impl Degraded {
+    pub fn of(facts: &Facts, prometheus: &Prometheus) -> Self {
+        let mut degraded = Self::default();
+        if let Some(outage) = &facts.outage {
+            degraded.add(
+                "prometheus",
+                format!("{outage} (asked at {})", prometheus.url()),
+            );
+        }
+        for failure in &facts.failures {
+            degraded.add(
+                "prometheus",
+                format!("a part of the evidence is missing: {failure}"),
+            );
+        }
+        if !facts.unmeasured.is_empty() {
+            let names: Vec<&str> = facts.unmeasured.iter().map(String::as_str).collect();
+            degraded.add("metrics", format!("not measured: {}", names.join(", ")));
+        }
+        degraded
+    }
+
+    pub fn add(&mut self, part: &str, reason: impl Into<String>) {
+        self.0.insert(Part {
+            part: part.into(),
+            reason: reason.into(),
+        });
+    }
+}
+
+/// Values of the shown queries at earlier times.
+#[derive(Debug, Default)]
+pub struct Baselines(HashMap<String, (Duration, f64)>);
+
+/// A query that is shown, how to ask it for an earlier time, and the series whose value counts.
+pub struct Shown {
+    query: String,
+    earlier: Box<dyn Fn(Duration) -> String + Send + Sync>,
+    labels: BTreeMap<String, String>,
+}
+
+impl Shown {
+    fn key(&self) -> String {
+        baseline_key(&self.query, &self.labels)
+    }
+}
+
+fn baseline_key(query: &str, labels: &BTreeMap<String, String>) -> String {
+    format!("{query} {labels:?}")
+}
+
+impl Baselines {
+    pub fn missing(&self, wanted: &[Shown], back: Duration) -> BTreeSet<String> {
+        wanted
+            .iter()
+            .filter(|shown| !self.0.contains_key(&shown.key()))
+            .map(|shown| (shown.earlier)(back))
+            .collect()
+    }
+
+    pub fn add(
+        &mut self,
+        wanted: &[Shown],
+        back: Duration,
+        answers: &HashMap<String, Result<Answer, Missing>>,
+    ) {
+        for shown in wanted {
+            let Some(Ok(answer)) = answers.get(&(shown.earlier)(back)) else {
+                continue;
+            };
+            if let Some(series) = answer.iter().find(|series| series.labels == shown.labels) {
+                self.0.entry(shown.key()).or_insert((back, series.value));
+            }
+        }
+    }
+
+    fn get(&self, query: &str, labels: &BTreeMap<String, String>) -> Option<&(Duration, f64)> {
+        self.0.get(&baseline_key(query, labels))
+    }
+}
+
+/// The queries of present evidence of the hypotheses that are shown.
+pub fn shown_queries(
+    modes: &[Mode],
+    hypotheses: &[Hypothesis],
+    scope: &Scope,
+    _window: Duration,
+) -> Vec<Shown> {
+    let mut wanted = Vec::new();
+    for hypothesis in hypotheses {
+        let mode = &modes[hypothesis.mode];
+        for evidence in &mode.evidence {
+            let Ok(reading) = &evidence.reading else {
+                continue;
+            };
+            let seen = look(mode, reading, &hypothesis.places[0], scope);
+            let present = matches!(reading.outcome(&seen), Outcome::Present(_));
+            let (true, Some(series)) = (present, seen.strongest()) else {
+                continue;
+            };
+            let Look { query, length, .. } = reading.shown(&seen).clone();
+            let expression = reading.expression.clone();
+            wanted.push(Shown {
+                query,
+                earlier: Box::new(move |back| expression.query_before(length, back)),
+                labels: series.labels.clone(),
+            });
+        }
+    }
+    wanted
+}
+
+fn look<'a>(mode: &Mode, reading: &'a Reading, candidate: &Candidate, scope: &Scope) -> Seen<'a> {
+    match mode.verdict {
+        Verdict::Fault => reading.seen_at(&candidate.place),
+        Verdict::NoNetworkFault => {
+            reading.seen(|position| rank::position_in_scope(position, reading, scope))
+        }
+    }
+}
+
+/// All that is known when the answer is written.
+pub struct Findings<'a> {
+    pub question: &'a Question,
+    pub scope: &'a Scope,
+    /// The scope names nothing that is measured.
+    pub lost: bool,
+    pub pages: &'a [(Arc<Runbook>, FailureMode)],
+    pub modes: &'a [Mode],
+    pub symptoms: &'a [(Symptom, Result<Reading, String>)],
+    pub facts: &'a Facts,
+    pub hypotheses: &'a [Hypothesis],
+    /// Modes with a hypothesis, shown or not.
+    pub found: &'a [usize],
+    pub baselines: &'a Baselines,
+    pub degraded: Degraded,
+}
+
+/// A symptom in the scope.
+struct Sign<'a> {
+    symptom: &'a Symptom,
+    reading: &'a Reading,
+    series: &'a Series,
+}
+
+impl Findings<'_> {
+    pub fn into_diagnosis(self) -> Diagnosis {
+        let signs = self.signs();
+        let status = self.status(&signs);
+        let hypotheses: Vec<FoundMode> = self
+            .hypotheses
+            .iter()
+            .enumerate()
+            .map(|(index, hypothesis)| self.found_mode(index + 1, hypothesis))
+            .collect();
+        let shown: BTreeSet<&str> = self
+            .hypotheses
+            .iter()
+            .map(|hypothesis| self.pages[hypothesis.mode].0.id.as_str())
+            .collect();
+        let passages = self
+            .question
+            .hits
+            .iter()
+            .filter(|hit| !shown.contains(hit.runbook.as_str()))
+            .map(|hit| hit.passage.clone())
+            .collect();
+        Diagnosis {
+            time: words::time(self.question.time_millis),
+            window: display_duration(&self.question.window),
+            scope: self.scope.clone(),
+            status,
+            summary: self.summary(status, &signs),
+            checked: self.checked(),
+            hypotheses,
+            passages,
+            degraded: self.degraded.0.into_iter().collect(),
+        }
+    }
+
+    /// Symptoms that are there now, the first ones of the runbooks first.
+    fn signs(&self) -> Vec<Sign<'_>> {
+        let in_scope = |reading: &Reading, series: &Series| {
+            rank::position_in_scope(&series.position, reading, self.scope)
+        };
+        self.symptoms
+            .iter()
+            .filter_map(|(symptom, reading)| {
+                let reading = reading.as_ref().ok()?;
+                let seen =
+                    reading.seen(|position| rank::position_in_scope(position, reading, self.scope));
+                let now = reading.outcome(&seen) == Outcome::Present(Activity::Now);
+                let series = seen
+                    .strongest()
+                    .filter(|series| now && in_scope(reading, series))?;
+                Some(Sign {
+                    symptom,
+                    reading,
+                    series,
+                })
+            })
+            .collect()
+    }
+
+    fn status(&self, signs: &[Sign<'_>]) -> Status {
+        if self.lost || self.facts.outage.is_some() {
+            return Status::Unknown;
+        }
+        let likely = |verdict| {
+            self.hypotheses.iter().any(|hypothesis| {
+                hypothesis.confidence >= LIKELY && self.modes[hypothesis.mode].verdict == verdict
+            })
+        };
+        if likely(Verdict::Fault) {
+            return Status::Fault;
+        }
+        if likely(Verdict::NoNetworkFault) {
+            return Status::NoNetworkFault;
+        }
+        // Without a mode that says so, health is the absence of every symptom, each of them measured.
+        let calm = |mode: &Mode| mode.verdict == Verdict::NoNetworkFault;
+        let measured = |(_, reading): &(Symptom, Result<Reading, String>)| matches!(reading, Ok(reading) if reading.gap.is_none());
+        let healthy = !self.modes.iter().any(calm)
+            && !self.symptoms.is_empty()
+            && signs.is_empty()
+            && self.symptoms.iter().all(measured);
+        if healthy {
+            Status::NoNetworkFault
+        } else {
+            Status::Unknown
+        }
+    }
+
+    fn checked(&self) -> Vec<Checked> {
+        let mut checked: Vec<Checked> = self
+            .modes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !self.found.contains(index))
+            .map(|(_, mode)| Checked {
+                failure_mode: mode.id.clone(),
+                outcome: if !self.lost && rank::could_be_checked(mode) {
+                    "absent"
+                } else {
+                    "unavailable"
+                }
+                .into(),
+            })
+            .collect();
+        checked.sort_by(|a, b| a.failure_mode.cmp(&b.failure_mode));
+        checked
+    }
+
+    fn found_mode(&self, rank: usize, hypothesis: &Hypothesis) -> FoundMode {
+        let (runbook, mode) = &self.pages[hypothesis.mode];
+        let measured = &self.modes[hypothesis.mode];
+        let best = &hypothesis.places[0];
+        let mut explains: Vec<String> = hypothesis
+            .places
+            .iter()
+            .flat_map(|place| &place.explains)
+            .map(|index| self.modes[*index].id.clone())
+            .collect();
+        explains.sort();
+        explains.dedup();
+        FoundMode {
+            rank,
+            failure_mode: mode.id.clone(),
+            title: mode.title.clone(),
+            confidence: hypothesis.confidence,
+            active: best.active,
+            affected: self.affected(hypothesis),
+            evidence: measured
+                .evidence
+                .iter()
+                .map(|evidence| self.evidence(measured, evidence, best))
+                .collect(),
+            explains,
+            runbook: Link {
+                id: runbook.id.clone(),
+                title: runbook.title.clone(),
+                url: format!("/runbooks/{}#{}", runbook.id, mode.anchor),
+            },
+            next_steps: steps::next_steps(runbook, mode),
+            passages: self
+                .question
+                .hits
+                .iter()
+                .filter(|hit| hit.runbook == runbook.id)
+                .map(|hit| hit.passage.clone())
+                .collect(),
+        }
+    }
+
+    fn affected(&self, hypothesis: &Hypothesis) -> Vec<Affected> {
+        let mode = &self.modes[hypothesis.mode];
+        if mode.verdict == Verdict::NoNetworkFault {
+            return Vec::new();
+        }
+        let mut affected: Vec<Affected> = Vec::new();
+        let mut add = |place: &Place| {
+            let entry = affected_by(place);
+            if let Some(entry) = entry
+                && affected.len() < MAX_AFFECTED
+                && !affected.contains(&entry)
+            {
+                affected.push(entry);
+            }
+        };
+        for candidate in &hypothesis.places {
+            add(&candidate.place);
+            for pair in rank::sufferers(mode, &candidate.place) {
+                add(&pair);
+            }
+        }
+        affected
+    }
+
+    fn evidence(&self, mode: &Mode, evidence: &Evidence, place: &Candidate) -> ShownEvidence {
+        let query = &evidence.query;
+        let shown = ShownEvidence {
+            id: query.id.clone(),
+            role: query.role.to_string(),
+            outcome: "unavailable".into(),
+            title: query.title.clone(),
+            query: query.expr.trim().into(),
+            value: None,
+            threshold: String::new(),
+            unit: query.unit.clone(),
+            baseline: None,
+            baseline_offset: None,
+            samples: Vec::new(),
+            reason: None,
+        };
+        let reading = match &evidence.reading {
+            Ok(reading) => reading,
+            Err(reason) => {
+                return ShownEvidence {
+                    reason: Some(reason.clone()),
+                    ..shown
+                };
+            }
+        };
+        let seen = look(mode, reading, place, self.scope);
+        let outcome = reading.outcome(&seen);
+        let chosen = reading.shown(&seen);
+        let strongest = seen.strongest();
+        let baseline =
+            strongest.and_then(|series| self.baselines.get(&chosen.query, &series.labels));
+        let present = matches!(outcome, Outcome::Present(_));
+        let admitted = |series: &&Series| match mode.verdict {
+            Verdict::Fault => place.place.admits(&series.position, reading.at),
+            Verdict::NoNetworkFault => {
+                rank::position_in_scope(&series.position, reading, self.scope)
+            }
+        };
+        let mut samples: Vec<&Series> = chosen
+            .series
+            .iter()
+            .filter(|series| present && reading.expression.holds(series.value))
+            .filter(admitted)
+            .collect();
+        samples.sort_by(|a, b| reading.order(a, b));
+        ShownEvidence {
+            outcome: match outcome {
+                Outcome::Present(_) => "present",
+                Outcome::Absent => "absent",
+                Outcome::Unavailable => "unavailable",
+            }
+            .into(),
+            query: chosen.query.clone(),
+            value: strongest.map(|series| words::significant(series.value)),
+            threshold: reading.expression.threshold(),
+            baseline: baseline
+                .filter(|_| present)
+                .map(|(_, value)| words::significant(*value)),
+            baseline_offset: baseline
+                .filter(|_| present)
+                .map(|(back, _)| display_duration(back)),
+            samples: samples
+                .into_iter()
+                .take(MAX_SAMPLES)
+                .map(|series| ShownSample {
+                    labels: series.labels.clone(),
+                    value: words::significant(series.value),
+                })
+                .collect(),
+            reason: reading
+                .gap
+                .clone()
+                .filter(|_| outcome == Outcome::Unavailable),
+            ..shown
+        }
+    }
+
+    fn summary(&self, status: Status, signs: &[Sign<'_>]) -> String {
+        match status {
+            Status::Fault => self.fault_summary(),
+            Status::NoNetworkFault => self.calm_summary(),
+            Status::Unknown => self.unknown_summary(signs),
+        }
+    }
+
+    fn fault_summary(&self) -> String {
+        let Some(hypothesis) = self
+            .hypotheses
+            .iter()
+            .find(|hypothesis| self.modes[hypothesis.mode].verdict == Verdict::Fault)
+        else {
+            return String::new();
+        };
+        let mode = &self.modes[hypothesis.mode];
+        let best = &hypothesis.places[0];
+        let (_, page) = &self.pages[hypothesis.mode];
+        let mut sentences = vec![format!("{}: {}.", best.place, words::inside(&page.title))];
+        let numbers = self.decisive_numbers(mode, best);
+        if !numbers.is_empty() {
+            sentences.push(format!("{}.", numbers.join("; ")));
+        }
+        let also: Vec<String> = self
+            .hypotheses
+            .iter()
+            .filter(|other| other.mode != hypothesis.mode && other.confidence >= LIKELY)
+            .filter(|other| self.modes[other.mode].verdict == Verdict::Fault)
+            .map(|other| {
+                let title = words::inside(&self.pages[other.mode].1.title);
+                format!("{title} ({})", other.places[0].place)
+            })
+            .collect();
+        if !also.is_empty() {
+            sentences.push(format!("Also likely: {}.", also.join("; ")));
+        }
+        sentences.join(" ")
+    }
+
+    /// The values of what the mode requires, as a person would say them.
+    fn decisive_numbers(&self, mode: &Mode, place: &Candidate) -> Vec<String> {
+        mode.evidence
+            .iter()
+            .filter(|evidence| evidence.query.role == Role::Requires)
+            .filter_map(|evidence| {
+                let reading = evidence.reading.as_ref().ok()?;
+                let seen = look(mode, reading, place, self.scope);
+                if !matches!(reading.outcome(&seen), Outcome::Present(_)) {
+                    return None;
+                }
+                let series = seen.strongest()?;
+                Some(words::value_in_words(
+                    &evidence.query,
+                    reading,
+                    series.value,
+                ))
+            })
+            .take(3)
+            .collect()
+    }
+
+    fn calm_summary(&self) -> String {
+        let looked = self
+            .modes
+            .iter()
+            .filter(|mode| mode.verdict == Verdict::Fault && rank::could_be_checked(mode))
+            .count();
+        let mut summary = format!(
+            "No network fault found at {} over the last {}. {looked} of {} failure modes could be checked, and none of them is there now.",
+            self.scope.describe(),
+            display_duration(&self.question.window),
+            self.modes
+                .iter()
+                .filter(|mode| mode.verdict == Verdict::Fault)
+                .count(),
+        );
+        let past = self
+            .hypotheses
+            .iter()
+            .find(|hypothesis| !hypothesis.places[0].active && hypothesis.confidence >= 0.2);
+        if let Some(past) = past {
+            summary += &format!(
+                " It was there earlier in this time and is over: {} ({}).",
+                words::inside(&self.pages[past.mode].1.title),
+                past.places[0].place
+            );
+        }
+        summary
+    }
+
+    fn unknown_summary(&self, signs: &[Sign<'_>]) -> String {
+        if let Some(outage) = &self.facts.outage {
+            return format!(
+                "It cannot be told what is wrong, because no live numbers could be had: {outage}. The passages below are what the runbooks say about the question."
+            );
+        }
+        if self.lost {
+            return format!(
+                "Nothing is known of {}: no series has that name, so nothing was checked.",
+                self.scope.describe()
+            );
+        }
+        if let Some(sign) = signs.first() {
+            let place = Place::suggested_by(&sign.series.position, sign.reading.at);
+            let number = words::quantity(sign.series.value, sign.symptom.unit.as_deref());
+            return format!(
+                "Something is wrong at {place}, and no failure mode explains it with confidence. The clearest sign: {}, {number}.",
+                words::inside(&sign.symptom.title),
+            );
+        }
+        format!(
+            "It cannot be told: over the last {} too little was measured at {} to find a fault or to exclude one.",
+            display_duration(&self.question.window),
+            self.scope.describe()
+        )
+    }
+}
+
+fn affected_by(place: &Place) -> Option<Affected> {
+    let name = |end: Option<&Workload>| end.map(|end| end.name.to_string());
+    let namespace = |end: Option<&Workload>| end.map(|end| end.namespace.to_string());
+    let (end, peer) = match (&place.src, &place.dst) {
+        (Some(src), peer) => (src, peer.as_ref()),
+        (None, Some(dst)) => (dst, None),
+        (None, None) => return None,
+    };
+    Some(Affected {
+        namespace: namespace(Some(end)),
+        workload: name(Some(end)),
+        peer_namespace: namespace(peer),
+        peer_workload: name(peer),
+    })
+}

@@ -1,0 +1,383 @@
+//! Runbooks and a snapshot to readings: which queries are asked, and what it means when one has no series.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use promql_parser::util::duration::display_duration;
+
+use super::evidence::{Evidence, Look, Reading};
+use super::expression::Expression;
+use super::place::{Position, Workload};
+use super::snapshot::{Answer, Deadline, Missing, Snapshot};
+use crate::prometheus::Prometheus;
+use crate::runbook::{End, EvidenceQuery, Role, Runbook, Symptom};
+
+/// Shorter recent windows hold too few samples at common scrape intervals.
+const SHORTEST_RECENT: Duration = Duration::from_secs(15);
+/// `rate()` needs two samples, and a third where one is late.
+const SCRAPES_IN_RECENT: u32 = 3;
+
+/// A runbook's failure mode or symptom, with its evidence measured.
+pub struct Measured {
+    /// In the order of the runbooks and of the modes in each.
+    pub modes: Vec<Vec<Evidence>>,
+    pub symptoms: Vec<(Symptom, Result<Reading, String>)>,
+    pub facts: Facts,
+}
+
+/// What is known of the moment besides the evidence.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub workloads: BTreeSet<Workload>,
+    pub recent: Duration,
+    /// Prometheus could not be asked at all.
+    pub outage: Option<String>,
+    /// Evidence that was asked for and did not come, by reason.
+    pub failures: BTreeSet<String>,
+    /// Metrics that evidence needs and nobody measures.
+    pub unmeasured: BTreeSet<String>,
+}
+
+/// What the collectors measure at the moment of the snapshot.
+struct Catalogue {
+    families: BTreeSet<String>,
+    existing: BTreeSet<String>,
+}
+
+pub async fn measure(
+    prometheus: &Prometheus,
+    snapshot: &Arc<Snapshot>,
+    runbooks: &[Arc<Runbook>],
+    deadline: Deadline,
+) -> Measured {
+    let range = display_duration(&snapshot.window);
+    let families = "count by (metric) (runwire_series)".to_owned();
+    let workloads =
+        format!("count by (namespace, workload) (last_over_time(runwire_workload_info[{range}]))");
+    let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
+    let first = BTreeSet::from([families.clone(), workloads.clone(), scrapes.clone()]);
+    let answers = snapshot.evaluate(prometheus, first, deadline).await;
+    let ok = |query: &String| answers[query].as_ref().ok();
+
+    let outage = answers[&families].as_ref().err().map(Missing::to_string);
+    let mut facts = Facts {
+        recent: recent_window(snapshot.window, ok(&scrapes)),
+        workloads: ok(&workloads).map(known_workloads).unwrap_or_default(),
+        outage,
+        ..Facts::default()
+    };
+    let families = ok(&families)
+        .map(label_values("metric"))
+        .unwrap_or_default();
+
+    let mut asked: Vec<(EvidenceQuery, Result<Expression, String>)> = Vec::new();
+    for runbook in runbooks {
+        for mode in &runbook.failure_modes {
+            asked.extend(
+                mode.evidence
+                    .iter()
+                    .map(|query| (query.clone(), parse(&query.expr))),
+            );
+        }
+        asked.extend(
+            runbook
+                .symptoms
+                .iter()
+                .map(|symptom| (as_evidence(symptom), parse(&symptom.expr))),
+        );
+    }
+    let readings = read(prometheus, snapshot, &asked, families, &mut facts, deadline).await;
+    let mut evidence = asked
+        .into_iter()
+        .zip(readings)
+        .map(|((query, _), reading)| Evidence { query, reading });
+
+    let mut modes = Vec::new();
+    let mut symptoms = Vec::new();
+    for runbook in runbooks {
+        for mode in &runbook.failure_modes {
+            modes.push(evidence.by_ref().take(mode.evidence.len()).collect());
+        }
+        for (symptom, evidence) in runbook.symptoms.iter().zip(evidence.by_ref()) {
+            symptoms.push((symptom.clone(), evidence.reading));
+        }
+    }
+    Measured {
+        modes,
+        symptoms,
+        facts,
+    }
+}
+
+fn parse(expr: &str) -> Result<Expression, String> {
+    Expression::parse(expr).map_err(|error| format!("its expression {error}"))
+}
+
+fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
+    EvidenceQuery {
+        id: symptom.id.clone(),
+        role: Role::Requires,
+        title: symptom.title.clone(),
+        expr: symptom.expr.clone(),
+        unit: symptom.unit.clone(),
+        weight: None,
+        at: symptom.at,
+        group: None,
+    }
+}
+
+async fn read(
+    prometheus: &Prometheus,
+    snapshot: &Arc<Snapshot>,
+    asked: &[(EvidenceQuery, Result<Expression, String>)],
+    families: BTreeSet<String>,
+    facts: &mut Facts,
+    deadline: Deadline,
+) -> Vec<Result<Reading, String>> {
+    if let Some(outage) = &facts.outage {
+        return asked.iter().map(|_| Err(outage.clone())).collect();
+    }
+    let expressions = || {
+        asked
+            .iter()
+            .filter_map(|(_, expression)| expression.as_ref().ok())
+    };
+
+    let mut queries = BTreeSet::new();
+    for expression in expressions() {
+        queries.insert(expression.query(snapshot.window));
+        queries.insert(expression.query(facts.recent));
+    }
+    // What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
+    let elsewhere: BTreeSet<&str> = expressions()
+        .flat_map(Expression::metrics)
+        .filter(|metric| !families.contains(family(metric)) && is_metric_name(metric))
+        .map(String::as_str)
+        .collect();
+    let names = elsewhere.into_iter().collect::<Vec<_>>().join("|");
+    let existence = format!("count by (__name__) ({{__name__=~\"{names}\"}})");
+    if !names.is_empty() {
+        queries.insert(existence.clone());
+    }
+    let mut answers = snapshot.evaluate(prometheus, queries, deadline).await;
+    let existing = match answers.remove(&existence) {
+        Some(Ok(answer)) => label_values("__name__")(&answer),
+        _ => BTreeSet::new(),
+    };
+    let catalogue = Catalogue { families, existing };
+
+    let mut readings: Vec<Result<Reading, String>> = asked
+        .iter()
+        .map(|(query, expression)| {
+            let expression = expression.as_ref().map_err(String::clone)?;
+            Ok(reading(
+                snapshot.window,
+                query.at,
+                expression,
+                &answers,
+                &catalogue,
+                facts,
+            ))
+        })
+        .collect();
+
+    let mut queries = BTreeSet::new();
+    for reading in readings
+        .iter_mut()
+        .flatten()
+        .filter(|reading| fell_silent(reading))
+    {
+        for length in [facts.recent, longer_recent(snapshot.window, facts.recent)] {
+            let query = reading.expression.query_without_floors(length);
+            queries.insert(query.clone());
+            reading.unfloored.push(Look {
+                query,
+                length,
+                series: Answer::default(),
+            });
+        }
+    }
+    if !queries.is_empty() {
+        let answers = snapshot.evaluate(prometheus, queries, deadline).await;
+        for look in readings
+            .iter_mut()
+            .flatten()
+            .flat_map(|reading| &mut reading.unfloored)
+        {
+            look.series = answers[&look.query].clone().unwrap_or_default();
+        }
+    }
+    readings
+}
+
+fn reading(
+    window: Duration,
+    at: End,
+    expression: &Expression,
+    answers: &HashMap<String, Result<Answer, Missing>>,
+    catalogue: &Catalogue,
+    facts: &mut Facts,
+) -> Reading {
+    let look = |length| {
+        let query = expression.query(length);
+        let answer = answers[&query].clone();
+        let failure = answer.as_ref().err().map(Missing::to_string);
+        let look = Look {
+            query,
+            length,
+            series: answer.unwrap_or_default(),
+        };
+        (look, failure)
+    };
+    let (whole, failure) = look(window);
+    let (recent, _) = look(facts.recent);
+    if let Some(failure) = &failure {
+        facts.failures.insert(failure.clone());
+    }
+    let unmeasured: Vec<&String> = expression
+        .metrics()
+        .iter()
+        .filter(|metric| !catalogue.measures(metric))
+        .collect();
+    facts
+        .unmeasured
+        .extend(unmeasured.iter().map(|metric| (*metric).clone()));
+    let gap = failure.or_else(|| {
+        let first = unmeasured.first()?;
+        Some(format!("{first} is not measured"))
+    });
+    Reading {
+        expression: expression.clone(),
+        at,
+        window: whole,
+        recent,
+        unfloored: Vec::new(),
+        gap,
+    }
+}
+
+impl Catalogue {
+    fn measures(&self, metric: &str) -> bool {
+        self.families.contains(family(metric)) || self.existing.contains(metric)
+    }
+}
+
+/// The name under which a collector counts the series of a metric.
+fn family(metric: &str) -> &str {
+    let name = metric.strip_prefix("runwire_").unwrap_or(metric);
+    ["_total", "_bucket", "_sum", "_count"]
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix))
+        .unwrap_or(name)
+}
+
+fn is_metric_name(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':')
+}
+
+/// Whether something is beyond the threshold in the window and has no series in its recent part.
+fn fell_silent(reading: &Reading) -> bool {
+    reading.expression.has_window()
+        && reading
+            .window
+            .series
+            .iter()
+            .filter(|series| reading.expression.holds(series.value))
+            .any(|series| {
+                let same = |recent: &super::snapshot::Series| recent.labels == series.labels;
+                !reading.recent.series.iter().any(same)
+            })
+}
+
+/// The part of the window that counts as now: a tenth, but never so short that it holds too few scrapes.
+fn recent_window(window: Duration, scrapes: Option<&Answer>) -> Duration {
+    let scrapes = scrapes
+        .and_then(|answer| answer.first())
+        .map_or(0.0, |series| series.value);
+    let interval = if scrapes >= 1.0 {
+        Duration::from_secs_f64((window.as_secs_f64() / scrapes).round().max(1.0))
+    } else {
+        Duration::ZERO
+    };
+    let tenth = Duration::from_secs(window.as_secs() / 10);
+    tenth
+        .max(SHORTEST_RECENT)
+        .max(interval * SCRAPES_IN_RECENT)
+        .min(window)
+}
+
+/// Where there was no traffic in the recent part, the latest there was: a third of the window.
+fn longer_recent(window: Duration, recent: Duration) -> Duration {
+    Duration::from_secs(window.as_secs() / 3)
+        .max(recent)
+        .min(window)
+}
+
+fn known_workloads(answer: &Answer) -> BTreeSet<Workload> {
+    answer
+        .iter()
+        .filter_map(|series| match &series.position {
+            Position::Owner(workload) => Some(workload.clone()),
+            Position::Pair { .. } | Position::Anywhere => None,
+        })
+        .collect()
+}
+
+fn label_values(label: &'static str) -> impl Fn(&Answer) -> BTreeSet<String> {
+    move |answer| {
+        answer
+            .iter()
+            .filter_map(|series| series.labels.get(label))
+            .map(|value| match label {
+                "metric" => family(value).to_owned(),
+                _ => value.clone(),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_belongs_to_a_family() {
+        for (metric, expected) in [
+            ("runwire_dns_queries_total", "dns_queries"),
+            ("runwire_tcp_rtt_seconds_bucket", "tcp_rtt_seconds"),
+            ("runwire_tcp_listeners", "tcp_listeners"),
+            ("dns_queries", "dns_queries"),
+        ] {
+            assert_eq!(family(metric), expected);
+        }
+    }
+
+    #[test]
+    fn the_recent_window_holds_enough_scrapes() {
+        let scrapes = |count: f64| -> Answer {
+            Arc::new([super::super::snapshot::Series {
+                labels: Default::default(),
+                position: Position::Anywhere,
+                value: count,
+            }])
+        };
+        for (window, count, expected) in [
+            (300, 300.0, 30),
+            (300, 20.0, 45),
+            (60, 60.0, 15),
+            (300, 5.0, 180),
+            (15, 1.0, 15),
+            (86400, 5760.0, 8640),
+        ] {
+            let recent = recent_window(Duration::from_secs(window), Some(&scrapes(count)));
+            assert_eq!(
+                recent.as_secs(),
+                expected,
+                "{window} s with {count} scrapes"
+            );
+        }
+        assert_eq!(recent_window(Duration::from_secs(300), None).as_secs(), 30);
+    }
+}
