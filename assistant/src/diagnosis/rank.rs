@@ -32,6 +32,8 @@ const CAP: f64 = 0.99;
 
 /// A hypothesis that is likelier than not is the answer.
 pub const LIKELY: f64 = 0.5;
+/// Below this a hypothesis is noise beside the others.
+const WORTH_TELLING: f64 = 0.05;
 /// Places of one mode that are worth looking at; a mode with more of them is not about places.
 const MAX_PLACES: usize = 256;
 
@@ -99,6 +101,7 @@ pub fn rank(modes: &[Mode], scope: &Scope) -> Vec<Hypothesis> {
             }
         })
         .collect();
+    hypotheses.retain(|hypothesis| hypothesis.confidence >= WORTH_TELLING);
     hypotheses.sort_by(|a, b| {
         stronger(&a.places[0], &b.places[0]).then_with(|| modes[a.mode].id.cmp(&modes[b.mode].id))
     });
@@ -355,17 +358,14 @@ fn explain_away(modes: &[Mode], candidates: &mut [Candidate]) {
     }
 }
 
-/// A fault that is likely makes «nothing is wrong» as unlikely.
-fn calm_verdicts_yield(modes: &[Mode], candidates: &mut [Candidate]) {
-    let worst = candidates
+/// Where a fault is likely, «nothing is wrong» is no hypothesis.
+fn calm_verdicts_yield(modes: &[Mode], candidates: &mut Vec<Candidate>) {
+    let fault = |candidate: &Candidate| modes[candidate.mode].verdict == Verdict::Fault;
+    if candidates
         .iter()
-        .filter(|candidate| modes[candidate.mode].verdict == Verdict::Fault)
-        .map(|candidate| candidate.confidence)
-        .fold(0.0, f64::max);
-    for candidate in candidates.iter_mut() {
-        if modes[candidate.mode].verdict == Verdict::NoNetworkFault && worst >= LIKELY {
-            candidate.confidence = f64::min(candidate.confidence, round(1.0 - worst));
-        }
+        .any(|candidate| fault(candidate) && candidate.confidence >= LIKELY)
+    {
+        candidates.retain(fault);
     }
 }
 

@@ -24,11 +24,7 @@ pub fn quantity(value: f64, unit: Option<&str>) -> String {
         Some("seconds") => format!("{} s", short(value)),
         Some("per_second") => format!("{} per second", short(value)),
         Some("count") | None => short(value),
-        Some(other) => format!(
-            "{} {}",
-            short(value),
-            other.replace('_', " ").replace(" per ", " per ")
-        ),
+        Some(other) => format!("{} {}", short(value), other.replace('_', " ")),
     }
 }
 

@@ -335,9 +335,8 @@ fn health_is_said_of_the_whole_scope() {
     check(
         &[calm(), fault.clone()],
         expect![[r#"
-        fault 0.928 at a → b
-        not-network 0.072 at the network as a whole
-    "#]],
+            fault 0.928 at a → b
+        "#]],
     );
     check_in(
         &[calm(), fault],

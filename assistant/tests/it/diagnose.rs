@@ -1,0 +1,430 @@
+//! `POST /diagnose` over a real Prometheus, and over ones that are down, slow or talk nonsense.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+use runwire_assistant::diagnosis::answer::{Diagnosis, Status};
+use runwire_assistant::diagnosis::expression::Expression;
+use runwire_assistant::diagnosis::{Engine, Question, Scope};
+use runwire_assistant::prometheus::{Prometheus, Settings};
+use runwire_assistant::runbook::{Library, load};
+
+mod prometheus;
+mod worlds;
+
+use worlds::World;
+
+fn library() -> Library {
+    load(&[worlds::runbooks()])
+}
+
+fn engine(url: &str) -> Engine {
+    let prometheus = Prometheus::new(Settings::new(url)).unwrap();
+    Engine::new(prometheus, Duration::from_secs(20))
+}
+
+fn question(time: i64) -> Question {
+    Question {
+        scope: Scope::default(),
+        scope_is_a_guess: false,
+        time_millis: time * 1000,
+        window: Duration::from_secs(300),
+        limit: 5,
+        alert: None,
+        hits: Vec::new(),
+    }
+}
+
+/// Families of every metric that the runbooks ask for.
+fn families(library: &Library) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for runbook in &library.runbooks {
+        let of_modes = runbook.failure_modes.iter().flat_map(|mode| &mode.evidence);
+        let exprs = of_modes
+            .map(|evidence| &evidence.expr)
+            .chain(runbook.symptoms.iter().map(|symptom| &symptom.expr));
+        for expr in exprs {
+            let expression = Expression::parse(expr).unwrap();
+            names.extend(expression.metrics().iter().map(|name| {
+                let name = name.trim_start_matches("runwire_");
+                ["_total", "_bucket", "_count", "_sum"]
+                    .iter()
+                    .find_map(|suffix| name.strip_suffix(suffix))
+                    .unwrap_or(name)
+                    .to_owned()
+            }));
+        }
+    }
+    names
+}
+
+fn line(world: &World, diagnosis: &Diagnosis) -> String {
+    let hypotheses: Vec<String> = diagnosis
+        .hypotheses
+        .iter()
+        .map(|mode| {
+            let places: Vec<String> = mode
+                .affected
+                .iter()
+                .take(1)
+                .map(|affected| {
+                    let end = |name: &Option<String>| name.clone().unwrap_or("*".into());
+                    format!(
+                        " {}>{}",
+                        end(&affected.workload),
+                        end(&affected.peer_workload)
+                    )
+                })
+                .collect();
+            format!(
+                "{} {}{}",
+                mode.failure_mode,
+                mode.confidence,
+                places.concat()
+            )
+        })
+        .collect();
+    format!(
+        "{}\n    {}: {}\n",
+        world.name,
+        serde_json::to_value(diagnosis.status)
+            .unwrap()
+            .as_str()
+            .unwrap(),
+        hypotheses.join(", ")
+    )
+}
+
+async fn check_worlds(expected: Expect) {
+    let library = library();
+    let worlds = worlds::all();
+    let Some(server) = prometheus::start(&worlds::openmetrics(&worlds, &families(&library))) else {
+        println!("skipped: prometheus and promtool are not installed");
+        return;
+    };
+    let engine = engine(&server.url);
+    let mut table = String::new();
+    let mut slowest = Duration::ZERO;
+    for world in &worlds {
+        let started = Instant::now();
+        let diagnosis = engine.diagnose(&library, &question(world.time())).await;
+        slowest = slowest.max(started.elapsed());
+        assert_eq!(diagnosis.degraded, [], "{}", world.name);
+        numbers_can_be_asked_again(&engine.prometheus, &diagnosis, world.time()).await;
+        let fresh = self::engine(&server.url);
+        let again = fresh.diagnose(&library, &question(world.time())).await;
+        assert_eq!(
+            serde_json::to_string(&diagnosis).unwrap(),
+            serde_json::to_string(&again).unwrap()
+        );
+        println!("{}", diagnosis.summary);
+        table += &line(world, &diagnosis);
+    }
+    println!("slowest: {slowest:?}");
+    scopes_select(&engine, &library, &worlds).await;
+    expected.assert_eq(&table);
+}
+
+/// Every value and sample comes from its query at the answer's time.
+async fn numbers_can_be_asked_again(prometheus: &Prometheus, diagnosis: &Diagnosis, time: i64) {
+    let six_digits = |value: f64| format!("{value:.5e}").parse::<f64>().unwrap();
+    for evidence in diagnosis.hypotheses.iter().flat_map(|mode| &mode.evidence) {
+        let answer = prometheus
+            .instant(&evidence.query, time * 1000)
+            .await
+            .unwrap();
+        let has = |value: f64| {
+            answer
+                .iter()
+                .any(|sample| six_digits(sample.value) == value)
+        };
+        assert!(evidence.value.is_none_or(has), "{}", evidence.query);
+        for shown in &evidence.samples {
+            let same = |sample: &runwire_assistant::prometheus::Sample| {
+                sample.labels == shown.labels && six_digits(sample.value) == shown.value
+            };
+            assert!(answer.iter().any(same), "{}", evidence.query);
+        }
+    }
+}
+
+async fn scopes_select(engine: &Engine, library: &Library, worlds: &[World]) {
+    let world = worlds
+        .iter()
+        .find(|world| world.name.starts_with("nothing listens"))
+        .unwrap();
+    let ask = async |namespace: Option<&str>, workload: &str, guess| {
+        let scope = Scope {
+            namespace: namespace.map(str::to_owned),
+            workload: Some(workload.into()),
+            ..Scope::default()
+        };
+        let question = Question {
+            scope,
+            scope_is_a_guess: guess,
+            ..question(world.time())
+        };
+        engine.diagnose(library, &question).await
+    };
+    for workload in ["client", "server"] {
+        let diagnosis = ask(Some("host"), workload, false).await;
+        assert_eq!(diagnosis.status, Status::Fault, "{workload}");
+        assert_eq!(diagnosis.hypotheses[0].failure_mode, "no-listener");
+    }
+    let stranger = ask(None, "nobody", false).await;
+    assert_eq!(stranger.status, Status::Unknown);
+    assert_eq!(stranger.hypotheses, []);
+    assert!(stranger.degraded.iter().any(|part| part.part == "scope"));
+    let renamed = ask(Some("shop"), "server", true).await;
+    assert_eq!(renamed.status, Status::Fault);
+    assert!(renamed.degraded.iter().any(|part| part.part == "scope"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_world_of_the_runbooks_is_understood() {
+    check_worlds(expect![[r#"
+        nothing listens, 5 attempts a second
+            fault: no-listener 0.966 client>server, not-network 0.034
+        nothing listens, 0.1 attempts a second
+            fault: no-listener 0.966 client>server, not-network 0.034
+        something outside refuses
+            fault: no-listener 0.941 client>~external, not-network 0.059
+        a rule drops new connections, 5 attempts a second
+            fault: policy-drop 0.931 client>server, not-network 0.011
+        a rule drops new connections, 0.1 attempts a second
+            fault: policy-drop 0.931 client>server, not-network 0.011
+        ten seconds into a silent drop: the recent window sees it first
+            fault: policy-drop 0.944 client>server, not-network 0.056
+        a rule drops the answers to SYNs: the drops point the other way
+            fault: policy-drop 0.931 client>server, not-network 0.069
+        a rule rejects with ICMP, rate-limited: some fail at once, the others hang
+            fault: policy-reject 0.982 client>server, policy-drop 0.052 client>server, not-network 0.011
+        a rule rejects with a reset of its own
+            fault: policy-reject 0.946 client>server, not-network 0.054
+        nobody accepts: the queue is full and no drop is seen
+            fault: accept-queue-overflow 0.99 server>*, not-network 0.01
+        a SYN flood without cookies: the listener drops, its accept queue does not overflow
+            no_network_fault: not-network 0.989
+        every third answer is SERVFAIL
+            fault: dns-servfail 0.972 client>dns, not-network 0.028
+        SERVFAIL only, one lookup every ten seconds
+            fault: dns-servfail 0.972 client>dns
+        two SERVFAIL among a few answers prove nothing
+            unknown: 
+        silence from the first query on
+            fault: dns-unanswered 0.989 client>dns
+        a third of the queries is lost
+            fault: dns-unanswered 0.84 client>dns
+        answers after 200 ms
+            fault: dns-slow 0.949 client>dns
+        a node drops one packet in eight
+            fault: local-loss 0.977 server>client, not-network 0.011
+        a node drops one packet in eight, one request every ten seconds
+            fault: local-loss 0.928 server>client, not-network 0.011
+        loss on the wire, which no watched kernel owns
+            unknown: not-network 0.4
+        big packets vanish and the sender is not told
+            fault: mtu-blackhole 0.972 server>client, not-network 0.028
+        the receiver stops reading
+            fault: slow-receiver 0.979 client>server, not-network 0.021
+        the server aborts every second connection
+            fault: peer-reset 0.985 client>server, not-network 0.015
+        the path takes 40 ms, lookups too
+            fault: path-latency 0.962 client>server, dns-slow 0.934 client>dns, not-network 0.011
+        the path gets longer under open connections, which remember their old minimum
+            fault: path-latency 0.962 client>server, not-network 0.038
+        every second SYN is lost on the wire: connecting is slow, the path is not
+            unknown: not-network 0.4
+        a busy pair: connections close cleanly, search suffixes give NXDOMAIN, one segment in a thousand is repeated
+            no_network_fault: not-network 0.989
+        one request every ten seconds
+            no_network_fault: not-network 0.989
+        a restart: nothing listens for two of the last thirty seconds
+            no_network_fault: not-network 0.989
+        a server that thinks for a second: acknowledgements are delayed, nothing else
+            no_network_fault: not-network 0.989
+        a bulk transfer that the receiver's window paces
+            no_network_fault: not-network 0.989
+        scans from outside meet the firewall and closed ports
+            no_network_fault: not-network 0.989
+        path MTU discovery at work: the sender is told and goes on
+            no_network_fault: not-network 0.989, mtu-blackhole 0.269 server>client
+        connections kept for hours to a slow program: acknowledgements are delayed, new ones open fast
+            no_network_fault: not-network 0.989
+    "#]]).await;
+}
+
+/// Asks a Prometheus at `url` about now, and wants an answer in any case.
+async fn ask_broken(url: &str, deadline: Duration) -> Diagnosis {
+    let prometheus = Prometheus::new(Settings {
+        timeout: Duration::from_secs(10),
+        ..Settings::new(url)
+    });
+    let engine = Engine::new(prometheus.unwrap(), deadline);
+    let library = library();
+    let diagnosis = engine.diagnose(&library, &question(1_700_000_000)).await;
+    assert_eq!(diagnosis.status, Status::Unknown);
+    assert_eq!(diagnosis.hypotheses, []);
+    assert!(!diagnosis.checked.is_empty());
+    assert!(
+        diagnosis
+            .checked
+            .iter()
+            .all(|checked| checked.outcome == "unavailable")
+    );
+    diagnosis
+}
+
+fn reasons(diagnosis: &Diagnosis, url: &str) -> String {
+    diagnosis
+        .degraded
+        .iter()
+        .map(|part| format!("{}: {}\n", part.part, part.reason.replace(url, "URL")))
+        .collect()
+}
+
+#[tokio::test]
+async fn prometheus_may_be_down() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    let diagnosis = ask_broken(&url, Duration::from_secs(5)).await;
+    expect![[r#"
+        prometheus: cannot reach Prometheus: Connection refused (os error 111) (asked at URL)
+    "#]]
+    .assert_eq(&reasons(&diagnosis, &url));
+}
+
+/// Answers every request with `response` until the test ends; with none, it never answers.
+fn fake(response: Option<&'static str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let Some(response) = response else {
+                silent.push(stream);
+                continue;
+            };
+            let mut request = [0; 65536];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(response.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn prometheus_may_be_slow() {
+    let url = fake(None);
+    let started = Instant::now();
+    let diagnosis = ask_broken(&url, Duration::from_millis(300)).await;
+    assert!(started.elapsed() < Duration::from_secs(3));
+    expect![[r#"
+        prometheus: the deadline of 300ms passed (asked at URL)
+    "#]]
+    .assert_eq(&reasons(&diagnosis, &url));
+}
+
+#[tokio::test]
+async fn prometheus_may_talk_nonsense() {
+    let broken = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"status\":\"success\",";
+    let gateway =
+        "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>";
+    for (response, expected) in [
+        (
+            broken,
+            expect![[r#"
+        prometheus: the answer of Prometheus cannot be read: EOF while parsing a value at line 1 column 20 (asked at URL)
+    "#]],
+        ),
+        (
+            gateway,
+            expect![[r#"
+        prometheus: Prometheus answers status 502 (asked at URL)
+    "#]],
+        ),
+    ] {
+        let url = fake(Some(response));
+        let diagnosis = ask_broken(&url, Duration::from_secs(5)).await;
+        expected.assert_eq(&reasons(&diagnosis, &url));
+    }
+}
+
+#[tokio::test]
+async fn answers_of_any_size_are_bounded() {
+    let url = fake(Some(
+        "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nConnection: close\r\n\r\n",
+    ));
+    let prometheus = Prometheus::new(Settings {
+        max_response_bytes: 1000,
+        ..Settings::new(&url)
+    });
+    let error = prometheus.unwrap().instant("up", 0).await.unwrap_err();
+    assert!(!error.to_string().is_empty());
+}
+
+#[test]
+fn rules_are_what_prometheus_takes() {
+    let yaml = serde_yaml_ng::to_string(&runwire_assistant::cli::rules::rules(
+        &library(),
+        "http://assistant.example:8080",
+        "2m",
+    ))
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yaml");
+    std::fs::write(&file, &yaml).unwrap();
+    match std::process::Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(&file)
+        .output()
+    {
+        Ok(output) => assert!(
+            output.status.success(),
+            "{}{yaml}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) => println!("skipped: promtool cannot be run: {error}"),
+    }
+}
+
+/// Fifty alerts at once cost Prometheus one snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_about_one_moment_share_its_queries() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let app = axum::Router::new().fallback(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { r#"{"status":"success","data":{"resultType":"vector","result":[]}}"# }
+    });
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let engine = Arc::new(engine(&url));
+    let library = Arc::new(library());
+    engine.diagnose(&library, &question(1_700_000_000)).await;
+    let alone = asked.swap(0, Ordering::Relaxed);
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let (engine, library) = (engine.clone(), library.clone());
+            tokio::spawn(async move { engine.diagnose(&library, &question(1_700_000_100)).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), alone);
+    serving.abort();
+}

@@ -1,0 +1,154 @@
+//! The synthetic worlds of `runbooks/tests`, one after the other in time, as OpenMetrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Longer than a world and a lookback of Prometheus.
+const SLOT: i64 = 3 * 3600;
+const START: i64 = 1_700_000_400;
+const LENGTH: i64 = 600;
+/// The buckets of `runbooks/tests/run`.
+const BOUNDS: [f64; 12] = [
+    0.0001, 0.0002, 0.0004, 0.001, 0.0016, 0.0064, 0.0128, 0.032, 0.064, 0.128, 0.256, 1.6,
+];
+
+#[derive(Debug, Deserialize)]
+pub(super) struct World {
+    pub(super) name: String,
+    series: Vec<String>,
+    #[serde(default)]
+    fast: bool,
+    #[serde(skip)]
+    index: i64,
+}
+
+impl World {
+    fn begins(&self) -> i64 {
+        START + self.index * SLOT
+    }
+
+    fn interval(&self) -> i64 {
+        if self.fast { 1 } else { 15 }
+    }
+
+    /// The Unix time at which this world is asked about.
+    pub(super) fn time(&self) -> i64 {
+        self.begins() + if self.fast { 330 } else { 600 }
+    }
+}
+
+pub(super) fn runbooks() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../runbooks"))
+}
+
+pub(super) fn all() -> Vec<World> {
+    let mut worlds = Vec::new();
+    for file in ["connect", "dns", "established", "healthy"] {
+        let path = runbooks().join("tests").join(file).with_extension("yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        worlds.extend(serde_yaml_ng::from_str::<Vec<World>>(&text).unwrap());
+    }
+    for (index, world) in (0..).zip(&mut worlds) {
+        world.index = index;
+    }
+    worlds
+}
+
+/// All worlds in one text. `metrics` are those that a collector would say it measures.
+pub(super) fn openmetrics(worlds: &[World], metrics: &BTreeSet<String>) -> String {
+    let mut series: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
+    for world in worlds {
+        let mut add = |name: String, value: &dyn Fn(i64) -> f64| {
+            let samples = series.entry(name).or_default();
+            for step in 0..=LENGTH / world.interval() {
+                samples.push((world.begins() + step * world.interval(), value(step)));
+            }
+        };
+        let mut workloads = BTreeSet::new();
+        for line in &world.series {
+            one_line(line, world.interval(), &mut workloads, &mut add);
+        }
+        for workload in workloads {
+            add(
+                format!("runwire_workload_info{{{}}}", end("", &workload)),
+                &|_| 1.0,
+            );
+        }
+        for metric in metrics {
+            add(format!("runwire_series{{metric=\"{metric}\"}}"), &|_| 1.0);
+        }
+    }
+    let mut text = String::new();
+    for (name, samples) in series {
+        for (time, value) in samples {
+            writeln!(text, "{name} {value} {time}").unwrap();
+        }
+    }
+    text + "# EOF\n"
+}
+
+fn end(prefix: &str, name: &str) -> String {
+    let namespace = if name.starts_with('~') { name } else { "host" };
+    format!("{prefix}namespace=\"{namespace}\",{prefix}workload=\"{name}\"")
+}
+
+/// `tcp_rtt_seconds{client>server} 5 of 0.04 from 320 was 1`
+fn one_line(
+    line: &str,
+    interval: i64,
+    workloads: &mut BTreeSet<String>,
+    add: &mut dyn FnMut(String, &dyn Fn(i64) -> f64),
+) {
+    let (metric, rest) = line.split_once('{').unwrap();
+    let (inside, values) = rest.rsplit_once("} ").unwrap();
+    let labels: Vec<String> = inside
+        .split(',')
+        .map(
+            |part| match (part.strip_prefix('@'), part.split_once('>')) {
+                (Some(owner), _) => {
+                    workloads.insert(owner.to_owned());
+                    end("", owner)
+                }
+                (None, Some((src, dst))) => {
+                    workloads.extend([src.to_owned(), dst.to_owned()]);
+                    format!("{},{}", end("src_", src), end("dst_", dst))
+                }
+                (None, None) => part.to_owned(),
+            },
+        )
+        .collect();
+    let labels = labels.join(",");
+    let words: Vec<&str> = values.split(' ').collect();
+    if words[0] == "=" {
+        let value: f64 = words[1].parse().unwrap();
+        add(format!("runwire_{metric}{{{labels}}}"), &|_| value);
+        return;
+    }
+    let after = |word: &str| {
+        let at = words.iter().position(|other| *other == word)?;
+        Some(words[at + 1].parse::<f64>().unwrap())
+    };
+    let step = words[0].parse::<f64>().unwrap() * interval as f64;
+    let quiet = after("was").unwrap_or(0.0) * interval as f64;
+    let first = after("from").map_or(0, |from| from as i64 / interval);
+    let counter = |at: i64| quiet * first.min(at) as f64 + step * (at - first).max(0) as f64;
+    let Some(sample) = after("of") else {
+        add(format!("runwire_{metric}{{{labels}}}"), &counter);
+        return;
+    };
+    for bound in BOUNDS {
+        let below = if sample <= bound { 1.0 } else { 0.0 };
+        add(
+            format!("runwire_{metric}_bucket{{{labels},le=\"{bound}\"}}"),
+            &|at| below * counter(at),
+        );
+    }
+    add(
+        format!("runwire_{metric}_bucket{{{labels},le=\"+Inf\"}}"),
+        &counter,
+    );
+    add(format!("runwire_{metric}_count{{{labels}}}"), &counter);
+}

@@ -1,0 +1,3 @@
+//! The assistant from outside: requests in, answers out, against real parts.
+
+mod diagnose;
