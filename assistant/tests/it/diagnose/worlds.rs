@@ -95,13 +95,11 @@ fn end(prefix: &str, name: &str) -> String {
     format!("{prefix}namespace=\"{namespace}\",{prefix}workload=\"{name}\"")
 }
 
+/// Takes a series with its value at each step.
+type Add<'a> = dyn FnMut(String, &dyn Fn(i64) -> f64) + 'a;
+
 /// `tcp_rtt_seconds{client>server} 5 of 0.04 from 320 was 1`
-fn one_line(
-    line: &str,
-    interval: i64,
-    workloads: &mut BTreeSet<String>,
-    add: &mut dyn FnMut(String, &dyn Fn(i64) -> f64),
-) {
+fn one_line(line: &str, interval: i64, workloads: &mut BTreeSet<String>, add: &mut Add) {
     let (metric, rest) = line.split_once('{').unwrap();
     let (inside, values) = rest.rsplit_once("} ").unwrap();
     let labels: Vec<String> = inside
