@@ -130,8 +130,7 @@ static __always_inline void query(struct __sk_buff *skb, struct dns_edge_key *ed
 
 	edge_key->cgroup = bpf_skb_cgroup_id(skb);
 	/* The context is the kernel's own sk_buff; reading it this way needs CAP_PERFMON. */
-	edge_key->netns =
-		BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, ns.inum);
+	edge_key->netns = BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, net_cookie);
 	edge_key->qtype = read_qtype(skb, question);
 
 	edge = edge_of(edge_key);

@@ -60,7 +60,7 @@ enum tcp_slots {
 struct tcp_edge_key {
 	/** Inode of the socket's cgroup. */
 	__u64 cgroup;
-	/** Inode of the socket's network namespace. */
+	/** Of the socket's network namespace: the low half of its cookie. */
 	__u32 netns;
 	/** enum tcp_role */
 	__u32 role;

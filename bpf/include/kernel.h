@@ -67,12 +67,8 @@ typedef struct {
 	int counter;
 } atomic_t;
 
-struct ns_common {
-	unsigned int inum;
-};
-
 struct net {
-	struct ns_common ns;
+	__u64 net_cookie;
 };
 
 typedef struct {

@@ -114,5 +114,5 @@ static __always_inline bool read_packet(const struct sk_buff *skb, struct packet
 /* Zero if the packet has no device, as when a socket already has it. */
 static __always_inline __u32 packet_netns(const struct sk_buff *skb)
 {
-	return BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	return (__u32)BPF_CORE_READ(skb, dev, nd_net.net, net_cookie);
 }

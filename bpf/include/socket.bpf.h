@@ -13,9 +13,11 @@
 
 #include "kernel.h"
 
+/* The low half of the namespace's cookie. Cookies are given out one after the other and only once,
+ * so that a number that comes up later cannot mean another namespace, as that of an inode can. */
 static __always_inline __u32 socket_netns(const struct sock *sk)
 {
-	return sk->__sk_common.skc_net.net->ns.inum;
+	return sk->__sk_common.skc_net.net->net_cookie;
 }
 
 /* Only for full sockets: see is_full_socket(). */

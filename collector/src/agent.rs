@@ -12,7 +12,7 @@ use tracing::error;
 pub use health::{Health, HookHealth, SignalHealth, Status};
 pub use run::run;
 
-use crate::enrich::{Enricher, Found, Kind, Workload};
+use crate::enrich::{Enricher, Kind, Workload};
 use crate::export::{Format, Gauge, Labels, OWNER, Registry, Scraper, owner};
 use crate::host::snmp::NetnsCounters;
 use crate::signals::{self, Signals};
@@ -79,30 +79,30 @@ impl Agent {
         self.registry.encode(format, scraper)
     }
 
-    /// Collects from everything, unless that was done less than `max_age` ago and no namespace
-    /// has gone since.
+    /// Collects from everything, unless that was done less than `max_age` ago.
     pub fn collect(&self, max_age: Duration) {
         let mut sources = lock(&self.sources);
-        let is_fresh = |at: Instant| at.elapsed() < max_age;
-        if max_age <= SHARED && sources.collected.is_some_and(is_fresh) {
+        if sources.collected.is_some_and(|at| at.elapsed() < max_age) {
             return;
         }
         let start = Instant::now();
-        if self.enricher.look() == Found::SomeoneLeft {
-            sources.collect_signals(&self.enricher);
-        }
-        self.enricher.publish();
-        if sources.collected.is_some_and(is_fresh) {
-            return;
-        }
+        self.enricher.refresh();
         self.collect_netns_counters(&mut sources);
-        sources.collect_signals(&self.enricher);
+        if let Some(signals) = &mut sources.signals {
+            signals.collect(&self.enricher);
+            sources.collected = Some(Instant::now());
+        }
         let known = self.enricher.workloads();
         let info = (known.iter()).map(|workload| (owner(workload), 1.0));
         self.workload_info.replace_all(info.collect());
         let took = start.elapsed().as_secs_f64();
         self.collect_duration.set(Labels::default(), took);
         *lock(&self.health) = sources.health();
+    }
+
+    /// Follows namespaces that come and go.
+    pub fn refresh(&self) {
+        self.enricher.refresh();
     }
 
     /// Forgets series of workloads that have been gone for a while. To be called every minute.
@@ -135,13 +135,6 @@ impl Agent {
 }
 
 impl Sources {
-    fn collect_signals(&mut self, enricher: &Enricher) {
-        if let Some(signals) = &mut self.signals {
-            signals.collect(enricher);
-            self.collected = Some(Instant::now());
-        }
-    }
-
     fn health(&self) -> Health {
         let Some(signals) = &self.signals else {
             return Health::default();

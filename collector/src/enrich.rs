@@ -5,7 +5,7 @@
 
 mod identities;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub use identities::{Identities, NamespaceIdentity, Reason};
 use crate::export::{Counter, Labels, Registry};
 use crate::host::Host;
 
-/// Inode number of a network namespace.
+/// A network namespace: the low half of its cookie, which the kernel gives out only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsId(pub u32);
 
@@ -81,15 +81,6 @@ impl Workload {
     pub fn unknown() -> Self {
         Self::new("~unknown", "~unknown", Kind::Unknown)
     }
-}
-
-/// What a look at the host found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    Nothing,
-    /// A namespace is gone, and the kernel may give its number to the next one: what was counted
-    /// under it until now should be collected before the names change.
-    SomeoneLeft,
 }
 
 /// Names the two ends of what the kernel counted. May be shared between threads.
@@ -178,37 +169,12 @@ impl Enricher {
     }
 
     /// Looks for namespaces that came or went, and for addresses that changed. Cheap enough to be
-    /// called every second. What is found counts from [`Enricher::publish`] on.
-    pub fn look(&self) -> Found {
-        let Some(mut host) = self.host() else {
-            return Found::Nothing;
-        };
-        host.refresh(Instant::now());
-        let identities = self.read();
-        let known: HashMap<_, _> = identities.namespaces().into_iter().collect();
-        let gone = known.keys().any(|&netns| !host.has(netns));
-        let renamed = host.owners().any(|(netns, owner)| {
-            // Also one that is gone and whose last words were not heard yet.
-            (identities.owner(netns, CgroupId(0))).is_ok_and(|before| before != *owner)
-        });
-        if gone || renamed {
-            Found::SomeoneLeft
-        } else {
-            Found::Nothing
-        }
-    }
-
-    /// From now on names are as [`Enricher::look`] found them.
-    pub fn publish(&self) {
-        if let Some(mut host) = self.host() {
-            self.publish_from(&mut host);
-        }
-    }
-
-    /// Looks, and publishes.
+    /// called every second.
     pub fn refresh(&self) {
-        self.look();
-        self.publish();
+        if let Some(mut host) = self.host() {
+            host.refresh(Instant::now());
+            self.publish(&mut host);
+        }
     }
 
     /// Everything that lives on this host, whether the kernel counted something for it or not.
@@ -240,7 +206,7 @@ impl Enricher {
         };
         let found = host.find_netns(netns, Instant::now());
         if found {
-            self.publish_from(&mut host);
+            self.publish(&mut host);
         }
         found
     }
@@ -251,7 +217,7 @@ impl Enricher {
         };
         let found = host.find_address(address, Instant::now());
         if found {
-            self.publish_from(&mut host);
+            self.publish(&mut host);
         }
         found
     }
@@ -266,7 +232,7 @@ impl Enricher {
         }
     }
 
-    fn publish_from(&self, host: &mut Host) {
+    fn publish(&self, host: &mut Host) {
         let mut identities = self.write();
         host.publish(&mut identities);
         identities.forget_gone(Instant::now(), Duration::from_secs(300));

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
 use cgroup::{CgroupOwner, Cgroups, TooEarly};
 use containers::StatePaths;
-use netns::Found;
+use netns::{Found, Inode};
 
 /// Every process is looked at this often for namespaces without a name. Named ones are looked for
 /// at each refresh.
 const SCAN_PROCESSES: Duration = Duration::from_secs(15);
 /// A namespace that is new gets its addresses moments later, one by one.
 const YOUNG: Duration = Duration::from_secs(15);
+const YOUNG_PAUSE: Duration = Duration::from_millis(900);
 const READ_ADDRESSES: Duration = Duration::from_secs(5);
 /// A search may take at most this part of the time.
 const SEARCH_SHARE: u32 = 50;
@@ -49,8 +50,8 @@ impl Default for Paths {
 pub struct Host {
     paths: Paths,
     /// The namespaces of init and of this process.
-    own: HashSet<NetnsId>,
-    namespaces: HashMap<NetnsId, Namespace>,
+    own: HashSet<Inode>,
+    namespaces: HashMap<Inode, Namespace>,
     cgroups: Cgroups,
     processes_scanned: Option<Instant>,
     /// No search for something unknown before this.
@@ -64,8 +65,16 @@ struct Namespace {
     owner: Workload,
     shared: bool,
     since: Instant,
+    /// Until then it is nobody to the kernel's programs.
+    inside: Option<Inside>,
+    read: Option<Instant>,
+}
+
+/// What only the inside of a namespace tells.
+#[derive(Clone, PartialEq, Eq)]
+struct Inside {
+    id: NetnsId,
     addresses: Vec<IpAddr>,
-    addresses_read: Option<Instant>,
 }
 
 impl Host {
@@ -86,32 +95,32 @@ impl Host {
     pub fn refresh(&mut self, now: Instant) {
         let scan = (self.processes_scanned).is_none_or(|at| now - at >= SCAN_PROCESSES);
         self.find_namespaces(now, scan);
-        self.read_addresses(now, |namespace| {
-            let age = (now - namespace.since).min(YOUNG);
+        self.look_inside(now, |namespace| {
+            let age = now - namespace.since;
             let pause = if age < YOUNG {
-                Duration::from_millis(900)
+                YOUNG_PAUSE
             } else {
                 READ_ADDRESSES
             };
-            (namespace.addresses_read).is_none_or(|at| now - at >= pause)
+            namespace.is_due(now, pause)
         });
     }
 
     /// Looks for a namespace that the kernel named. True if it is there now.
     pub fn find_netns(&mut self, netns: NetnsId, now: Instant) -> bool {
-        if self.namespaces.contains_key(&netns) {
-            return true;
-        }
         if self.search_after.is_some_and(|after| now < after) {
             return false;
         }
-        self.find_namespaces(now, false);
-        if !self.namespaces.contains_key(&netns) {
-            self.find_namespaces(now, true);
+        for scan_processes in [false, true] {
+            self.find_namespaces(now, scan_processes);
+            // All, because a namespace may have taken the place of another one.
+            self.look_inside(now, |namespace| namespace.is_due(now, SEARCH_PAUSE));
+            if self.has(netns) {
+                break;
+            }
         }
-        self.read_addresses(now, |namespace| namespace.addresses_read.is_none());
         self.pause_searches(now);
-        self.namespaces.contains_key(&netns)
+        self.has(netns)
     }
 
     /// Reads the addresses of every namespace again to find whose this is. True if one has it.
@@ -124,14 +133,9 @@ impl Host {
             return false;
         }
         self.find_namespaces(now, false);
-        self.read_addresses(now, |namespace| {
-            namespace
-                .addresses_read
-                .is_none_or(|at| now - at >= SEARCH_PAUSE)
-        });
+        self.look_inside(now, |namespace| namespace.is_due(now, SEARCH_PAUSE));
         self.pause_searches(now);
-        let found =
-            (self.namespaces.values()).any(|namespace| namespace.addresses.contains(&address));
+        let found = (self.insides()).any(|(_, inside)| inside.addresses.contains(&address));
         if !found {
             if self.not_found.len() >= MAX_NOT_FOUND {
                 self.not_found.clear();
@@ -161,23 +165,26 @@ impl Host {
 
     pub fn time_wait_sockets(&mut self) -> Vec<(NetnsId, u64)> {
         let places: Vec<_> = self.places().collect();
-        netns::visit(&places, || netns::time_wait().ok())
-            .into_iter()
-            .filter_map(|(netns, sockets)| Some((netns, sockets?)))
-            .collect()
+        netns::visit(&places, || {
+            Some((netns::id().ok()?, netns::time_wait().ok()?))
+        })
+        .into_iter()
+        .filter_map(|(_, sockets)| sockets)
+        .collect()
     }
 
     /// Every namespace and where it can be entered.
-    pub fn places(&self) -> impl Iterator<Item = (NetnsId, PathBuf)> {
-        (self.namespaces.iter()).map(|(&netns, namespace)| (netns, namespace.found.path.clone()))
+    pub fn places(&self) -> impl Iterator<Item = (Inode, PathBuf)> {
+        (self.namespaces.iter()).map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
     }
 
-    pub fn has(&self, netns: NetnsId) -> bool {
-        self.namespaces.contains_key(&netns)
+    fn has(&self, netns: NetnsId) -> bool {
+        self.insides().any(|(_, inside)| inside.id == netns)
     }
 
-    pub fn owners(&self) -> impl Iterator<Item = (NetnsId, &Workload)> {
-        (self.namespaces.iter()).map(|(&netns, namespace)| (netns, &namespace.owner))
+    fn insides(&self) -> impl Iterator<Item = (&Namespace, &Inside)> {
+        (self.namespaces.values())
+            .filter_map(|namespace| Some((namespace, namespace.inside.as_ref()?)))
     }
 
     /// Tells what changed since the last time.
@@ -185,57 +192,57 @@ impl Host {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let namespaces = self.namespaces.iter().map(|(&netns, namespace)| {
+        let namespaces = self.insides().map(|(namespace, inside)| {
             let identity = NamespaceIdentity {
                 owner: namespace.owner.clone(),
                 shared: namespace.shared,
-                addresses: namespace.addresses.clone(),
+                addresses: inside.addresses.clone(),
             };
-            (netns, identity)
+            (inside.id, identity)
         });
         identities.set_namespaces(namespaces, Instant::now());
     }
 
     fn find_namespaces(&mut self, now: Instant, scan_processes: bool) {
         let mut found = netns::named(&self.paths);
-        let of_runtime = |(netns, found): (&NetnsId, &Found)| {
-            found.is_of_runtime() && !self.namespaces.contains_key(netns)
+        let of_runtime = |(inode, found): (&Inode, &Found)| {
+            found.is_of_runtime() && !self.namespaces.contains_key(inode)
         };
         if scan_processes || found.iter().any(of_runtime) {
             self.processes_scanned = Some(now);
-            for (netns, process) in netns::of_processes(&self.paths) {
-                match found.get_mut(&netns) {
+            for (inode, process) in netns::of_processes(&self.paths) {
+                match found.get_mut(&inode) {
                     Some(named) if named.is_of_runtime() => named.process = process.process,
                     Some(_) => {}
-                    None => _ = found.insert(netns, process),
+                    None => _ = found.insert(inode, process),
                 }
             }
         } else {
             // What only processes tell is as it was at the last scan.
-            for (&netns, namespace) in &self.namespaces {
-                match found.get_mut(&netns) {
+            for (&inode, namespace) in &self.namespaces {
+                match found.get_mut(&inode) {
                     Some(named) => named.process = namespace.found.process,
                     None if namespace.found.name.is_none() => {
-                        found.insert(netns, namespace.found.clone());
+                        found.insert(inode, namespace.found.clone());
                     }
                     None => {}
                 }
             }
         }
         let before = self.namespaces.len();
-        self.namespaces.retain(|netns, _| found.contains_key(netns));
+        self.namespaces.retain(|inode, _| found.contains_key(inode));
         self.changed |= self.namespaces.len() != before;
-        for (netns, found) in found {
-            self.set_namespace(netns, found, now);
+        for (inode, found) in found {
+            self.set_namespace(inode, found, now);
         }
     }
 
-    fn set_namespace(&mut self, netns: NetnsId, found: Found, now: Instant) {
-        if (self.namespaces.get(&netns)).is_some_and(|known| known.found == found) {
+    fn set_namespace(&mut self, inode: Inode, found: Found, now: Instant) {
+        if (self.namespaces.get(&inode)).is_some_and(|known| known.found == found) {
             return;
         }
-        let (owner, shared) = self.owner(netns, &found);
-        if let Some(known) = self.namespaces.get_mut(&netns)
+        let (owner, shared) = self.owner(inode, &found);
+        if let Some(known) = self.namespaces.get_mut(&inode)
             && known.owner == owner
             && known.found.name == found.name
         {
@@ -248,20 +255,20 @@ impl Host {
             owner,
             shared,
             since: now,
-            addresses: Vec::new(),
-            addresses_read: None,
+            inside: None,
+            read: None,
         };
-        self.namespaces.insert(netns, namespace);
+        self.namespaces.insert(inode, namespace);
         self.changed = true;
     }
 
-    fn owner(&mut self, netns: NetnsId, found: &Found) -> (Workload, bool) {
+    fn owner(&mut self, inode: Inode, found: &Found) -> (Workload, bool) {
         if let Some(name) = &found.name
             && !found.is_of_runtime()
         {
             return (Workload::local(name, Kind::Netns), false);
         }
-        if self.own.contains(&netns) {
+        if self.own.contains(&inode) {
             return (Workload::host(), true);
         }
         let owner = (found.process).and_then(|process| self.cgroups.owner_of_process(process));
@@ -282,20 +289,23 @@ impl Host {
         }
     }
 
-    fn read_addresses(&mut self, now: Instant, due: impl Fn(&Namespace) -> bool) {
-        let places: Vec<(NetnsId, PathBuf)> = (self.namespaces.iter())
+    fn look_inside(&mut self, now: Instant, due: impl Fn(&Namespace) -> bool) {
+        let places: Vec<(Inode, PathBuf)> = (self.namespaces.iter())
             .filter(|(_, namespace)| due(namespace))
-            .map(|(&netns, namespace)| (netns, namespace.found.path.clone()))
+            .map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
             .collect();
-        for (netns, addresses) in netns::visit(&places, || netns::addresses().ok()) {
-            let Some(namespace) = self.namespaces.get_mut(&netns) else {
+        let read = || {
+            let id = netns::id().ok()?;
+            let addresses = netns::addresses().ok()?;
+            Some(Inside { id, addresses })
+        };
+        for (inode, inside) in netns::visit(&places, read) {
+            let Some(namespace) = self.namespaces.get_mut(&inode) else {
                 continue;
             };
-            namespace.addresses_read = Some(now);
-            if let Some(addresses) = addresses
-                && namespace.addresses != addresses
-            {
-                namespace.addresses = addresses;
+            namespace.read = Some(now);
+            if inside.is_some() && namespace.inside != inside {
+                namespace.inside = inside;
                 self.changed = true;
             }
         }
@@ -304,5 +314,12 @@ impl Host {
     fn pause_searches(&mut self, started: Instant) {
         let took = started.elapsed();
         self.search_after = Some(Instant::now() + (took * SEARCH_SHARE).max(SEARCH_PAUSE));
+    }
+}
+
+impl Namespace {
+    fn is_due(&self, now: Instant, pause: Duration) -> bool {
+        self.read
+            .is_none_or(|at| now.saturating_duration_since(at) >= pause)
     }
 }

@@ -97,6 +97,7 @@ async fn tick(agent: &Arc<Agent>) -> anyhow::Result<()> {
         ticks.tick().await;
         let agent = agent.clone();
         spawn_blocking(move || {
+            agent.refresh();
             agent.collect(COLLECT_UNASKED);
             if count.is_multiple_of(SWEEP_TICKS) {
                 agent.sweep();

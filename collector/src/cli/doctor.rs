@@ -207,7 +207,7 @@ fn namespaces() -> Check {
     let own: Vec<_> = netns::own(&paths).into_iter().collect();
     let named = netns::named(&paths).len();
     let place = paths.proc.join("self/ns/net");
-    let places: Vec<_> = own.iter().map(|&netns| (netns, place.clone())).collect();
+    let places: Vec<_> = own.iter().map(|&inode| (inode, place.clone())).collect();
     let fix = "without CAP_SYS_ADMIN the other end of a connection is ~external wherever it lives";
     match netns::visit(&places, || ()).is_empty() {
         true => Check::new(

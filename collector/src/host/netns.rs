@@ -8,10 +8,25 @@ use std::path::{Path, PathBuf};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
+use nix::{getsockopt_impl, sockopt_impl};
 use tracing::debug;
 
 use super::Paths;
 use crate::enrich::NetnsId;
+
+sockopt_impl!(
+    /// Says which namespace a socket is in.
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// What the file system calls a namespace. When one is gone, the next gets its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Inode(u32);
 
 /// A namespace as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +48,15 @@ impl Found {
 }
 
 /// The namespaces that count as the host's own.
-pub fn own(paths: &Paths) -> HashSet<NetnsId> {
+pub fn own(paths: &Paths) -> HashSet<Inode> {
     ["1", "self"]
         .iter()
-        .filter_map(|process| id(&paths.proc.join(process).join("ns/net")))
+        .filter_map(|process| inode(&paths.proc.join(process).join("ns/net")))
         .collect()
 }
 
 /// Those with a name under /run/netns.
-pub fn named(paths: &Paths) -> HashMap<NetnsId, Found> {
+pub fn named(paths: &Paths) -> HashMap<Inode, Found> {
     let mut names: Vec<String> = fs::read_dir(&paths.netns)
         .into_iter()
         .flatten()
@@ -68,14 +83,14 @@ pub fn named(paths: &Paths) -> HashMap<NetnsId, Found> {
                 process: None,
                 path,
             };
-            found.insert(NetnsId(inode), namespace);
+            found.insert(Inode(inode), namespace);
         }
     }
     found
 }
 
 /// Those that some process lives in.
-pub fn of_processes(paths: &Paths) -> HashMap<NetnsId, Found> {
+pub fn of_processes(paths: &Paths) -> HashMap<Inode, Found> {
     let mut found = HashMap::new();
     let Ok(entries) = fs::read_dir(&paths.proc) else {
         return found;
@@ -91,8 +106,8 @@ pub fn of_processes(paths: &Paths) -> HashMap<NetnsId, Found> {
         let Ok(link) = fs::read_link(&path) else {
             continue;
         };
-        if let Some(netns) = parse_link(&link.to_string_lossy()) {
-            found.entry(netns).or_insert(Found {
+        if let Some(inode) = parse_link(&link.to_string_lossy()) {
+            found.entry(inode).or_insert(Found {
                 name: None,
                 process: Some(process),
                 path,
@@ -102,33 +117,34 @@ pub fn of_processes(paths: &Paths) -> HashMap<NetnsId, Found> {
     found
 }
 
-fn parse_link(link: &str) -> Option<NetnsId> {
+fn parse_link(link: &str) -> Option<Inode> {
     let inode = link.strip_prefix("net:[")?.strip_suffix(']')?;
-    inode.parse().ok().map(NetnsId)
+    inode.parse().ok().map(Inode)
 }
 
-fn id(path: &Path) -> Option<NetnsId> {
+fn inode(path: &Path) -> Option<Inode> {
     parse_link(&fs::read_link(path).ok()?.to_string_lossy())
 }
 
 /// Calls `read` inside each of these namespaces, on a thread that ends afterwards: no thread that
 /// goes on ever changes its namespace. Namespaces that cannot be entered are left out.
-pub fn visit<T: Send>(
-    places: &[(NetnsId, PathBuf)],
-    read: impl Fn() -> T + Send,
-) -> Vec<(NetnsId, T)> {
+pub fn visit<T: Send>(places: &[(Inode, PathBuf)], read: impl Fn() -> T + Send) -> Vec<(Inode, T)> {
     if places.is_empty() {
         return Vec::new();
     }
     let enter_all = move || {
         let mut results = Vec::with_capacity(places.len());
-        for (netns, path) in places {
-            match enter(*netns, path) {
-                Ok(()) => results.push((*netns, read())),
-                Err(error) => {
-                    debug!(netns = netns.0, path = %path.display(), %error, "cannot enter network namespace")
+        let mut current = inode(Path::new("/proc/thread-self/ns/net"));
+        for (inode, path) in places {
+            // No right is needed to stay where we are.
+            if current != Some(*inode) {
+                if let Err(error) = enter(*inode, path) {
+                    debug!(path = %path.display(), %error, "cannot enter network namespace");
+                    continue;
                 }
+                current = Some(*inode);
             }
+            results.push((*inode, read()));
         }
         results
     };
@@ -141,14 +157,31 @@ pub fn visit<T: Send>(
     })
 }
 
-fn enter(netns: NetnsId, path: &Path) -> std::io::Result<()> {
+fn enter(inode: Inode, path: &Path) -> std::io::Result<()> {
     let file = File::open(path)?;
     // The process may have gone, its number been given to another one.
-    if file.metadata()?.ino() != u64::from(netns.0) {
+    if file.metadata()?.ino() != u64::from(inode.0) {
         return Err(std::io::ErrorKind::NotFound.into());
     }
     setns(file, CloneFlags::CLONE_NEWNET)?;
     Ok(())
+}
+
+/// The calling thread's namespace.
+pub fn id() -> nix::Result<NetnsId> {
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let cookie = getsockopt(&socket, NetnsCookie)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "as in bpf/include/socket.bpf.h: four thousand million namespaces later they repeat"
+    )]
+    let low_half = cookie as u32;
+    Ok(NetnsId(low_half))
 }
 
 /// The addresses of the calling thread's namespace, loopback excepted.
@@ -182,7 +215,7 @@ fn parse_time_wait(sockstat: &str) -> Option<u64> {
 
 #[test]
 fn kernel_notations_are_understood() {
-    assert_eq!(parse_link("net:[4026531840]"), Some(NetnsId(4_026_531_840)));
+    assert_eq!(parse_link("net:[4026531840]"), Some(Inode(4_026_531_840)));
     assert_eq!(parse_link("mnt:[4026531840]"), None);
     let sockstat =
         "sockets: used 9\nTCP: inuse 3 orphan 0 tw 17 alloc 5 mem 1\nUDP: inuse 0 mem 0\n";

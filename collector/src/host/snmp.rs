@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
 use crate::export::{Counter, OWNER, Registry, owner};
 
-use super::netns;
+use super::netns::{self, Inode};
 
 /// Namespaces read at one collection. Where there are more, each has its turn.
 const BATCH: usize = 256;
@@ -55,6 +55,8 @@ pub struct NetnsCounters {
     index: HashMap<&'static str, usize>,
     namespaces: HashMap<NetnsId, Seen>,
     round: u64,
+    /// Where the last turn ended.
+    last: Option<Inode>,
 }
 
 struct Seen {
@@ -83,6 +85,7 @@ impl NetnsCounters {
                 .collect(),
             namespaces: HashMap::new(),
             round: 0,
+            last: None,
         }
     }
 
@@ -94,25 +97,27 @@ impl NetnsCounters {
         else {
             return;
         };
-        let places = self.longest_unread(places);
+        let places = self.next_in_turn(places);
         let index = &self.index;
-        for (netns, totals) in netns::visit(&places, || read(index)) {
-            self.add(netns, totals, enricher);
+        for (_, (netns, totals)) in netns::visit(&places, || (netns::id(), read(index))) {
+            if let Ok(netns) = netns {
+                self.add(netns, totals, enricher);
+            }
         }
-        // Ones that were not there for several turns are gone, and their inode may come back.
+        // Ones that were not there for several turns are gone.
         let turns = (self.namespaces.len() / BATCH + 2) as u64;
         let round = self.round;
         self.namespaces
             .retain(|_, seen| round - seen.round <= turns);
     }
 
-    fn longest_unread(&self, mut places: Vec<(NetnsId, PathBuf)>) -> Vec<(NetnsId, PathBuf)> {
+    fn next_in_turn(&mut self, mut places: Vec<(Inode, PathBuf)>) -> Vec<(Inode, PathBuf)> {
         if places.len() > BATCH {
-            places.sort_by_cached_key(|(netns, _)| {
-                let read = self.namespaces.get(netns).map(|seen| seen.round);
-                (read, *netns)
-            });
+            places.sort_unstable_by_key(|&(inode, _)| inode);
+            let next = places.partition_point(|&(inode, _)| Some(inode) <= self.last);
+            places.rotate_left(next);
             places.truncate(BATCH);
+            self.last = places.last().map(|&(inode, _)| inode);
         }
         places
     }
@@ -123,14 +128,6 @@ impl NetnsCounters {
             totals: vec![0; COUNTERS.len()].into(),
             round,
         });
-        // Kernel counters never go down: this is another namespace with the same inode number.
-        if totals
-            .iter()
-            .zip(&seen.totals)
-            .any(|(now, before)| now < before)
-        {
-            seen.totals.fill(0);
-        }
         let labels = owner(&enricher.owner(netns, CgroupId(0)));
         for ((name, now), before) in COUNTERS.iter().zip(&totals).zip(&seen.totals) {
             if now > before {
@@ -238,14 +235,15 @@ mod tests {
             shared: false,
             addresses: Vec::new(),
         };
-        identities.set_namespace(NetnsId(1), identity);
+        identities.set_namespace(NetnsId(1), identity.clone());
+        identities.set_namespace(NetnsId(2), identity);
         let enricher = Enricher::of(identities, &registry);
         let mut counters = NetnsCounters::new(&registry);
         let out_segs = counters.index["TcpOutSegs"];
-        for total in [5, 9, 2, 3] {
+        for (netns, total) in [(1, 5), (1, 9), (2, 2), (2, 3)] {
             let mut totals = vec![0; COUNTERS.len()];
             totals[out_segs] = total;
-            counters.add(NetnsId(1), totals.into(), &enricher);
+            counters.add(NetnsId(netns), totals.into(), &enricher);
         }
         let text = registry.encode(Format::Text, None);
         let line = r#"runwire_netns_counter_total{namespace="host",workload="cart",kind="netns",counter="TcpOutSegs"} 12"#;

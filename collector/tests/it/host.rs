@@ -1,8 +1,6 @@
 //! Real namespaces in, names out.
 
-use std::fs::File;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,7 +8,7 @@ use std::time::{Duration, Instant};
 use runwire_collector::enrich::{CgroupId, Enricher, NetnsId};
 use runwire_collector::export::{Format, Registry};
 use runwire_collector::host::snmp::NetnsCounters;
-use runwire_collector::host::{Host, Paths};
+use runwire_collector::host::{Host, Paths, netns};
 
 fn run(command: &str) {
     let mut words = command.split(' ');
@@ -29,8 +27,12 @@ impl Namespace {
     }
 
     fn id(&self) -> NetnsId {
-        let inode = File::open(format!("/run/netns/{}", self.0)).unwrap();
-        NetnsId(u32::try_from(inode.metadata().unwrap().ino()).unwrap())
+        let found = netns::named(&Paths::default());
+        let found = found
+            .into_iter()
+            .find(|(_, found)| found.name.as_ref() == Some(&self.0));
+        let (inode, found) = found.unwrap();
+        netns::visit(&[(inode, found.path)], || netns::id().unwrap())[0].1
     }
 
     fn add_address(&self, address: &str) {
