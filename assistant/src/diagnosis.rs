@@ -103,7 +103,7 @@ impl Engine {
         let mut hypotheses = if lost {
             Vec::new()
         } else {
-            rank::rank(&modes, &scope)
+            rank::rank(&modes, &scope, &measured.facts.gone)
         };
         let found: Vec<usize> = hypotheses
             .iter()
@@ -111,7 +111,7 @@ impl Engine {
             .collect();
         hypotheses.truncate(question.limit);
 
-        let wanted = answer::shown_queries(&modes, &hypotheses, &scope, question.window);
+        let wanted = answer::shown_queries(&modes, &hypotheses, &scope);
         let mut baselines = Baselines::default();
         for back in BASELINES {
             let queries = baselines.missing(&wanted, back);

@@ -1,11 +1,13 @@
 //! `Prometheus`: queries over its HTTP API, bounded in time, size and number; every way to fail is a [`QueryError`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
 mod response;
+
+use crate::metrics::Metrics;
 
 pub use response::{Range, Sample};
 
@@ -51,6 +53,18 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    /// One word for the metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut(_) => "timed_out",
+            Self::Refused(_) => "refused",
+            Self::Status(_) => "status",
+            Self::TooLarge(_) => "too_large",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+
     /// Whether the next query would fail in the same way, so that asking on is useless.
     pub fn is_server_down(&self) -> bool {
         matches!(self, Self::Unreachable(_))
@@ -71,6 +85,7 @@ pub struct Prometheus {
     client: prometheus_http_query::Client,
     permits: Arc<Semaphore>,
     settings: Arc<Settings>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Prometheus {
@@ -92,7 +107,16 @@ impl Prometheus {
             client,
             permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             settings: Arc::new(settings),
+            metrics: None,
         })
+    }
+
+    /// Counts queries, how they end and how long they take.
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 
     pub fn url(&self) -> &str {
@@ -142,9 +166,26 @@ impl Prometheus {
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        tokio::time::timeout(timeout, self.exchange(request))
+        let started = Instant::now();
+        let answer = tokio::time::timeout(timeout, self.exchange(request))
             .await
-            .unwrap_or(Err(QueryError::TimedOut(timeout)))
+            .unwrap_or(Err(QueryError::TimedOut(timeout)));
+        if let Some(metrics) = &self.metrics {
+            let outcome = answer.as_ref().map_or_else(QueryError::name, |_| "ok");
+            metrics.add(
+                "runwire_assistant_prometheus_queries_total",
+                "Queries to Prometheus by how they ended",
+                &[("outcome", outcome)],
+                1.0,
+            );
+            metrics.observe(
+                "runwire_assistant_prometheus_query_duration_seconds",
+                "Time from sending a query to Prometheus to its whole answer",
+                &[],
+                started.elapsed(),
+            );
+        }
+        answer
     }
 
     async fn exchange(

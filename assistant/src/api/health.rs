@@ -1,18 +1,26 @@
 //! `/healthz`: the process lives. `/readyz`: it can answer. `/metrics`: how it does.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::AppState;
 use crate::retrieval::IndexState;
+
+/// A probe of Kubernetes waits one second.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 pub(super) struct Ready {
     ready: bool,
     index: IndexState,
+    /// `ok`, or why live numbers are missing. Search works without them, so this alone never makes us unready.
+    prometheus: String,
 }
 
 pub(super) async fn alive() -> &'static str {
@@ -27,7 +35,17 @@ pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(Ready { ready, index }))
+    let prometheus = match timeout(PATIENCE, state.engine.prometheus.check()).await {
+        Ok(Ok(())) => "ok".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it does not answer in time".to_owned(),
+    };
+    let ready = Ready {
+        ready,
+        index,
+        prometheus,
+    };
+    (status, Json(ready))
 }
 
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {

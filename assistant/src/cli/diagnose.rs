@@ -197,8 +197,28 @@ fn hypothesis(out: &mut String, mode: &FoundMode, base: &str, paint: Paint) {
         let label = if index == 0 { "where" } else { "" };
         let _ = writeln!(out, "   {label:8}{}", place(affected));
     }
-    for evidence in &mode.evidence {
+    // What would speak against and left no trace is told in one line.
+    let quiet = |evidence: &&ShownEvidence| {
+        evidence.role == "contradicts" && evidence.outcome == "absent" && evidence.value.is_none()
+    };
+    for evidence in mode.evidence.iter().filter(|evidence| !quiet(evidence)) {
         let _ = writeln!(out, "   {}", evidence_line(evidence, paint));
+    }
+    let silent: Vec<&str> = mode
+        .evidence
+        .iter()
+        .filter(quiet)
+        .map(|evidence| evidence.id.as_str())
+        .collect();
+    if !silent.is_empty() {
+        let _ = writeln!(
+            out,
+            "   {}",
+            paint.faint(&format!(
+                "no sign of what would speak against: {}",
+                silent.join(", ")
+            ))
+        );
     }
     if !mode.explains.is_empty() {
         let _ = writeln!(

@@ -24,7 +24,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot ask for our address")?;
     let metrics = Arc::new(Metrics::default());
     let retriever = Retriever::open(&config)?;
-    let prometheus = Prometheus::new(prometheus::Settings::new(&config.prometheus))?;
+    let prometheus = Prometheus::new(prometheus::Settings::new(&config.prometheus))?
+        .with_metrics(metrics.clone());
     let engine = Arc::new(Engine::new(prometheus, DEADLINE));
     let state = AppState::new(Arc::new(config), retriever, metrics, engine);
 

@@ -213,12 +213,7 @@ impl Baselines {
 }
 
 /// The queries of present evidence of the hypotheses that are shown.
-pub fn shown_queries(
-    modes: &[Mode],
-    hypotheses: &[Hypothesis],
-    scope: &Scope,
-    _window: Duration,
-) -> Vec<Shown> {
+pub fn shown_queries(modes: &[Mode], hypotheses: &[Hypothesis], scope: &Scope) -> Vec<Shown> {
     let mut wanted = Vec::new();
     for hypothesis in hypotheses {
         let mode = &modes[hypothesis.mode];
@@ -228,10 +223,13 @@ pub fn shown_queries(
             };
             let seen = look(mode, reading, &hypothesis.places[0], scope);
             let present = matches!(reading.outcome(&seen), Outcome::Present(_));
-            let (true, Some(series)) = (present, seen.strongest()) else {
+            let (shown, Some(series)) = reading.shown(&seen) else {
                 continue;
             };
-            let Look { query, length, .. } = reading.shown(&seen).clone();
+            if !present {
+                continue;
+            }
+            let Look { query, length, .. } = shown.clone();
             let expression = reading.expression.clone();
             wanted.push(Shown {
                 query,
@@ -323,8 +321,9 @@ impl Findings<'_> {
                 let seen =
                     reading.seen(|position| rank::position_in_scope(position, reading, self.scope));
                 let now = reading.outcome(&seen) == Outcome::Present(Activity::Now);
-                let series = seen
-                    .strongest()
+                let series = reading
+                    .shown(&seen)
+                    .1
                     .filter(|series| now && in_scope(reading, series))?;
                 Some(Sign {
                     symptom,
@@ -476,8 +475,7 @@ impl Findings<'_> {
         };
         let seen = look(mode, reading, place, self.scope);
         let outcome = reading.outcome(&seen);
-        let chosen = reading.shown(&seen);
-        let strongest = seen.strongest();
+        let (chosen, strongest) = reading.shown(&seen);
         let baseline =
             strongest.and_then(|series| self.baselines.get(&chosen.query, &series.labels));
         let present = matches!(outcome, Outcome::Present(_));
@@ -577,7 +575,7 @@ impl Findings<'_> {
                 if !matches!(reading.outcome(&seen), Outcome::Present(_)) {
                     return None;
                 }
-                let series = seen.strongest()?;
+                let series = reading.shown(&seen).1?;
                 Some(words::value_in_words(
                     &evidence.query,
                     reading,
@@ -595,7 +593,7 @@ impl Findings<'_> {
             .filter(|mode| mode.verdict == Verdict::Fault && rank::could_be_checked(mode))
             .count();
         let mut summary = format!(
-            "No network fault found at {} over the last {}. {looked} of {} failure modes could be checked, and none of them is there now.",
+            "No network fault found for {} over the last {}. {looked} of {} failure modes could be checked, and none of them is there now.",
             self.scope.describe(),
             display_duration(&self.question.window),
             self.modes
@@ -638,7 +636,7 @@ impl Findings<'_> {
             );
         }
         format!(
-            "It cannot be told: over the last {} too little was measured at {} to find a fault or to exclude one.",
+            "It cannot be told: over the last {} too little was measured for {} to find a fault or to exclude one.",
             display_duration(&self.question.window),
             self.scope.describe()
         )

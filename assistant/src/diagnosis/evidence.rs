@@ -7,6 +7,9 @@ use super::place::{Place, Position};
 use super::snapshot::{Answer, Series};
 use crate::runbook::{End, EvidenceQuery, Role};
 
+/// A recent value this many times as strong is told instead of the window's.
+const MUCH_STRONGER: f64 = 1.5;
+
 /// The result of one expression, over the window and over its most recent part.
 #[derive(Debug, Clone)]
 pub struct Reading {
@@ -52,8 +55,9 @@ pub enum Sight<'a> {
 pub struct Seen<'a> {
     pub window: Sight<'a>,
     pub recent: Sight<'a>,
-    /// What the unfloored looks say, where `recent` says nothing.
-    pub unfloored: Sight<'a>,
+    /// What the unfloored looks say, where `recent` says nothing: the shorter one, and the longer one.
+    pub bare_recent: Sight<'a>,
+    pub bare_longer: Sight<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,9 @@ pub enum Outcome {
 pub enum Activity {
     /// Beyond the threshold in the recent part.
     Now,
-    /// It was, and now there is nothing to judge by: no traffic.
+    /// There is nothing to judge by in the recent part, and it was at the last occasion before: traffic is rare.
+    Lately,
+    /// It was, and since then there is nothing to judge by: no traffic.
     Silent,
     /// It was, and is not any more.
     Over,
@@ -76,15 +82,15 @@ pub enum Activity {
 
 impl Reading {
     pub fn seen(&self, admits: impl Fn(&Position) -> bool) -> Seen<'_> {
+        let bare = |index: usize| {
+            let look = self.unfloored.get(index);
+            look.map_or(Sight::Nothing, |look| self.sight(look, &admits))
+        };
         Seen {
             window: self.sight(&self.window, &admits),
             recent: self.sight(&self.recent, &admits),
-            unfloored: self
-                .unfloored
-                .iter()
-                .map(|look| self.sight(look, &admits))
-                .find(|sight| *sight != Sight::Nothing)
-                .unwrap_or(Sight::Nothing),
+            bare_recent: bare(0),
+            bare_longer: bare(1),
         }
     }
 
@@ -120,24 +126,38 @@ impl Reading {
     pub fn outcome(&self, seen: &Seen<'_>) -> Outcome {
         match (seen.window, seen.recent) {
             (_, Sight::Beyond(_)) => Outcome::Present(Activity::Now),
-            (Sight::Beyond(_), Sight::Nothing) => Outcome::Present(match seen.unfloored {
-                Sight::Beyond(_) => Activity::Now,
-                Sight::Below(_) => Activity::Over,
-                Sight::Nothing => Activity::Silent,
-            }),
+            (Sight::Beyond(_), Sight::Nothing) => {
+                Outcome::Present(match (seen.bare_recent, seen.bare_longer) {
+                    (Sight::Beyond(_), _) => Activity::Now,
+                    (Sight::Below(_), _) | (Sight::Nothing, Sight::Below(_)) => Activity::Over,
+                    (Sight::Nothing, Sight::Beyond(_)) => Activity::Lately,
+                    (Sight::Nothing, Sight::Nothing) => Activity::Silent,
+                })
+            }
             (Sight::Beyond(_), Sight::Below(_)) => Outcome::Present(Activity::Over),
             _ if self.gap.is_some() => Outcome::Unavailable,
             _ => Outcome::Absent,
         }
     }
 
-    /// The evaluation that shows the evidence best: the window that was asked for, unless only its recent part is beyond
-    /// the threshold.
-    pub fn shown(&self, seen: &Seen<'_>) -> &Look {
+    /// The evaluation that shows the evidence best, and its strongest series: the window that was asked for, unless only its
+    /// recent part is beyond the threshold, or much further so, as when the fault has just begun.
+    pub fn shown<'a>(&'a self, seen: &Seen<'a>) -> (&'a Look, Option<&'a Series>) {
         match (seen.window, seen.recent) {
-            (Sight::Beyond(_), _) => &self.window,
-            (_, Sight::Beyond(_)) => &self.recent,
-            _ => &self.window,
+            (Sight::Beyond(whole), Sight::Beyond(recent)) => {
+                let gain =
+                    self.expression.strength(recent.value) - self.expression.strength(whole.value);
+                if gain > MUCH_STRONGER.ln() {
+                    (&self.recent, Some(recent))
+                } else {
+                    (&self.window, Some(whole))
+                }
+            }
+            (Sight::Beyond(whole), _) | (Sight::Below(whole), Sight::Below(_) | Sight::Nothing) => {
+                (&self.window, Some(whole))
+            }
+            (_, Sight::Beyond(recent)) => (&self.recent, Some(recent)),
+            (Sight::Nothing, _) => (&self.window, None),
         }
     }
 
@@ -148,17 +168,6 @@ impl Reading {
             .iter()
             .chain(self.recent.series.iter())
             .filter(|series| self.expression.holds(series.value))
-    }
-}
-
-impl<'a> Seen<'a> {
-    /// The series that is shown: the same as [`Reading::shown`] chooses.
-    pub fn strongest(&self) -> Option<&'a Series> {
-        match (self.window, self.recent) {
-            (Sight::Beyond(series), _) | (_, Sight::Beyond(series)) => Some(series),
-            (Sight::Below(series), _) => Some(series),
-            (Sight::Nothing, _) => None,
-        }
     }
 }
 

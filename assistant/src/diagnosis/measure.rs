@@ -30,6 +30,8 @@ pub struct Measured {
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     pub workloads: BTreeSet<Workload>,
+    /// Those that were there in the window and are not any more.
+    pub gone: BTreeSet<Workload>,
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
@@ -55,15 +57,19 @@ pub async fn measure(
     let families = "count by (metric) (runwire_series)".to_owned();
     let workloads =
         format!("count by (namespace, workload) (last_over_time(runwire_workload_info[{range}]))");
+    let present = "count by (namespace, workload) (runwire_workload_info)".to_owned();
     let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
-    let first = BTreeSet::from([families.clone(), workloads.clone(), scrapes.clone()]);
+    let first = BTreeSet::from([&families, &workloads, &present, &scrapes].map(String::clone));
     let answers = snapshot.evaluate(prometheus, first, deadline).await;
     let ok = |query: &String| answers[query].as_ref().ok();
 
     let outage = answers[&families].as_ref().err().map(Missing::to_string);
+    let known = ok(&workloads).map(known_workloads).unwrap_or_default();
+    let now = ok(&present).map_or_else(|| known.clone(), known_workloads);
     let mut facts = Facts {
         recent: recent_window(snapshot.window, ok(&scrapes)),
-        workloads: ok(&workloads).map(known_workloads).unwrap_or_default(),
+        gone: known.difference(&now).cloned().collect(),
+        workloads: known,
         outage,
         ..Facts::default()
     };

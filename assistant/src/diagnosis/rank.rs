@@ -1,10 +1,10 @@
 //! Evidence to ranked hypotheses; pure. Log-odds: the prior, the weights of what is there, caps in code for what is missing
 //! or contradicts, and specific causes that absorb the symptoms they produce.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::evidence::{Activity, Evidence, Outcome, Reading, Seen};
-use super::place::{Place, Position};
+use super::place::{Place, Position, Workload};
 use super::scope::Scope;
 use crate::runbook::{Role, Verdict};
 
@@ -72,11 +72,13 @@ pub struct Hypothesis {
 }
 
 /// Ranks `modes` for `scope`. A mode that is not in the result was checked and is not there.
-pub fn rank(modes: &[Mode], scope: &Scope) -> Vec<Hypothesis> {
+///
+/// `gone` are workloads that were there in the window and are not any more: of them silence says that it is over.
+pub fn rank(modes: &[Mode], scope: &Scope, gone: &BTreeSet<Workload>) -> Vec<Hypothesis> {
     let mut candidates = Vec::new();
     for (index, mode) in modes.iter().enumerate() {
         match mode.verdict {
-            Verdict::Fault => candidates.extend(at_places(index, mode)),
+            Verdict::Fault => candidates.extend(at_places(index, mode, gone)),
             Verdict::NoNetworkFault => candidates.extend(over_scope(index, mode, scope)),
         }
     }
@@ -151,7 +153,7 @@ fn slots(mode: &Mode) -> Vec<Vec<&Evidence>> {
     slots
 }
 
-fn at_places(index: usize, mode: &Mode) -> Vec<Candidate> {
+fn at_places(index: usize, mode: &Mode, gone: &BTreeSet<Workload>) -> Vec<Candidate> {
     let slots = slots(mode);
     let mut places: Vec<Place> = Vec::new();
     for reading in slots
@@ -172,7 +174,8 @@ fn at_places(index: usize, mode: &Mode) -> Vec<Candidate> {
     let candidates: Vec<Candidate> = places
         .into_iter()
         .filter_map(|place| {
-            let score = weigh(mode, &slots, |reading| reading.seen_at(&place))?;
+            let gone = place.workloads().any(|end| gone.contains(end));
+            let score = weigh(mode, &slots, gone, |reading| reading.seen_at(&place))?;
             Some(score.candidate(index, place))
         })
         .collect();
@@ -191,7 +194,7 @@ fn at_places(index: usize, mode: &Mode) -> Vec<Candidate> {
 
 /// «It is not the network» is said of the whole scope: any symptom in it speaks against.
 fn over_scope(index: usize, mode: &Mode, scope: &Scope) -> Option<Candidate> {
-    let score = weigh(mode, &slots(mode), |reading| {
+    let score = weigh(mode, &slots(mode), false, |reading| {
         reading.seen(|position| position_in_scope(position, reading, scope))
     })?;
     Some(score.candidate(index, Place::ANYWHERE))
@@ -224,6 +227,7 @@ impl Score {
 fn weigh<'a>(
     mode: &'a Mode,
     slots: &[Vec<&'a Evidence>],
+    gone: bool,
     look: impl Fn(&'a Reading) -> Seen<'a>,
 ) -> Option<Score> {
     let observe = |evidence: &'a Evidence| match &evidence.reading {
@@ -248,7 +252,7 @@ fn weigh<'a>(
             Outcome::Present(activity) => {
                 log_odds += weight;
                 weakest = weakest.min(strength);
-                now |= activity == Activity::Now;
+                now |= activity == Activity::Now || (activity == Activity::Lately && !gone);
                 over |= activity == Activity::Over;
             }
             Outcome::Unavailable => cap = f64::min(cap, CAP_UNAVAILABLE),
@@ -297,14 +301,17 @@ fn weigh<'a>(
 }
 
 fn strength(reading: &Reading, seen: &Seen<'_>) -> f64 {
-    seen.strongest()
+    reading
+        .shown(seen)
+        .1
         .map_or(0.0, |series| reading.expression.strength(series.value))
 }
 
 /// Which of several alternatives speaks for the slot.
 fn preference(outcome: Outcome) -> u8 {
     match outcome {
-        Outcome::Present(Activity::Now) => 4,
+        Outcome::Present(Activity::Now) => 5,
+        Outcome::Present(Activity::Lately) => 4,
         Outcome::Present(Activity::Silent) => 3,
         Outcome::Present(Activity::Over) => 2,
         Outcome::Unavailable => 1,

@@ -171,7 +171,7 @@ impl Scope {
             .to_string(),
             (None, Some(workload)) => workload.clone(),
             (Some(namespace), None) => format!("namespace {namespace}"),
-            (None, None) => "any workload".into(),
+            (None, None) => "all workloads".into(),
         }
     }
 }
@@ -217,9 +217,9 @@ mod tests {
             ),
             (vec![("dst_workload", "b")], "b"),
             (vec![("namespace", "shop")], "namespace shop"),
-            (vec![("alertname", "X")], "any workload"),
-            (vec![("workload", "~external")], "any workload"),
-            (vec![("workload", "a\"} or {")], "any workload"),
+            (vec![("alertname", "X")], "all workloads"),
+            (vec![("workload", "~external")], "all workloads"),
+            (vec![("workload", "a\"} or {")], "all workloads"),
         ] {
             assert_eq!(alert(&labels).describe(), expected, "{labels:?}");
         }

@@ -49,7 +49,8 @@ fn from_sections(
     sections
         .into_iter()
         .flat_map(|section| {
-            let citation = format!("{}#{}", runbook.path, section.anchor);
+            // By id, not by where the folder happens to lie on this machine.
+            let citation = format!("runbooks/{}.md#{}", runbook.id, section.anchor);
             items(&section.text).into_iter().map(move |text| Step {
                 text,
                 citation: citation.clone(),

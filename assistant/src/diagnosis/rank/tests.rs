@@ -119,7 +119,7 @@ fn check(modes: &[Mode], expected: Expect) {
 }
 
 fn check_in(modes: &[Mode], scope: &Scope, expected: Expect) {
-    let table: String = rank(modes, scope)
+    let table: String = rank(modes, scope, &BTreeSet::new())
         .iter()
         .map(|hypothesis| {
             let places: Vec<String> = hypothesis
@@ -257,6 +257,43 @@ fn what_is_over_ranks_below_what_goes_on() {
             half-over 0.45 at a → b (over)
             silent 0.45 at a → b (over)
         "#]],
+    );
+}
+
+#[test]
+fn rare_traffic_is_judged_by_its_last_occasion() {
+    let rare = |longer: &str| {
+        let mut evidence = requires("a>b 9", "");
+        let reading = evidence.reading.as_mut().unwrap();
+        for series_of in ["", longer] {
+            let mut look = reading.recent.clone();
+            look.series = series(series_of);
+            reading.unfloored.push(look);
+        }
+        evidence
+    };
+    let modes = [
+        mode("lately", vec![rare("a>b 1")]),
+        mode("not-any-more", vec![rare("a>b 0")]),
+        mode("no-traffic", vec![rare("")]),
+    ];
+    check(
+        &modes,
+        expect![[r#"
+        lately 0.928 at a → b
+        no-traffic 0.45 at a → b (over)
+        not-any-more 0.45 at a → b (over)
+    "#]],
+    );
+    let gone = BTreeSet::from([Workload {
+        namespace: "".into(),
+        name: "b".into(),
+    }]);
+    let of_gone = rank(&modes, &Scope::default(), &gone);
+    assert!(
+        of_gone
+            .iter()
+            .all(|hypothesis| !hypothesis.places[0].active)
     );
 }
 
