@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
 pub use maps::ReadError;
-pub use syscall::{monotonic_nanoseconds, tick_nanoseconds, wait_for_programs};
+pub use syscall::{monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs};
 
 /// A compiled `bpf/<stem>.bpf.c`.
 #[macro_export]

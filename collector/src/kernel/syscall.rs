@@ -195,3 +195,12 @@ fn clock(
     let nanoseconds = u64::try_from(time.tv_nsec).ok()?;
     (result == 0).then(|| seconds * 1_000_000_000 + nanoseconds)
 }
+
+/// Gives freed memory back to the kernel: loading programs needs some thirty megabytes for a moment.
+pub fn release_memory() {
+    // SAFETY: takes an integer, and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

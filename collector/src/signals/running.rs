@@ -10,7 +10,7 @@ use super::{Signal, SignalSettings, all};
 use crate::enrich::Enricher;
 use crate::export::{Counter, Gauge, Labels, Registry};
 use crate::kernel::statistics::ProgramRuns;
-use crate::kernel::{HookStatus, KernelTypes, Object, Refusal, wait_for_programs};
+use crate::kernel::{HookStatus, KernelTypes, Object, Refusal, release_memory, wait_for_programs};
 
 /// Loaded and attached signals.
 pub struct Signals {
@@ -55,6 +55,8 @@ impl Signals {
                 Err(error) => signals.refuse(name, Refusal::of_load(error)),
             }
         }
+        drop(types);
+        release_memory();
         signals.expose();
         signals
     }

@@ -1,13 +1,13 @@
 //! What a drop means to a person: policy, congestion, an error, a closed port, the MTU, or nothing.
 
 /// Functions whose name says why a packet went. Other places are "other".
-pub(super) const SITES: [&str; 44] = [
+pub(super) const SITES: [&str; 55] = [
     "__dev_forward_skb2",
     "__dev_queue_xmit",
     "__dev_xmit_skb",
     "__ip6_local_out",
-    "__ip_local_out",
     "__ip_finish_output",
+    "__ip_local_out",
     "__netif_receive_skb_core",
     "__udp4_lib_rcv",
     "__udp6_lib_rcv",
@@ -16,6 +16,8 @@ pub(super) const SITES: [&str; 44] = [
     "br_handle_frame_finish",
     "br_nf_pre_routing",
     "dev_hard_start_xmit",
+    "dst_discard",
+    "dst_discard_out",
     "enqueue_to_backlog",
     "icmp_rcv",
     "icmpv6_rcv",
@@ -25,13 +27,20 @@ pub(super) const SITES: [&str; 44] = [
     "ip6_fragment",
     "ip6_input_finish",
     "ip6_mc_input",
+    "ip6_pkt_discard",
+    "ip6_pkt_discard_out",
     "ip6_pkt_drop",
+    "ip6_pkt_prohibit",
+    "ip6_pkt_prohibit_out",
     "ip6_rcv_core",
     "ip6t_do_table",
+    "ip_do_fragment",
     "ip_error",
+    "ip_finish_output2",
     "ip_forward",
     "ip_fragment",
     "ip_local_deliver_finish",
+    "ip_mc_output",
     "ip_rcv_core",
     "ip_rcv_finish_core",
     "ip_route_input_slow",
@@ -41,6 +50,8 @@ pub(super) const SITES: [&str; 44] = [
     "nf_hook_slow",
     "nft_do_chain",
     "sch_handle_egress",
+    "sk_stream_kill_queues",
+    "tcf_action_exec",
     "tcp_v4_rcv",
     "tcp_v6_rcv",
     "tun_net_xmit",
@@ -108,7 +119,8 @@ pub(super) fn of(reason: &str, site: &str) -> &'static str {
 fn of_site(site: &str) -> &'static str {
     match site {
         "nft_do_chain" | "ipt_do_table" | "ip6t_do_table" | "nf_hook_slow" => "policy",
-        "__dev_forward_skb2" | "ip_fragment" | "ip6_fragment" | "__ip_finish_output" => "mtu",
+        "__dev_forward_skb2" | "ip_fragment" | "ip_do_fragment" | "ip6_fragment"
+        | "__ip_finish_output" => "mtu",
         "__dev_queue_xmit" | "__dev_xmit_skb" | "enqueue_to_backlog" | "netem_enqueue"
         | "tun_net_xmit" => "congestion",
         "ip_error"
