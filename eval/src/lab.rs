@@ -139,6 +139,11 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.wires.clear();
         for name in self.plan.namespaces() {
+            // Orphans would go on sending, and keep the namespace alive, for minutes: the next case
+            // would see retransmits out of nowhere. A kernel that cannot kill sockets keeps them.
+            if netns::path(name).exists() {
+                let _ = command::run(&format!("ip netns exec {name} ss -t -a -K"));
+            }
             if netns::path(name).exists()
                 && let Err(error) = command::run(&format!("ip netns delete {name}"))
             {
