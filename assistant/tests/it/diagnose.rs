@@ -259,6 +259,16 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989, mtu-blackhole 0.269 server>client
         connections kept for hours to a slow program: acknowledgements are delayed, new ones open fast
             no_network_fault: not-network 0.989
+        nothing listened until 200 s ago, and all is well since
+            no_network_fault: not-network 0.983, no-listener 0.45 client>server
+        nothing listened until 200 s ago, and since then a rule rejects
+            fault: policy-reject 0.946 client>server
+        a rule dropped until 60 s ago, and since then nothing listens
+            fault: no-listener 0.843 client>server, policy-drop 0.45 client>server
+        two pairs, two faults
+            fault: dns-servfail 0.972 other>dns, no-listener 0.894 client>server
+        one client is served badly, the others are fine
+            fault: policy-drop 0.931 client>server
     "#]]).await;
 }
 

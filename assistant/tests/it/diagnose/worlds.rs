@@ -15,6 +15,54 @@ const BOUNDS: [f64; 12] = [
     0.0001, 0.0002, 0.0004, 0.001, 0.0016, 0.0064, 0.0128, 0.032, 0.064, 0.128, 0.256, 1.6,
 ];
 
+/// Worlds in which something ends within the window; here it matters when.
+const CHANGING: &str = r#"
+- name: "nothing listened until 200 s ago, and all is well since"
+  series:
+    - 'tcp_connect_attempts_total{client>server} 5'
+    - 'tcp_connect_failures_total{client>server,reason="refused"} 0 from 400 was 5'
+    - 'tcp_segments_sent_total{client>server} 30 from 400 was 5'
+    - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 0 from 400 was 5'
+    - 'tcp_resets_total{server>client,direction="sent",reason="no_socket"} 0 from 400 was 5'
+- name: "nothing listened until 200 s ago, and since then a rule rejects"
+  series:
+    - 'tcp_connect_attempts_total{client>server} 5'
+    - 'tcp_connect_failures_total{client>server,reason="refused"} 5'
+    - 'tcp_segments_sent_total{client>server} 5'
+    - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 0 from 400 was 5'
+    - 'dropped_packets_total{client>server,@server,reason="netfilter_drop",site="nft_do_chain",class="policy",protocol="tcp",syn="true"} 5 from 400'
+- name: "a rule dropped until 60 s ago, and since then nothing listens"
+  fast: true
+  series:
+    - 'tcp_connect_attempts_total{client>server} 5'
+    - 'tcp_connect_failures_total{client>server,reason="timeout"} 0 from 270 was 5'
+    - 'tcp_connect_failures_total{client>server,reason="refused"} 5 from 270'
+    - 'tcp_segments_sent_total{client>server} 5 from 270 was 10'
+    - 'tcp_retransmitted_segments_total{client>server,kind="syn"} 0 from 270 was 5'
+    - 'dropped_packets_total{client>server,@router,reason="netfilter_drop",site="nft_do_chain",class="policy",protocol="tcp",syn="true"} 0 from 270 was 10'
+    - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 5 from 270'
+- name: "two pairs, two faults"
+  series:
+    - 'tcp_connect_attempts_total{client>server} 5'
+    - 'tcp_connect_failures_total{client>server,reason="refused"} 5'
+    - 'tcp_segments_sent_total{client>server} 5'
+    - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 5'
+    - 'dns_queries_total{other>dns,qtype="a",protocol="udp"} 2'
+    - 'dns_responses_total{other>dns,qtype="a",rcode="servfail",protocol="udp"} 2'
+    - 'dns_query_duration_seconds{other>dns} 2 of 0.0008'
+- name: "one client is served badly, the others are fine"
+  series:
+    - 'tcp_connect_attempts_total{client>server} 5'
+    - 'tcp_connect_failures_total{client>server,reason="timeout"} 5'
+    - 'tcp_segments_sent_total{client>server} 10'
+    - 'tcp_retransmitted_segments_total{client>server,kind="syn"} 5'
+    - 'dropped_packets_total{client>server,@router,reason="netfilter_drop",site="nft_do_chain",class="policy",protocol="tcp",syn="true"} 10'
+    - 'tcp_connect_attempts_total{other>server} 50'
+    - 'tcp_connections_opened_total{other>server,role="client"} 50'
+    - 'tcp_segments_sent_total{other>server} 500'
+    - 'tcp_segments_sent_total{server>other} 500'
+"#;
+
 #[derive(Debug, Deserialize)]
 pub(super) struct World {
     pub(super) name: String,
@@ -51,6 +99,7 @@ pub(super) fn all() -> Vec<World> {
         let text = std::fs::read_to_string(path).unwrap();
         worlds.extend(serde_yaml_ng::from_str::<Vec<World>>(&text).unwrap());
     }
+    worlds.extend(serde_yaml_ng::from_str::<Vec<World>>(CHANGING).unwrap());
     for (index, world) in (0..).zip(&mut worlds) {
         world.index = index;
     }
