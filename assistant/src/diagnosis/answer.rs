@@ -414,14 +414,42 @@ impl Findings<'_> {
                 url: format!("/runbooks/{}#{}", runbook.id, mode.anchor),
             },
             next_steps: steps::next_steps(runbook, mode),
-            passages: self
-                .question
-                .hits
-                .iter()
-                .filter(|hit| hit.runbook == runbook.id)
-                .map(|hit| hit.passage.clone())
-                .collect(),
+            passages: self.passages(runbook, mode),
         }
+    }
+
+    /// What of the mode's page fits the question; without such words, the section that treats the mode.
+    fn passages(&self, runbook: &Runbook, mode: &FailureMode) -> Vec<serde_json::Value> {
+        let hits = self.question.hits.iter();
+        let of_page: Vec<serde_json::Value> = hits
+            .filter(|hit| hit.runbook == runbook.id)
+            .map(|hit| hit.passage.clone())
+            .collect();
+        if !of_page.is_empty() {
+            return of_page;
+        }
+        let section = runbook.section(&mode.anchor).into_iter();
+        section
+            .map(|section| {
+                serde_json::json!({
+                    "rank": 1,
+                    "score": 1.0,
+                    "runbook": {
+                        "id": runbook.id,
+                        "title": runbook.title,
+                        "path": runbook.path,
+                        "url": format!("/runbooks/{}", runbook.id),
+                    },
+                    "section": {
+                        "heading_path": section.heading_path,
+                        "anchor": section.anchor,
+                        "line_start": section.line_start,
+                        "line_end": section.line_end,
+                    },
+                    "text": section.text,
+                })
+            })
+            .collect()
     }
 
     fn affected(&self, hypothesis: &Hypothesis) -> Vec<Affected> {

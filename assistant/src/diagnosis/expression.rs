@@ -572,6 +572,19 @@ mod tests {
         assert!(less.strength(0.05) > less.strength(0.09));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "[a-z0-9_ \\[\\](){}<>=!~\"',.+*/%^@:-]{0,200}") {
+            if let Ok(expression) = Expression::parse(&format!("x + {text} > 1")) {
+                let query = expression.query(Duration::from_secs(60));
+                // What is asked is PromQL again.
+                proptest::prop_assert!(parser::parse(&query).is_ok(), "{query}");
+                let earlier = expression.query_before(Duration::from_secs(60), Duration::from_secs(3600));
+                proptest::prop_assert!(parser::parse(&earlier).is_ok(), "{earlier}");
+            }
+        }
+    }
+
     #[test]
     fn unknown_metrics_of_ours_are_named() {
         let known = catalogue("# HELP x y\nrunwire_a_total{x=\"y\"} 1\nrunwire_b 2\n");
