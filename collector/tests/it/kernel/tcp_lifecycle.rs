@@ -1,9 +1,11 @@
 //! Connections, failures, bytes and states, against known numbers and against `ss`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
+
+use runwire_collector::signals::SignalSettings;
 
 use super::lab::{Lab, run};
 use super::measure::Measurement;
@@ -275,4 +277,42 @@ fn states_equal_those_of_ss() {
         }
     }
     drop((old_accepted, accepted, kept));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_map_counts_into_other_and_is_empty_after_the_next_look() {
+    const PEERS: u64 = 40;
+    let lab = Lab::new();
+    let settings = SignalSettings {
+        map_capacity: [("tcp_edges_0", 8), ("tcp_edges_1", 8)].into(),
+        ..SignalSettings::default()
+    };
+    let Some(mut measurement) = Measurement::start_with(SIGNAL, settings) else {
+        return;
+    };
+    let mine = [("src_workload", lab.client.as_str())];
+    let other = [("src_workload", "~other")];
+    // Both maps of the pair, and the first one again.
+    for _ in 0..3 {
+        let named = measurement.count("tcp_connect_attempts_total", &mine);
+        let overflowed = measurement.count("tcp_connect_attempts_total", &other);
+        let failures = measurement.count("bpf_map_insert_failures_total", &[("map", SIGNAL)]);
+        lab.in_client(|| {
+            for host in 1..=PEERS as u8 {
+                TcpStream::connect((Ipv4Addr::new(127, 9, 9, host), 83)).unwrap_err();
+            }
+        });
+        measurement.collect();
+        let named = measurement.count("tcp_connect_attempts_total", &mine) - named;
+        let overflowed = measurement.count("tcp_connect_attempts_total", &other) - overflowed;
+        let failures =
+            measurement.count("bpf_map_insert_failures_total", &[("map", SIGNAL)]) - failures;
+        let show = measurement.show("tcp_connect_attempts");
+        // The kernel keeps a few spare entries per CPU, so this is not exactly eight. The other
+        // traffic of the host overflows too.
+        assert!((1..PEERS).contains(&named), "{named}\n{show}");
+        assert!(named + overflowed >= PEERS, "{named} {overflowed}\n{show}");
+        assert!(failures >= overflowed, "{failures} {overflowed}");
+    }
 }
