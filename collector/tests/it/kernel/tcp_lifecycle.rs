@@ -316,3 +316,77 @@ fn a_full_map_counts_into_other_and_is_empty_after_the_next_look() {
         assert!(failures >= overflowed, "{failures} {overflowed}");
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn bytes_are_exact_however_often_one_looks() {
+    const STREAMS: usize = 8;
+    const LENGTH: usize = 12_000_000;
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server6, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        let (listener, lab) = (&listener, &lab);
+        let mut ends = Vec::new();
+        for _ in 0..STREAMS {
+            ends.push(scope.spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+            }));
+            ends.push(scope.spawn(move || {
+                let mut stream = lab.in_client(|| TcpStream::connect(address).unwrap());
+                stream.write_all(&vec![0; LENGTH]).unwrap();
+            }));
+        }
+        while !ends.iter().all(thread::ScopedJoinHandle::is_finished) {
+            measurement.collect();
+        }
+    });
+    thread::sleep(Duration::from_millis(300));
+    measurement.collect();
+    let edge = [
+        ("src_workload", lab.client.as_str()),
+        ("dst_workload", lab.server.as_str()),
+    ];
+    let expected = (STREAMS * LENGTH) as u64;
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &edge), expected);
+    assert_eq!(
+        measurement.count("tcp_bytes_received_total", &edge),
+        expected
+    );
+    // The kernel counts those that it sends again apart.
+    let kernel = Lab::nstat(&lab.client, "TcpOutSegs") + Lab::nstat(&lab.client, "TcpRetransSegs");
+    let segments = measurement.count("tcp_segments_sent_total", &edge);
+    // Those that TIME_WAIT sockets send are not of a socket any more.
+    assert!(
+        (kernel - 4 * STREAMS as u64..=kernel).contains(&segments),
+        "{segments} of {kernel}"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_sender_whose_receiver_does_not_read_is_limited_by_the_window() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let (server, _) = listener.accept().unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut client = client;
+    while client.write(&[0; 65_536]).is_ok() {}
+    thread::sleep(Duration::from_millis(1_000));
+    measurement.collect();
+    let edge = [("src_workload", lab.client.as_str())];
+    let busy = measurement.sum("tcp_busy_seconds_total", &edge);
+    let window = measurement.sum("tcp_receive_window_limited_seconds_total", &edge);
+    assert!((0.8..2.0).contains(&window), "{window} of {busy}");
+    assert!(busy >= window, "{window} of {busy}");
+    drop(server);
+}
