@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
 use cgroup::{CgroupOwner, Cgroups, TooEarly};
 use containers::StatePaths;
-use netns::{Found, Inode};
+use netns::{Found, Inode, Look, Processes};
 
-/// Every process is looked at this often for namespaces without a name. Named ones are looked for
-/// at each refresh.
-const SCAN_PROCESSES: Duration = Duration::from_secs(15);
+/// Every process is asked for its namespace this often. Named namespaces and new processes are
+/// looked for at each refresh.
+const READ_PROCESSES: Duration = Duration::from_secs(15);
 /// A namespace that is new gets its addresses moments later, one by one.
 const YOUNG: Duration = Duration::from_secs(15);
 const YOUNG_PAUSE: Duration = Duration::from_millis(900);
@@ -25,6 +25,7 @@ const READ_ADDRESSES: Duration = Duration::from_secs(5);
 /// A search may take at most this part of the time.
 const SEARCH_SHARE: u32 = 50;
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// An address that was not found is not looked for again for so long.
 const NOT_FOUND: Duration = Duration::from_secs(5);
 const MAX_NOT_FOUND: usize = 65_536;
@@ -53,7 +54,8 @@ pub struct Host {
     own: HashSet<Inode>,
     namespaces: HashMap<Inode, Namespace>,
     cgroups: Cgroups,
-    processes_scanned: Option<Instant>,
+    processes: Processes,
+    processes_read: Option<Instant>,
     /// No search for something unknown before this.
     search_after: Option<Instant>,
     not_found: HashMap<IpAddr, Instant>,
@@ -85,7 +87,8 @@ impl Host {
             paths,
             own,
             namespaces: HashMap::new(),
-            processes_scanned: None,
+            processes: Processes::default(),
+            processes_read: None,
             search_after: None,
             not_found: HashMap::new(),
             changed: true,
@@ -93,8 +96,12 @@ impl Host {
     }
 
     pub fn refresh(&mut self, now: Instant) {
-        let scan = (self.processes_scanned).is_none_or(|at| now - at >= SCAN_PROCESSES);
-        self.find_namespaces(now, scan);
+        let is_fresh = |at| now.saturating_duration_since(at) < READ_PROCESSES;
+        let look = match self.processes_read {
+            Some(at) if is_fresh(at) => Look::New,
+            _ => Look::All,
+        };
+        self.find_namespaces(now, look);
         self.look_inside(now, |namespace| {
             let age = now - namespace.since;
             let pause = if age < YOUNG {
@@ -111,8 +118,8 @@ impl Host {
         if self.search_after.is_some_and(|after| now < after) {
             return false;
         }
-        for scan_processes in [false, true] {
-            self.find_namespaces(now, scan_processes);
+        for look in [Look::New, Look::All] {
+            self.find_namespaces(now, look);
             // All, because a namespace may have taken the place of another one.
             self.look_inside(now, |namespace| namespace.is_due(now, SEARCH_PAUSE));
             if self.has(netns) {
@@ -132,7 +139,7 @@ impl Host {
         {
             return false;
         }
-        self.find_namespaces(now, false);
+        self.find_namespaces(now, Look::New);
         self.look_inside(now, |namespace| namespace.is_due(now, SEARCH_PAUSE));
         self.pause_searches(now);
         let found = (self.insides()).any(|(_, inside)| inside.addresses.contains(&address));
@@ -203,30 +210,16 @@ impl Host {
         identities.set_namespaces(namespaces, Instant::now());
     }
 
-    fn find_namespaces(&mut self, now: Instant, scan_processes: bool) {
+    fn find_namespaces(&mut self, now: Instant, look: Look) {
         let mut found = netns::named(&self.paths);
-        let of_runtime = |(inode, found): (&Inode, &Found)| {
-            found.is_of_runtime() && !self.namespaces.contains_key(inode)
-        };
-        if scan_processes || found.iter().any(of_runtime) {
-            self.processes_scanned = Some(now);
-            for (inode, process) in netns::of_processes(&self.paths) {
-                match found.get_mut(&inode) {
-                    Some(named) if named.is_of_runtime() => named.process = process.process,
-                    Some(_) => {}
-                    None => _ = found.insert(inode, process),
-                }
-            }
-        } else {
-            // What only processes tell is as it was at the last scan.
-            for (&inode, namespace) in &self.namespaces {
-                match found.get_mut(&inode) {
-                    Some(named) => named.process = namespace.found.process,
-                    None if namespace.found.name.is_none() => {
-                        found.insert(inode, namespace.found.clone());
-                    }
-                    None => {}
-                }
+        if look == Look::All {
+            self.processes_read = Some(now);
+        }
+        for (inode, process) in self.processes.look(&self.paths, look) {
+            match found.get_mut(&inode) {
+                Some(named) if named.is_named_by_hand() => {}
+                Some(named) => named.process = process.process,
+                None => _ = found.insert(inode, process),
             }
         }
         let before = self.namespaces.len();
@@ -238,16 +231,26 @@ impl Host {
     }
 
     fn set_namespace(&mut self, inode: Inode, found: Found, now: Instant) {
-        if (self.namespaces.get(&inode)).is_some_and(|known| known.found == found) {
+        // A container's first process is there before it is in the container's cgroup.
+        let may_change = |known: &Namespace| {
+            now.saturating_duration_since(known.since) < YOUNG && !known.found.is_named_by_hand()
+        };
+        if (self.namespaces.get(&inode))
+            .is_some_and(|known| known.found == found && !may_change(known))
+        {
             return;
         }
         let (owner, shared) = self.owner(inode, &found);
         if let Some(known) = self.namespaces.get_mut(&inode)
-            && known.owner == owner
             && known.found.name == found.name
         {
-            // Another of its processes was found first.
+            if known.found.process != found.process {
+                known.read = None;
+            }
+            self.changed |= known.owner != owner || known.shared != shared;
             known.found = found;
+            known.owner = owner;
+            known.shared = shared;
             return;
         }
         let namespace = Namespace {
@@ -264,7 +267,7 @@ impl Host {
 
     fn owner(&mut self, inode: Inode, found: &Found) -> (Workload, bool) {
         if let Some(name) = &found.name
-            && !found.is_of_runtime()
+            && found.is_named_by_hand()
         {
             return (Workload::local(name, Kind::Netns), false);
         }
@@ -313,7 +316,8 @@ impl Host {
 
     fn pause_searches(&mut self, started: Instant) {
         let took = started.elapsed();
-        self.search_after = Some(Instant::now() + (took * SEARCH_SHARE).max(SEARCH_PAUSE));
+        let pause = (took * SEARCH_SHARE).clamp(SEARCH_PAUSE, MAX_SEARCH_PAUSE);
+        self.search_after = Some(Instant::now() + pause);
     }
 }
 

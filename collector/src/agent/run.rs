@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Agent;
 use crate::config::Config;
@@ -80,7 +80,11 @@ fn start(agent: &Agent, registry: &Registry, config: &Config) {
     };
     let signals = Signals::start(registry, &settings);
     let on = signals.names();
-    info!(signals = on.join(","), "measuring");
+    if on.is_empty() {
+        error!("no signal could be started; `runwire-collector doctor` says why and what to do");
+    } else {
+        info!(signals = on.join(","), "measuring");
+    }
     let off = config
         .disabled_signals
         .iter()

@@ -1,16 +1,17 @@
 //! Network namespaces: which there are, and what can only be read from inside one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, sockopt_impl};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Paths;
 use crate::enrich::NetnsId;
@@ -42,8 +43,8 @@ pub struct Found {
 impl Found {
     /// Container runtimes name the namespaces that they make, but the container's own name says
     /// more.
-    pub fn is_of_runtime(&self) -> bool {
-        (self.name.as_ref()).is_some_and(|name| name.starts_with("cni-"))
+    pub fn is_named_by_hand(&self) -> bool {
+        (self.name.as_ref()).is_some_and(|name| !name.starts_with("cni-"))
     }
 }
 
@@ -89,34 +90,62 @@ pub fn named(paths: &Paths) -> HashMap<Inode, Found> {
     found
 }
 
-/// Those that some process lives in.
-pub fn of_processes(paths: &Paths) -> HashMap<Inode, Found> {
-    let mut found = HashMap::new();
-    let Ok(entries) = fs::read_dir(&paths.proc) else {
-        return found;
-    };
-    let mut processes: Vec<u32> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    processes.sort_unstable();
-    for process in processes {
-        let path = paths.proc.join(process.to_string()).join("ns/net");
-        // The link reads `net:[4026531840]`; following it would cost a stat more.
-        let Ok(link) = fs::read_link(&path) else {
-            continue;
-        };
-        if let Some(inode) = parse_link(&link.to_string_lossy()) {
-            found.entry(inode).or_insert(Found {
-                name: None,
-                process: Some(process),
-                path,
-            });
-        }
-    }
-    found
+/// The namespaces that processes live in. Looks at a process a few times while it is new, and then
+/// only when all are looked at: they seldom change their namespace, and there are many.
+#[derive(Default)]
+pub struct Processes {
+    known: BTreeMap<u32, Process>,
 }
 
+#[derive(Clone, Copy)]
+struct Process {
+    netns: Option<Inode>,
+    looks: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    New,
+    All,
+}
+
+impl Processes {
+    /// A process enters its namespace a moment after it was started.
+    const LOOKS: u8 = 3;
+
+    pub fn look(&mut self, paths: &Paths, look: Look) -> HashMap<Inode, Found> {
+        let before = std::mem::take(&mut self.known);
+        let entries = fs::read_dir(&paths.proc).into_iter().flatten().flatten();
+        for number in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            let known = before.get(&number).copied();
+            let process = match known {
+                Some(process) if look == Look::New && process.looks >= Self::LOOKS => process,
+                _ => Process {
+                    netns: inode(&netns_path(paths, number)),
+                    looks: known.map_or(1, |process| process.looks.saturating_add(1)),
+                },
+            };
+            self.known.insert(number, process);
+        }
+        let mut found = HashMap::new();
+        for (&number, process) in &self.known {
+            if let Some(netns) = process.netns {
+                found.entry(netns).or_insert_with(|| Found {
+                    name: None,
+                    process: Some(number),
+                    path: netns_path(paths, number),
+                });
+            }
+        }
+        found
+    }
+}
+
+fn netns_path(paths: &Paths, process: u32) -> PathBuf {
+    paths.proc.join(process.to_string()).join("ns/net")
+}
+
+/// The link reads `net:[4026531840]`; following it would cost a stat more.
 fn parse_link(link: &str) -> Option<Inode> {
     let inode = link.strip_prefix("net:[")?.strip_suffix(']')?;
     inode.parse().ok().map(Inode)
@@ -139,7 +168,7 @@ pub fn visit<T: Send>(places: &[(Inode, PathBuf)], read: impl Fn() -> T + Send) 
             // No right is needed to stay where we are.
             if current != Some(*inode) {
                 if let Err(error) = enter(*inode, path) {
-                    debug!(path = %path.display(), %error, "cannot enter network namespace");
+                    say_that_closed(path, &error);
                     continue;
                 }
                 current = Some(*inode);
@@ -165,6 +194,20 @@ fn enter(inode: Inode, path: &Path) -> std::io::Result<()> {
     }
     setns(file, CloneFlags::CLONE_NEWNET)?;
     Ok(())
+}
+
+/// Namespaces that go while we look are nothing to speak of; a missing right is, but once.
+fn say_that_closed(path: &Path, error: &std::io::Error) {
+    static SAID: Once = Once::new();
+    debug!(path = %path.display(), %error, "cannot enter network namespace");
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        SAID.call_once(|| {
+            warn!(
+                path = %path.display(),
+                "cannot enter network namespaces: they stay nameless and their counters unread; needs CAP_SYS_ADMIN"
+            );
+        });
+    }
 }
 
 /// The calling thread's namespace.
@@ -220,4 +263,39 @@ fn kernel_notations_are_understood() {
     let sockstat =
         "sockets: used 9\nTCP: inuse 3 orphan 0 tw 17 alloc 5 mem 1\nUDP: inuse 0 mem 0\n";
     assert_eq!(parse_time_wait(sockstat), Some(17));
+}
+
+#[test]
+fn a_process_is_looked_at_until_it_has_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let enters = |process: u32, netns: u32| {
+        let path = directory.path().join(format!("{process}/ns"));
+        fs::create_dir_all(&path).unwrap();
+        let _ = fs::remove_file(path.join("net"));
+        std::os::unix::fs::symlink(format!("net:[{netns}]"), path.join("net")).unwrap();
+    };
+    let paths = Paths {
+        proc: directory.path().to_owned(),
+        ..Paths::default()
+    };
+    let mut processes = Processes::default();
+    let mut look = |look| {
+        let found = processes.look(&paths, look);
+        let mut found: Vec<_> = (found.iter())
+            .map(|(inode, found)| (inode.0, found.process.unwrap()))
+            .collect();
+        found.sort_unstable();
+        found
+    };
+    enters(8, 1);
+    enters(9, 1);
+    assert_eq!(look(Look::New), [(1, 8)]);
+    enters(9, 2);
+    assert_eq!(look(Look::New), [(1, 8), (2, 9)], "while it is new");
+    look(Look::New);
+    enters(9, 3);
+    assert_eq!(look(Look::New), [(1, 8), (2, 9)], "no more");
+    assert_eq!(look(Look::All), [(1, 8), (3, 9)], "with all");
+    fs::remove_dir_all(directory.path().join("8")).unwrap();
+    assert_eq!(look(Look::New), [(3, 9)]);
 }

@@ -54,6 +54,15 @@ fn name_of(enricher: &Enricher, from: &Namespace, address: &str) -> String {
     enricher.peer(from.id(), address).name.to_string()
 }
 
+/// Searches rest between one another, so an answer may take its time.
+fn eventually(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(5), "never");
+        sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 #[ignore = "makes network namespaces: needs root"]
 fn addresses_are_named_by_the_namespace_that_has_them() {
@@ -73,11 +82,13 @@ fn addresses_are_named_by_the_namespace_that_has_them() {
 
     // What comes later is found when somebody asks for it.
     let three = Namespace::new("c");
-    sleep(Duration::from_millis(200));
-    assert_eq!(*enricher.owner(three.id(), CgroupId(0)).name, *three.0);
+    eventually(|| *enricher.owner(three.id(), CgroupId(0)).name == *three.0);
     three.add_address("198.18.77.4/32");
-    sleep(Duration::from_millis(200));
-    assert_eq!(name_of(&enricher, &one, "198.18.77.4"), three.0);
+    eventually(|| {
+        // As the agent does every second.
+        enricher.refresh();
+        name_of(&enricher, &one, "198.18.77.4") == three.0
+    });
 
     // What went keeps its name for a while.
     let (gone, name) = (three.id(), three.0.clone());
