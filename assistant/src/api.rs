@@ -1,11 +1,16 @@
 //! The HTTP API on one screen: routes, and what every request goes through.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, Uri};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::diagnosis::Engine;
@@ -15,9 +20,19 @@ use crate::retrieval::Retriever;
 
 mod diagnose;
 mod health;
+mod html;
+mod runbooks;
+mod search;
+mod start;
 
 /// A question is a sentence or an alert; a megabyte is neither.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Longer questions say nothing more to the model and much to the word index.
+pub const MAX_QUESTION_BYTES: usize = 64 << 10;
+
+/// Requests that may wait for a core: with a few milliseconds each, the last of them still waits less than a second.
+const QUEUE: usize = 128;
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +41,8 @@ pub struct AppState {
     pub retriever: Retriever,
     pub metrics: Arc<Metrics>,
     pub engine: Arc<Engine>,
+    queue: Arc<Semaphore>,
+    cores: Arc<Semaphore>,
 }
 
 impl AppState {
@@ -35,29 +52,91 @@ impl AppState {
         metrics: Arc<Metrics>,
         engine: Arc<Engine>,
     ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             config,
             retriever,
             metrics,
             engine,
+            queue: Arc::new(Semaphore::new(QUEUE)),
+            cores: Arc::new(Semaphore::new(cores)),
         }
+    }
+
+    /// Runs what keeps a core busy, as many at a time as there are cores, and refuses what could only pile up.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _place = self
+            .queue
+            .try_acquire()
+            .map_err(|_| ApiError::TooManyRequests)?;
+        let _core = self.cores.acquire().await.context("shutting down")?;
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(done.context("a request's work panicked")?)
     }
 }
 
 pub fn router(state: AppState) -> Router {
     Router::new()
+        .route("/", get(start::page))
+        .route("/search", post(search::search))
         .route("/diagnose", post(diagnose::diagnose))
+        .route("/runbooks", get(runbooks::list))
+        .route("/runbooks/{*id}", get(runbooks::page))
+        .route("/r/{alertname}", get(runbooks::of_alert))
+        .route("/assets/style.css", get(start::style))
+        .route("/assets/start.js", get(start::script))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), measure))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }
 
+/// Counts and times every request. Times go into a header: bodies are the same for the same question.
+async fn measure(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    // The route, not the path: paths come from outside and have no end.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let mut response = next.run(request).await;
+    let took = started.elapsed();
+    let status = response.status();
+    state.metrics.add(
+        "runwire_assistant_http_requests_total",
+        "Requests answered",
+        &[("route", &route), ("status", status.as_str())],
+        1.0,
+    );
+    state.metrics.observe(
+        "runwire_assistant_http_request_duration_seconds",
+        "Time from a request's head to its answer",
+        &[("route", &route)],
+        took,
+    );
+    if let Ok(timing) = HeaderValue::from_str(&format!("total;dur={:.3}", milliseconds(took))) {
+        let header = HeaderName::from_static("server-timing");
+        response.headers_mut().append(header, timing);
+    }
+    response
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 async fn not_found(uri: Uri) -> ApiError {
-    ApiError::NotFound(format!("there is nothing at {}", uri.path()))
+    ApiError::NotFound(format!(
+        "there is nothing at {}; the paths are /search, /diagnose, /runbooks, /r/ALERT, /metrics, /healthz and /readyz",
+        uri.path()
+    ))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,8 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Settings};
 
+mod check;
 mod diagnose;
 pub mod rules;
+mod search;
 mod serve;
 
 /// Finds the runbook section that fits, and says what is wrong with the network and why.
@@ -31,6 +34,10 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Print the runbook passages that answer a question
+    Search(search::SearchArgs),
+    /// Say what is wrong with the runbooks
+    Check(check::CheckArgs),
 }
 
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -38,12 +45,26 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Diagnose(arguments) => Ok(runtime()?.block_on(diagnose::run(arguments))),
         Command::Rules(arguments) => rules::run(arguments),
         Command::Serve { settings } => {
-            let config = Config::load(settings)?;
-            log_to_stderr(&config.log)?;
+            let config = configure(settings, "info")?;
             runtime()?.block_on(serve::run(config))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Search(args) => {
+            let config = configure(args.settings.clone(), "error")?;
+            search::run(&args, &config)
+        }
+        Command::Check(args) => {
+            let config = configure(args.settings.clone(), "error")?;
+            check::run(&args, &config)
+        }
     }
+}
+
+/// Checks the settings and starts logging. A command that prints an answer is quieter than a service.
+fn configure(settings: Settings, log: &str) -> Result<Config, ConfigError> {
+    let config = Config::load(settings, log)?;
+    log_to_stderr(&config.log)?;
+    Ok(config)
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), ConfigError> {
@@ -56,6 +77,7 @@ fn log_to_stderr(filter: &str) -> Result<(), ConfigError> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
 }

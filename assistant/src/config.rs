@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 mod load;
 
-pub use load::ConfigError;
+pub use load::{ConfigError, edit_distance};
 
 /// One optional value a key, as it stands in one source. The field's name is the key in the file, with hyphens the
 /// flag, in capitals after `RUNWIRE_` the variable.
@@ -52,7 +52,7 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_EXTERNAL_URL", value_name = "URL")]
     pub external_url: Option<String>,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info]
+    /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info, and error for commands that print]
     #[arg(long, env = "RUNWIRE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -76,13 +76,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file that the flags or variables name, if any, and checks everything.
-    pub fn load(settings: Settings) -> Result<Self, ConfigError> {
+    /// Reads the file that the flags or variables name, if any, and checks everything. `log` is what is logged where
+    /// nobody says otherwise.
+    pub fn load(settings: Settings, log: &str) -> Result<Self, ConfigError> {
         let from_file = match &settings.config {
             Some(path) => load::file(path)?,
             None => Settings::default(),
         };
-        load::check(settings.or(from_file))
+        let default = Settings {
+            log: Some(log.to_owned()),
+            ..Settings::default()
+        };
+        load::check(settings.or(from_file).or(default))
     }
 }
 

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+use crate::retrieval::NotReady;
+
 #[derive(Debug)]
 pub enum ApiError {
     /// 400: understood, but a value makes no sense.
@@ -89,6 +91,9 @@ impl IntoResponse for ApiError {
 
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
+        if let Some(not_ready) = error.downcast_ref::<NotReady>() {
+            return Self::Unavailable(not_ready.to_string());
+        }
         Self::Internal(error)
     }
 }

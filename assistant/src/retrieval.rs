@@ -1,16 +1,50 @@
 //! Finds the passages that answer a question.
+//!
+//! A [`Snapshot`] holds everything that was built from the runbooks of one moment. When files change, a new one is
+//! built beside it and takes its place at once, so that no reader ever sees half an index.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use anyhow::Context;
 use serde::Serialize;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::runbook::{Library, load};
 
-/// Answers from one whole snapshot of the runbooks at a time. Cheap to clone; all clones share the snapshot.
+pub mod dense;
+pub mod embed;
+pub mod fuse;
+pub mod lexical;
+pub mod names;
+mod search;
+mod snapshot;
+mod spelling;
+pub mod store;
+mod watch;
+pub mod words;
+
+use embed::{Embedder, MiniLm, Precision};
+pub use names::Names;
+pub use search::{Filters, RunbookReference, SearchResponse, SearchResult, SectionReference, url};
+use snapshot::Snapshot;
+use store::Store;
+
+/// Cheap to clone; all clones share the snapshot.
 #[derive(Clone)]
 pub struct Retriever {
-    snapshot: Arc<RwLock<Arc<Library>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    folders: Vec<PathBuf>,
+    embedder: Option<Box<dyn Embedder>>,
+    store: Option<Store>,
+    /// `None` until the first one is built.
+    current: RwLock<Option<Arc<Snapshot>>>,
+    /// Held while building: two at once would do the same work twice.
+    building: Mutex<()>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -19,29 +53,181 @@ pub struct IndexState {
     pub runbooks: usize,
     pub passages: usize,
     pub warnings: usize,
+    /// What vectors are made with; none: words only.
+    pub model: Option<String>,
 }
 
+/// The first index is not built yet.
+#[derive(Debug, thiserror::Error)]
+#[error("the runbooks are still being indexed; ask again in a moment")]
+pub struct NotReady;
+
 impl Retriever {
+    /// Loads the model, but no runbooks: [`refresh`](Self::refresh) or [`watch`](Self::watch) does.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
-        let library = Arc::new(load(&config.runbooks));
-        Ok(Self {
-            snapshot: Arc::new(RwLock::new(library)),
-        })
+        let embedder: Option<Box<dyn Embedder>> = match &config.model {
+            Some(folder) => {
+                let model = MiniLm::open(folder, config.onnxruntime.as_deref(), Precision::Int8)
+                    .with_context(|| format!("cannot use the model in {}", folder.display()))?;
+                Some(Box::new(model))
+            }
+            None => {
+                warn!("no embedding model found: search goes by words only (see --model)");
+                None
+            }
+        };
+        Ok(Self::new(
+            config.runbooks.clone(),
+            embedder,
+            config.cache.as_deref(),
+        ))
     }
 
-    /// The runbooks as of now.
+    pub fn new(
+        folders: Vec<PathBuf>,
+        embedder: Option<Box<dyn Embedder>>,
+        cache: Option<&Path>,
+    ) -> Self {
+        let store = cache.zip(embedder.as_ref()).map(|(cache, embedder)| {
+            // One file for each set of folders: sets that take turns would throw out each other's vectors.
+            let whole = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            let set: Vec<PathBuf> = folders.iter().map(whole).collect();
+            let name = format!("{} {set:?}", embedder.name());
+            Store::new(cache, &name, embedder.dimensions())
+        });
+        Self {
+            shared: Arc::new(Shared {
+                folders,
+                embedder,
+                store,
+                current: RwLock::new(None),
+                building: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Reads the runbooks and builds the index now.
+    pub fn refresh(&self) -> anyhow::Result<()> {
+        let shared = &self.shared;
+        let _building = shared
+            .building
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let started = std::time::Instant::now();
+        let before = self.current();
+        let library = load(&shared.folders);
+        for warning in &library.warnings {
+            let is_new = before
+                .as_ref()
+                .is_none_or(|before| !before.library.warnings.contains(warning));
+            if is_new {
+                warn!("{warning}");
+            }
+        }
+        let snapshot = Snapshot::build(
+            library,
+            shared.embedder.as_deref(),
+            shared.store.as_ref(),
+            before.as_deref(),
+        )?;
+        info!(
+            runbooks = snapshot.library.runbooks.len(),
+            passages = snapshot.passages.len(),
+            milliseconds = started.elapsed().as_millis(),
+            "index built"
+        );
+        let mut current = shared
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Some(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Builds the index and keeps it as the files are, from a thread of its own, until the last clone is gone.
+    pub fn watch(&self) -> std::io::Result<()> {
+        watch::start(&self.shared)
+    }
+
+    /// The runbooks as of now; none until the first index is there.
     pub fn library(&self) -> Arc<Library> {
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&snapshot)
+        self.current()
+            .map_or_else(Arc::default, |snapshot| Arc::clone(&snapshot.library))
+    }
+
+    /// The passages that answer a question, best first. The same question to the same files gives the same answer.
+    pub fn search(
+        &self,
+        question: &str,
+        limit: usize,
+        filters: &Filters,
+    ) -> anyhow::Result<SearchResponse> {
+        let snapshot = self.current().ok_or(NotReady)?;
+        search::search(
+            &snapshot,
+            self.shared.embedder.as_deref(),
+            question,
+            limit,
+            filters,
+        )
+    }
+
+    /// The page and section that treat an alert of this name, and else the nearest names with theirs.
+    pub fn alert(&self, name: &str) -> AlertPlace {
+        let Some(snapshot) = self.current() else {
+            return AlertPlace::Unknown(Vec::new());
+        };
+        let link = |(page, section): names::Place| {
+            let runbook = &snapshot.library.runbooks[page];
+            let page = url(&runbook.id);
+            match section {
+                Some(section) => format!("{page}#{}", runbook.sections[section].anchor),
+                None => page,
+            }
+        };
+        match snapshot.names.exact(name).first() {
+            Some(&place) => AlertPlace::Known(link(place)),
+            None => AlertPlace::Unknown(
+                snapshot
+                    .names
+                    .nearest(name, 3)
+                    .into_iter()
+                    .map(|(name, place)| (name.to_owned(), link(place)))
+                    .collect(),
+            ),
+        }
     }
 
     pub fn state(&self) -> IndexState {
-        let library = self.library();
+        let current = self.current();
+        let count = |of: fn(&Snapshot) -> usize| current.as_deref().map_or(0, of);
         IndexState {
-            ready: true,
-            runbooks: library.runbooks.len(),
-            passages: 0,
-            warnings: library.warnings.len(),
+            ready: current.is_some(),
+            runbooks: count(|snapshot| snapshot.library.runbooks.len()),
+            passages: count(|snapshot| snapshot.passages.len()),
+            warnings: count(|snapshot| snapshot.library.warnings.len()),
+            model: self
+                .shared
+                .embedder
+                .as_ref()
+                .map(|embedder| embedder.name().to_owned()),
         }
     }
+
+    fn current(&self) -> Option<Arc<Snapshot>> {
+        let current = self
+            .shared
+            .current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertPlace {
+    /// Its address.
+    Known(String),
+    /// Names and addresses of the nearest.
+    Unknown(Vec<(String, String)>),
 }

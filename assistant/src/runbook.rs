@@ -6,9 +6,12 @@ use std::fmt;
 use serde::Deserialize;
 
 pub mod anchor;
+pub mod chunk;
+pub mod lint;
 pub mod load;
 pub mod parse;
 
+pub use chunk::Passage;
 pub use load::{Library, load};
 pub use parse::parse;
 
@@ -176,6 +179,7 @@ pub struct Symptom {
     pub expr: String,
     #[serde(default)]
     pub unit: Option<String>,
+    /// Which end is meant where a series names only one workload.
     #[serde(default)]
     pub at: End,
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::AppState;
 use crate::diagnosis::{Hit, Question, Scope};
 use crate::error::ApiError;
+use crate::retrieval::Filters;
 
 const WINDOW: Duration = Duration::from_secs(300);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(15);
@@ -203,9 +204,26 @@ impl Alert {
 
 impl AppState {
     /// The passages that fit the words, or why there are none.
-    async fn passages(&self, _text: &str) -> Result<Vec<Hit>, String> {
-        let _ = PASSAGES;
-        Ok(Vec::new())
+    async fn passages(&self, text: &str) -> Result<Vec<Hit>, String> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (retriever, text) = (self.retriever.clone(), text.to_owned());
+        let search = move || retriever.search(&text, PASSAGES, &Filters::default());
+        let found = match self.compute(search).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(format!("{error:#}")),
+            Err(ApiError::TooManyRequests) => return Err("all workers are busy".into()),
+            Err(_) => return Err("search failed; the log says why".into()),
+        };
+        let hits = found.results.into_iter().map(|result| {
+            Ok(Hit {
+                runbook: result.runbook.id.clone(),
+                passage: serde_json::to_value(result)?,
+            })
+        });
+        hits.collect::<Result<_, serde_json::Error>>()
+            .map_err(|error| error.to_string())
     }
 }
 

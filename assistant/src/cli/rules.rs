@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 
 #[expect(clippy::print_stdout, reason = "the rules are what the command is for")]
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::load(arguments.settings)?;
+    let config = Config::load(arguments.settings, "error")?;
     let library = load(&config.runbooks);
     let hold = promql_parser::util::duration::display_duration(&arguments.hold);
     let rules = rules(&library, &config.external_url, &hold);

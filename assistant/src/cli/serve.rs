@@ -24,6 +24,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot ask for our address")?;
     let metrics = Arc::new(Metrics::default());
     let retriever = Retriever::open(&config)?;
+    retriever
+        .watch()
+        .context("cannot start watching the runbooks")?;
     let prometheus = Prometheus::new(prometheus::Settings::new(&config.prometheus))?
         .with_metrics(metrics.clone());
     let engine = Arc::new(Engine::new(prometheus, DEADLINE));

@@ -196,7 +196,7 @@ fn nearest(key: &str, known: &[String]) -> String {
 }
 
 /// Insertions, deletions and replacements between two words.
-pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.chars().enumerate() {

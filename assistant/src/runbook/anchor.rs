@@ -1,4 +1,5 @@
-//! Heading text → anchor, as GitHub does it, so that links written for one work on the other.
+//! Heading text → anchor, as GitHub does it, so that links written for one work on the other; links between files →
+//! pages.
 
 use std::collections::HashMap;
 
@@ -61,6 +62,29 @@ pub fn compact(text: &str) -> String {
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
+}
+
+/// `../other.md#part` seen from a page → the other's id, and `#part` or nothing.
+pub fn page_of_link(from: &str, target: &str) -> Option<(String, String)> {
+    let (path, anchor) = match target.split_once('#') {
+        Some((path, anchor)) => (path, format!("#{anchor}")),
+        None => (target, String::new()),
+    };
+    let path = path
+        .strip_suffix(".md")
+        .or_else(|| path.strip_suffix(".markdown"))?;
+    let mut parts: Vec<&str> = from.split('/').collect();
+    parts.pop();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some((parts.join("/"), anchor))
 }
 
 #[cfg(test)]

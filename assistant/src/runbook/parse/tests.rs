@@ -86,14 +86,14 @@ fn a_full_page() {
     assert_eq!(
         places,
         [
-            ("top", 0, 24, 24, title.to_owned()),
-            ("dns-answers-servfail", 1, 26, 26, title.to_owned()),
-            ("meaning", 2, 28, 30, format!("{title} > Meaning")),
-            ("diagnosis", 2, 32, 37, format!("{title} > Diagnosis")),
+            ("top", 0, 25, 25, title.to_owned()),
+            ("dns-answers-servfail", 1, 27, 27, title.to_owned()),
+            ("meaning", 2, 29, 31, format!("{title} > Meaning")),
+            ("diagnosis", 2, 33, 38, format!("{title} > Diagnosis")),
         ]
     );
     assert_eq!(page.sections[2].text, "Words.");
-    assert_eq!(page.sections[2].text_line, 30);
+    assert_eq!(page.sections[2].text_line, 31);
     assert!(page.body().starts_with("Before any"));
 }
 

@@ -1,0 +1,111 @@
+//! Runbooks as pages: the list, one page, and the section for an alert.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Serialize;
+
+use super::{AppState, html};
+use crate::error::ApiError;
+use crate::retrieval::{AlertPlace, url};
+
+#[derive(Serialize)]
+struct Entry {
+    id: String,
+    title: String,
+    path: String,
+    url: String,
+    alerts: Vec<String>,
+    labels: BTreeMap<String, String>,
+    failure_modes: Vec<String>,
+}
+
+/// `GET /runbooks`: JSON, or a page for a browser.
+pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let library = state.retriever.library();
+    let wants_html = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    if wants_html {
+        let mut body = String::from("<h1>Runbooks</h1>\n<ul>\n");
+        for runbook in &library.runbooks {
+            let (id, title) = (html::escape(&runbook.id), html::escape(&runbook.title));
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                body,
+                "<li><a href=\"{}\">{title}</a> <code>{id}</code></li>",
+                url(&runbook.id)
+            );
+        }
+        body.push_str("</ul>\n");
+        return html::page(StatusCode::OK, "Runbooks", &body);
+    }
+    let entries: Vec<Entry> = library
+        .runbooks
+        .iter()
+        .map(|runbook| Entry {
+            id: runbook.id.clone(),
+            title: runbook.title.clone(),
+            path: runbook.path.clone(),
+            url: url(&runbook.id),
+            alerts: runbook.alerts.clone(),
+            labels: runbook.labels.clone(),
+            failure_modes: runbook
+                .failure_modes
+                .iter()
+                .map(|mode| mode.id.clone())
+                .collect(),
+        })
+        .collect();
+    Json(BTreeMap::from([("runbooks", entries)])).into_response()
+}
+
+/// `GET /runbooks/{id}`: the page; with `.md` at the end the file as it is.
+pub(super) async fn page(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let library = state.retriever.library();
+    if let Some(runbook) = library.get(&id) {
+        let body = html::article(runbook);
+        return Ok(html::page(StatusCode::OK, &runbook.title, &body));
+    }
+    if let Some(runbook) = id.strip_suffix(".md").and_then(|id| library.get(id)) {
+        let content_type = [(header::CONTENT_TYPE, "text/markdown; charset=utf-8")];
+        return Ok((content_type, runbook.source.clone()).into_response());
+    }
+    Err(ApiError::NotFound(format!(
+        "there is no runbook `{id}`; GET /runbooks lists those there are"
+    )))
+}
+
+/// `GET /r/{alertname}`: to the section for this alert, wherever it is now.
+pub(super) async fn of_alert(State(state): State<AppState>, Path(alert): Path<String>) -> Response {
+    match state.retriever.alert(&alert) {
+        AlertPlace::Known(address) => Redirect::temporary(&address).into_response(),
+        AlertPlace::Unknown(nearest) => {
+            let alert = html::escape(&alert);
+            let mut body = format!("<h1>No runbook for {alert}</h1>\n");
+            if nearest.is_empty() {
+                body.push_str("<p>No runbook names any alert.</p>\n");
+            } else {
+                body.push_str("<p>The nearest are:</p>\n<ul>\n");
+                for (name, address) in nearest {
+                    let (name, address) = (html::escape(&name), html::escape(&address));
+                    let _ = writeln!(body, "<li><a href=\"{address}\">{name}</a></li>");
+                }
+                body.push_str("</ul>\n");
+            }
+            let _ = writeln!(
+                body,
+                "<p>To give it one, name it under <code>alerts</code> in a runbook's front matter. <a href=\"/runbooks\">All runbooks</a></p>"
+            );
+            html::page(StatusCode::NOT_FOUND, "No such alert", &body)
+        }
+    }
+}

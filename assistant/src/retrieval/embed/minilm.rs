@@ -1,0 +1,165 @@
+//! all-MiniLM-L6-v2 on ONNX Runtime, through fastembed.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fastembed::{
+    InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel,
+};
+use ort::environment::Environment;
+
+use super::{EmbedError, Embedder, Embedding, MAX_TOKENS, Precision, graph};
+
+/// More sessions than this would only wait for each other's cores.
+const MAX_SESSIONS: usize = 4;
+
+pub struct MiniLm {
+    name: String,
+    /// One thread works on one text: several threads on one hurt the tail of short queries.
+    sessions: Vec<Mutex<TextEmbedding>>,
+    next: AtomicUsize,
+    count: Box<dyn Fn(&str) -> usize + Send + Sync>,
+}
+
+impl MiniLm {
+    /// Reads the folder of the model and starts ONNX Runtime from `runtime`, or from where the loader finds it.
+    pub fn open(
+        folder: &Path,
+        runtime: Option<&Path>,
+        precision: Precision,
+    ) -> Result<Self, EmbedError> {
+        let weights_path = folder.join("model.safetensors");
+        let weights = read(&weights_path)?;
+        let identity = crate::retrieval::store::checksum(&weights);
+        let model = graph::build(&weights, precision).map_err(|reason| EmbedError::Weights {
+            path: weights_path.display().to_string(),
+            reason,
+        })?;
+        drop(weights);
+
+        let tokenizer_files = TokenizerFiles {
+            tokenizer_file: read(&folder.join("tokenizer.json"))?,
+            config_file: read(&folder.join("config.json"))?,
+            special_tokens_map_file: read(&folder.join("special_tokens_map.json"))?,
+            tokenizer_config_file: read(&folder.join("tokenizer_config.json"))?,
+        };
+        let model =
+            UserDefinedEmbeddingModel::new(model, tokenizer_files).with_pooling(Pooling::Mean);
+        let environment = environment(runtime)?;
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut sessions = Vec::new();
+        for _ in 0..count.min(MAX_SESSIONS) {
+            let options = InitOptionsUserDefined::new()
+                .with_environment(environment.clone())
+                .with_max_length(MAX_TOKENS)
+                .with_intra_threads(1)
+                .with_session_config("session.intra_op.allow_spinning", "0");
+            let session = TextEmbedding::try_new_from_user_defined(model.clone(), options)
+                .map_err(|error| EmbedError::Runtime(error.to_string()))?;
+            sessions.push(session);
+        }
+
+        let mut tokenizer = sessions[0].tokenizer.clone();
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| EmbedError::Inference(error.to_string()))?;
+        // A text that the tokenizer refuses could not be embedded either: as if it were too long.
+        let count = move |text: &str| {
+            tokenizer
+                .encode_fast(text, true)
+                .map_or(usize::MAX, |tokens| tokens.len())
+        };
+        Ok(Self {
+            name: format!("all-MiniLM-L6-v2/{precision}/{identity:016x}"),
+            sessions: sessions.into_iter().map(Mutex::new).collect(),
+            next: AtomicUsize::new(0),
+            count: Box::new(count),
+        })
+    }
+
+    /// A free session, or the next in turn.
+    fn session(&self) -> MutexGuard<'_, TextEmbedding> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let in_turn = |offset| &self.sessions[(first.wrapping_add(offset)) % self.sessions.len()];
+        for offset in 0..self.sessions.len() {
+            if let Ok(session) = in_turn(offset).try_lock() {
+                return session;
+            }
+        }
+        in_turn(0).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Embedder for MiniLm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn dimensions(&self) -> usize {
+        384
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        (self.count)(text)
+    }
+
+    fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
+        let share = texts.len().div_ceil(self.sessions.len()).max(1);
+        // One text at a time: on a CPU a batch brings nothing, and padding makes the results depend on neighbours.
+        let embed = |texts: &[&str]| texts.iter().map(|text| self.embed_query(text)).collect();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = texts
+                .chunks(share)
+                .map(|texts| scope.spawn(move || embed(texts)))
+                .collect();
+            let mut vectors = Vec::with_capacity(texts.len());
+            for worker in workers {
+                let part: Result<Vec<Embedding>, EmbedError> = worker
+                    .join()
+                    .map_err(|_| EmbedError::Inference("a worker panicked".into()))?;
+                vectors.extend(part?);
+            }
+            Ok(vectors)
+        })
+    }
+
+    fn embed_query(&self, text: &str) -> Result<Embedding, EmbedError> {
+        let failed = |reason: String| EmbedError::Inference(reason);
+        let mut vectors = self
+            .session()
+            .embed([text], None)
+            .map_err(|error| failed(error.to_string()))?;
+        vectors
+            .pop()
+            .filter(|vector| {
+                vector.len() == self.dimensions() && vector.iter().all(|x| x.is_finite())
+            })
+            .ok_or_else(|| failed("it gave no usable vector".into()))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
+    std::fs::read(path).map_err(|error| EmbedError::File {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+/// A process can have one environment only: it is made once and lent to whoever asks.
+fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedError> {
+    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+    let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = environment.as_ref() {
+        return Ok(environment.clone());
+    }
+    // Without a path the dynamic loader looks for the name, and says so if it finds none.
+    let library = runtime.unwrap_or(Path::new("libonnxruntime.so"));
+    let made = ort::init_from(library)
+        .map_err(|error| EmbedError::Runtime(error.to_string()))?
+        .with_name("runwire")
+        .build()
+        .map_err(|error| EmbedError::Runtime(error.to_string()))?;
+    *environment = Some(made.clone());
+    Ok(made)
+}

@@ -1,0 +1,115 @@
+//! Words of a question that no page has → the nearest ones that pages do have.
+
+use std::collections::HashMap;
+
+use crate::config::edit_distance;
+
+/// Words that fewer passages have are as likely misspelt themselves.
+const MIN_PASSAGES: usize = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Vocabulary {
+    counts: HashMap<String, usize>,
+    /// Common words by their first letter: a slip there is rare, and looking elsewhere is dear.
+    by_letter: HashMap<char, Vec<(String, usize)>>,
+}
+
+impl Vocabulary {
+    /// From the number of passages that have each word.
+    pub(super) fn new(counts: HashMap<String, usize>) -> Self {
+        let mut by_letter: HashMap<char, Vec<(String, usize)>> = HashMap::new();
+        for (word, &count) in &counts {
+            let is_plain = word.chars().all(char::is_alphabetic);
+            if count >= MIN_PASSAGES
+                && is_plain
+                && let Some(letter) = word.chars().next()
+            {
+                by_letter
+                    .entry(letter)
+                    .or_default()
+                    .push((word.clone(), count));
+            }
+        }
+        // The map's order differs from run to run; answers must not.
+        for words in by_letter.values_mut() {
+            words.sort();
+        }
+        Self { counts, by_letter }
+    }
+
+    pub(super) fn knows(&self, word: &str) -> bool {
+        self.counts.contains_key(word)
+    }
+
+    /// The most common of the nearest words, or none if the word is known or unlike any other.
+    pub(super) fn correct(&self, word: &str) -> Option<&str> {
+        let length = word.chars().count();
+        let allowed = match length {
+            0..4 => return None,
+            4..8 => 1,
+            _ => 2,
+        };
+        let count = self.counts.get(word).copied().unwrap_or_default();
+        if count >= MIN_PASSAGES || !word.chars().all(char::is_alphabetic) {
+            return None;
+        }
+        let first = word.chars().next()?;
+        self.by_letter
+            .get(&first)?
+            .iter()
+            .filter(|(candidate, _)| candidate.chars().count().abs_diff(length) <= allowed)
+            .map(|(candidate, count)| (distance(word, candidate), candidate, *count))
+            .filter(|(distance, candidate, _)| *distance <= allowed && candidate.as_str() != word)
+            .min_by_key(|(distance, _, count)| (*distance, usize::MAX - count))
+            .map(|(_, candidate, _)| candidate.as_str())
+    }
+}
+
+/// Two neighbours swapped are one slip, not two.
+fn distance(a: &str, b: &str) -> usize {
+    let plain = edit_distance(a, b);
+    if plain == 2 && is_swap(a, b) {
+        1
+    } else {
+        plain
+    }
+}
+
+fn is_swap(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let differing: Vec<usize> = (0..a.len().min(b.len()))
+        .filter(|&i| a[i] != b[i])
+        .collect();
+    matches!(differing[..], [i, j] if a.len() == b.len() && j == i + 1 && a[i] == b[j] && a[j] == b[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_corrected_and_known_words_left_alone() {
+        let words = [
+            ("certificate", 9),
+            ("timeout", 5),
+            ("time", 9),
+            ("rare", 1),
+            ("pods", 4),
+        ];
+        let vocabulary =
+            Vocabulary::new(words.iter().map(|(w, n)| ((*w).to_owned(), *n)).collect());
+        for (word, corrected) in [
+            ("certifcate", Some("certificate")),
+            ("certifciate", Some("certificate")),
+            ("tiemout", Some("timeout")),
+            ("timeout", None),
+            ("rarr", None),
+            ("pdo", None),
+            ("x509", None),
+            ("pods", None),
+            ("podz", Some("pods")),
+        ] {
+            assert_eq!(vocabulary.correct(word), corrected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Text → words, the same for pages and questions. A name is kept whole and also taken apart:
+//! `KubePodCrashLooping` is found by «kube pod crash looping», and `net.core.somaxconn` by «somaxconn».
+
+use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
+
+/// Longer runs are hashes and base64: no one asks for them.
+const MAX_WORD_BYTES: usize = 80;
+
+/// Every word of the text in its order, lower case, names both whole and in parts.
+pub fn words(text: &str) -> Vec<String> {
+    analyse(text).into_iter().map(|word| word.text).collect()
+}
+
+pub(super) struct Word {
+    pub(super) text: String,
+    /// Its parts follow as words of their own.
+    pub(super) is_compound: bool,
+}
+
+pub(super) fn analyse(text: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    for run in text.split(|c: char| !(c.is_alphanumeric() || is_joint(c))) {
+        let run = run.trim_matches(is_joint);
+        if run.is_empty() {
+            continue;
+        }
+        let pieces: Vec<&str> = run
+            .split(is_joint)
+            .filter(|piece| !piece.is_empty())
+            .collect();
+        if pieces.len() > 1 {
+            push(&mut words, run, true);
+        }
+        for piece in pieces {
+            let humps = humps(piece);
+            push(&mut words, piece, humps.len() > 1);
+            if humps.len() > 1 {
+                for hump in humps {
+                    push(&mut words, hump, false);
+                }
+            }
+        }
+    }
+    words
+}
+
+/// `CamelCase` → `Camel`, `Case`; `HTTPServer` → `HTTP`, `Server`; one element if there is nothing to take apart.
+pub fn humps(word: &str) -> Vec<&str> {
+    let chars: Vec<(usize, char)> = word.char_indices().collect();
+    let mut humps = Vec::new();
+    let mut start = 0;
+    for at in 1..chars.len() {
+        let (offset, this) = chars[at];
+        let before = chars[at - 1].1;
+        let next_is_lower = chars
+            .get(at + 1)
+            .is_some_and(|(_, next)| next.is_lowercase());
+        let begins = this.is_uppercase()
+            && (before.is_lowercase()
+                || before.is_numeric()
+                || (before.is_uppercase() && next_is_lower));
+        if begins {
+            humps.push(&word[start..offset]);
+            start = offset;
+        }
+    }
+    humps.push(&word[start..]);
+    humps
+}
+
+fn is_joint(c: char) -> bool {
+    matches!(c, '_' | '-' | '.' | ':')
+}
+
+fn push(words: &mut Vec<Word>, word: &str, is_compound: bool) {
+    if word.len() <= MAX_WORD_BYTES {
+        words.push(Word {
+            text: word.to_lowercase(),
+            is_compound,
+        });
+    }
+}
+
+/// The same for tantivy.
+#[derive(Clone, Default)]
+pub(super) struct Words;
+
+pub(super) struct Stream {
+    words: std::vec::IntoIter<String>,
+    token: Token,
+}
+
+impl Tokenizer for Words {
+    type TokenStream<'a> = Stream;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Stream {
+        Stream {
+            words: words(text).into_iter(),
+            token: Token::default(),
+        }
+    }
+}
+
+impl TokenStream for Stream {
+    fn advance(&mut self) -> bool {
+        let Some(word) = self.words.next() else {
+            return false;
+        };
+        self.token.position = self.token.position.wrapping_add(1);
+        self.token.text = word;
+        true
+    }
+
+    fn token(&self) -> &Token {
+        &self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        &mut self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_kept_whole_and_taken_apart() {
+        for (text, expected) in [
+            (
+                "KubePodCrashLooping",
+                "kubepodcrashlooping kube pod crash looping",
+            ),
+            ("HTTPServer2Go", "httpserver2go http server2 go"),
+            (
+                "net.core.somaxconn",
+                "net.core.somaxconn net core somaxconn",
+            ),
+            ("kube-dns_x", "kube-dns_x kube dns x"),
+            (
+                "dial tcp 10.96.0.10:53: i/o timeout",
+                "dial tcp 10.96.0.10:53 10 96 0 10 53 i o timeout",
+            ),
+            (
+                "ECONNREFUSED, (connection refused).",
+                "econnrefused connection refused",
+            ),
+            ("Größe -- ... _", "größe"),
+            ("", ""),
+        ] {
+            assert_eq!(words(text).join(" "), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_lower_case_words(text in "\\PC{0,200}") {
+            for word in words(&text) {
+                prop_assert!(!word.is_empty());
+                prop_assert_eq!(&word.to_lowercase(), &word);
+            }
+        }
+    }
+}
