@@ -3,7 +3,7 @@
  * DNS queries and answers on port 53, UDP and TCP, at the client's socket.
  *
  * The programs sit on the root cgroup and so run for every packet of every socket of the host; all
- * but those to and from port 53 leave after reading two header fields.
+ * connected ones leave after one load, unless their peer's port is 53.
  *
  * Only the client's side is counted: queries that leave for port 53, answers that come from it.
  * A query asked again under its id counts as a query. Each answer settles one query; the latency is
@@ -130,7 +130,8 @@ static __always_inline void query(struct __sk_buff *skb, struct dns_edge_key *ed
 
 	edge_key->cgroup = bpf_skb_cgroup_id(skb);
 	/* The context is the kernel's own sk_buff; reading it this way needs CAP_PERFMON. */
-	edge_key->netns = BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, net_cookie);
+	edge_key->netns =
+		BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, net_cookie);
 	edge_key->qtype = read_qtype(skb, question);
 
 	edge = edge_of(edge_key);
@@ -220,7 +221,11 @@ static __always_inline void packet(struct __sk_buff *skb, bool outgoing)
 	struct ports ports;
 	__u32 transport;
 	__u8 offset;
+	/* The upper half of the word, in network order. Zero for a socket that is not connected. */
+	__u32 peer_port = bpf_ntohl(skb->remote_port);
 
+	if (peer_port && peer_port != DNS_PORT)
+		return;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, 0, &ip4, sizeof(ip4)))
 			return;
@@ -240,7 +245,8 @@ static __always_inline void packet(struct __sk_buff *skb, bool outgoing)
 		return;
 	if (bpf_skb_load_bytes(skb, transport, &ports, sizeof(ports)))
 		return;
-	if ((outgoing ? ports.destination : ports.source) != bpf_htons(DNS_PORT))
+	/* Where the address is translated, so may be the port: then the socket knows better. */
+	if (!peer_port && (outgoing ? ports.destination : ports.source) != bpf_htons(DNS_PORT))
 		return;
 
 	if (outgoing && skb->protocol == bpf_htons(ETH_P_IP)) {

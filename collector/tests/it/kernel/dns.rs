@@ -45,8 +45,17 @@ fn ask_udp(server: IpAddr, queries: &[Vec<u8>]) {
     socket
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();
+    // Some resolvers connect their socket, others do not.
+    let connected = queries.len() == 1;
+    if connected {
+        socket.connect((server, 53)).unwrap();
+    }
     for query in queries {
-        socket.send_to(query, (server, 53)).unwrap();
+        if connected {
+            socket.send(query).unwrap();
+        } else {
+            socket.send_to(query, (server, 53)).unwrap();
+        }
     }
     for _ in queries {
         socket.recv_from(&mut [0; 512]).unwrap();
