@@ -9,7 +9,9 @@ use aya::programs::{
 };
 use thiserror::Error;
 
-use super::{KernelTypes, Object, cgroup2_mount};
+use super::{KernelTypes, LoadError, Object, cgroup2_mount};
+
+const CAPABILITIES: &str = "the collector needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
 
 /// A hook and what became of it.
 #[derive(Clone, Debug)]
@@ -101,6 +103,15 @@ impl Object {
             Ok(())
         })();
         self.record(kind.hook(), result)
+    }
+
+    /// Records that the kernel withholds the addresses of its functions.
+    pub fn note_hidden_symbols(&mut self) {
+        let refusal = Refusal {
+            reason: "permission_denied",
+            detail: "/proc/kallsyms shows no addresses: the collector needs CAP_SYSLOG".into(),
+        };
+        self.remember("kallsyms", Some(refusal));
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, ProgramError>
@@ -199,10 +210,21 @@ impl Refusal {
     }
 
     /// For a signal of which nothing could be loaded.
-    pub fn of_load(error: &super::LoadError) -> Self {
-        Self {
-            reason: "load_failed",
-            detail: chain(error),
+    pub fn of_load(error: &LoadError) -> Self {
+        let system = find_system_error(error).and_then(io::Error::raw_os_error);
+        match (error, system) {
+            (_, Some(libc::EPERM)) => Self {
+                reason: "permission_denied",
+                detail: format!("{}: {CAPABILITIES}", chain(error)),
+            },
+            (LoadError::KernelTypes(_), _) => Self {
+                reason: "unsupported_by_kernel",
+                detail: chain(error),
+            },
+            _ => Self {
+                reason: "load_failed",
+                detail: chain(error),
+            },
         }
     }
 
@@ -241,7 +263,7 @@ fn of_io(error: &io::Error) -> &'static str {
 fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, .. } if reason(error) == "permission_denied" => {
-            format!("{io_error}: the collector needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
+            format!("{io_error}: {CAPABILITIES}")
         }
         // The whole log has thousands of lines; the reason is at its end.
         ProgramError::LoadError {
@@ -255,6 +277,17 @@ fn describe(error: &ProgramError) -> String {
         }
         other => chain(other),
     }
+}
+
+fn find_system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

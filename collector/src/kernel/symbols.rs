@@ -35,6 +35,10 @@ impl Symbols {
         Self(ranges.collect())
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn function_at(&self, address: u64) -> Option<&'static str> {
         self.0
             .iter()

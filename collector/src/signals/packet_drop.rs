@@ -121,6 +121,9 @@ impl Signal for PacketDrop {
         // Empty before Linux 5.17: then every reason is "unknown" and the site has to tell.
         self.reasons = names.remove("skb_drop_reason").unwrap_or_default();
         self.symbols = Symbols::read(&class::SITES);
+        if self.symbols.is_empty() {
+            object.note_hidden_symbols();
+        }
         let programs = [
             "packet_drop",
             "packet_drop_without_receiver",
