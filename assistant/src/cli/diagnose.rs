@@ -259,6 +259,7 @@ fn evidence_line(evidence: &ShownEvidence, paint: Paint) -> String {
     let unit = evidence.unit.as_deref();
     let against = evidence.role == "contradicts";
     let label = match (evidence.outcome.as_str(), against) {
+        ("present", _) if evidence.active == Some(false) => paint.faint("earlier "),
         ("present", false) => paint.with("31", "for     "),
         ("present", true) => paint.with("33", "against "),
         ("absent", _) => paint.faint("not so  "),

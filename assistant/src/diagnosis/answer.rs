@@ -70,6 +70,8 @@ pub struct ShownEvidence {
     pub id: String,
     pub role: String,
     pub outcome: String,
+    /// Of what is present, whether it goes on.
+    pub active: Option<bool>,
     pub title: String,
     /// Evaluated at `time` it gives `value` and `samples`.
     pub query: String,
@@ -482,6 +484,7 @@ impl Findings<'_> {
             id: query.id.clone(),
             role: query.role.to_string(),
             outcome: "unavailable".into(),
+            active: None,
             title: query.title.clone(),
             query: query.expr.trim().into(),
             value: None,
@@ -527,6 +530,12 @@ impl Findings<'_> {
                 Outcome::Unavailable => "unavailable",
             }
             .into(),
+            active: match outcome {
+                Outcome::Present(activity) => {
+                    Some(matches!(activity, Activity::Now | Activity::Lately))
+                }
+                Outcome::Absent | Outcome::Unavailable => None,
+            },
             query: chosen.query.clone(),
             value: strongest.map(|series| words::significant(series.value)),
             threshold: reading.expression.threshold(),

@@ -58,7 +58,11 @@ pub async fn measure(
     let workloads =
         format!("count by (namespace, workload) (last_over_time(runwire_workload_info[{range}]))");
     let present = "count by (namespace, workload) (runwire_workload_info)".to_owned();
-    let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
+    let short = shortest_recent(snapshot.window);
+    let scrapes = format!(
+        "max(count_over_time(runwire_series[{}]))",
+        display_duration(&short)
+    );
     let first = BTreeSet::from([&families, &workloads, &present, &scrapes].map(String::clone));
     let answers = snapshot.evaluate(prometheus, first, deadline).await;
     let ok = |query: &String| answers[query].as_ref().ok();
@@ -297,21 +301,22 @@ fn fell_silent(reading: &Reading) -> bool {
             })
 }
 
-/// The part of the window that counts as now: a tenth, but never so short that it holds too few scrapes.
+/// A tenth of the window.
+fn shortest_recent(window: Duration) -> Duration {
+    Duration::from_secs(window.as_secs() / 10)
+        .max(SHORTEST_RECENT)
+        .min(window)
+}
+
+/// The part of the window that counts as now: never so short that it holds too few scrapes. `scrapes` says how many there
+/// were in the shortest one.
 fn recent_window(window: Duration, scrapes: Option<&Answer>) -> Duration {
+    let shortest = shortest_recent(window);
     let scrapes = scrapes
         .and_then(|answer| answer.first())
-        .map_or(0.0, |series| series.value);
-    let interval = if scrapes >= 1.0 {
-        Duration::from_secs_f64((window.as_secs_f64() / scrapes).round().max(1.0))
-    } else {
-        Duration::ZERO
-    };
-    let tenth = Duration::from_secs(window.as_secs() / 10);
-    tenth
-        .max(SHORTEST_RECENT)
-        .max(interval * SCRAPES_IN_RECENT)
-        .min(window)
+        .map_or(f64::INFINITY, |series| series.value.max(1.0));
+    let interval = Duration::from_secs_f64((shortest.as_secs_f64() / scrapes).round());
+    shortest.max(interval * SCRAPES_IN_RECENT).min(window)
 }
 
 /// Where there was no traffic in the recent part, the latest there was: a third of the window.
@@ -370,12 +375,12 @@ mod tests {
             }])
         };
         for (window, count, expected) in [
-            (300, 300.0, 30),
-            (300, 20.0, 45),
-            (60, 60.0, 15),
-            (300, 5.0, 180),
+            (300, 30.0, 30),
+            (300, 2.0, 45),
+            (60, 15.0, 15),
+            (300, 1.0, 90),
             (15, 1.0, 15),
-            (86400, 5760.0, 8640),
+            (86400, 576.0, 8640),
         ] {
             let recent = recent_window(Duration::from_secs(window), Some(&scrapes(count)));
             assert_eq!(

@@ -23,6 +23,13 @@ impl fmt::Display for Workload {
     }
 }
 
+impl Workload {
+    /// A name that stands for all whose name is not known, so that nobody could be sent there.
+    pub fn is_anonymous(&self) -> bool {
+        self.name.starts_with('~') && &*self.name != "~host"
+    }
+}
+
 /// What the labels of one series say about where it was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Position {
@@ -133,6 +140,11 @@ impl Place {
         let says =
             |mine: &Option<Workload>, theirs: &Option<Workload>| theirs.is_none() || mine == theirs;
         self != other && says(&self.src, &other.src) && says(&self.dst, &other.dst)
+    }
+
+    /// Whether it names ends, and none of them is one that is known.
+    pub fn is_anonymous(&self) -> bool {
+        self.workloads().next().is_some() && self.workloads().all(Workload::is_anonymous)
     }
 
     pub fn reversed(&self) -> Self {

@@ -28,6 +28,8 @@ const CAP_CONTRADICTED: f64 = 0.40;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;
 const CAP_EXPLAINED: f64 = 0.45;
+/// Between two ends that nobody can name: noise of what comes and goes, or nothing anyone could act on.
+const CAP_ANONYMOUS: f64 = 0.45;
 const CAP: f64 = 0.99;
 
 /// A hypothesis that is likelier than not is the answer.
@@ -175,7 +177,10 @@ fn at_places(index: usize, mode: &Mode, gone: &BTreeSet<Workload>) -> Vec<Candid
         .into_iter()
         .filter_map(|place| {
             let gone = place.workloads().any(|end| gone.contains(end));
-            let score = weigh(mode, &slots, gone, |reading| reading.seen_at(&place))?;
+            let mut score = weigh(mode, &slots, gone, |reading| reading.seen_at(&place))?;
+            if place.is_anonymous() {
+                score.cap = f64::min(score.cap, CAP_ANONYMOUS);
+            }
             Some(score.candidate(index, place))
         })
         .collect();
@@ -200,8 +205,10 @@ fn over_scope(index: usize, mode: &Mode, scope: &Scope) -> Option<Candidate> {
     Some(score.candidate(index, Place::ANYWHERE))
 }
 
+/// Whether a series is about the scope as a whole. What happens between ends that nobody can name is about nobody's.
 pub fn position_in_scope(position: &Position, reading: &Reading, scope: &Scope) -> bool {
-    scope.contains(&Place::suggested_by(position, reading.at))
+    let place = Place::suggested_by(position, reading.at);
+    !place.is_anonymous() && scope.contains(&place)
 }
 
 struct Score {

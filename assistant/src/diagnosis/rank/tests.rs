@@ -385,6 +385,36 @@ fn health_is_said_of_the_whole_scope() {
 }
 
 #[test]
+fn ends_without_a_name_are_nobody_s_fault() {
+    let places = "~unknown>~external 9, ~unknown>b 9, ~host>~external 9";
+    check(
+        &[
+            mode("fault", vec![requires(places, places)]),
+            mode(
+                "noise",
+                vec![requires("~unknown>~unknown 9", "~unknown>~unknown 9")],
+            ),
+        ],
+        expect![[r#"
+            fault 0.928 at ~host → ~external, ~unknown → b
+            noise 0.45 at ~unknown → ~unknown
+        "#]],
+    );
+    check(
+        &[calm(
+            "not-network",
+            vec![
+                requires("a>b 9", "a>b 9"),
+                contradicts("~unknown>~other 1", "~unknown>~other 1"),
+            ],
+        )],
+        expect![[r#"
+            not-network 0.928 at the network as a whole
+        "#]],
+    );
+}
+
+#[test]
 fn two_faults_are_both_told() {
     check(
         &[
