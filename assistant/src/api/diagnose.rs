@@ -69,6 +69,12 @@ pub(super) async fn diagnose(
     let Json(request) = request?;
     let checked = Checked::of(request, now_millis())?;
 
+    if !state.retriever.state().ready {
+        return Err(ApiError::Unavailable(
+            "the runbooks are still being read; send the request again in a second".into(),
+        ));
+    }
+
     let started = Instant::now();
     let hits = state.passages(&checked.text).await;
     let retrieval = started.elapsed();
