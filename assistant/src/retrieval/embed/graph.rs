@@ -7,6 +7,8 @@ use super::Precision;
 use weights::Weights;
 
 mod proto;
+#[cfg(test)]
+pub(super) mod reference;
 mod weights;
 
 use proto::{Graph, Input};

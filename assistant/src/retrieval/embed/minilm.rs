@@ -163,3 +163,45 @@ fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedError> {
     *environment = Some(made.clone());
     Ok(made)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ONNX Runtime and plain loops over the same weights must agree.
+    #[test]
+    #[expect(clippy::print_stdout, reason = "a skipped test must say so")]
+    fn the_graph_computes_what_the_weights_say() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.runwire");
+        let runtime = root.join("onnxruntime/libonnxruntime.so");
+        if !runtime.exists() {
+            println!("skipped: no model in .runwire; `make` fetches it");
+            return;
+        }
+        let folder = root.join("model");
+        let weights = read(&folder.join("model.safetensors")).unwrap();
+        for (precision, least) in [(Precision::Float32, 0.99999), (Precision::Int8, 0.97)] {
+            let model = MiniLm::open(&folder, Some(&runtime), precision).unwrap();
+            for text in [
+                "DNS answers SERVFAIL",
+                "dial tcp 10.96.0.10:53: i/o timeout",
+                "KubePodCrashLooping: our app keeps dying a few seconds after boot, and nobody knows why it does",
+            ] {
+                let tokens = {
+                    let session = model.session();
+                    session
+                        .tokenizer
+                        .encode(text, true)
+                        .unwrap()
+                        .get_ids()
+                        .to_vec()
+                };
+                let expected = graph::reference::embed(&weights, &tokens);
+                let vector = model.embed_query(text).unwrap();
+                let cosine: f32 = vector.iter().zip(&expected).map(|(a, b)| a * b).sum();
+                println!("{precision} {cosine:.6} {text}");
+                assert!(cosine >= least, "{precision}: cosine {cosine} for {text}");
+            }
+        }
+    }
+}
