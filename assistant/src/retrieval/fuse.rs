@@ -26,8 +26,9 @@ const PASSAGE_MEANING: f32 = 1.0;
 const INTRO_MEANING_PROSE: f32 = 0.75;
 const INTRO_MEANING_OTHER: f32 = 0.25;
 
-/// A page below this is about something else. Keeps 95 % of the answerable development queries.
-pub const ANSWERABLE: f32 = 0.30;
+/// A page below this is about something else. On the development queries it keeps 96 % of the answerable ones and
+/// refuses 83 % of the others.
+pub const ANSWERABLE: f32 = 0.28;
 /// The same where there are words only.
 pub const ANSWERABLE_WORDS_ONLY: f32 = 0.25;
 
