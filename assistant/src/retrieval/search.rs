@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::embed::Embedder;
-use super::fuse::{ANSWERABLE, ANSWERABLE_WORDS_ONLY, Signals, kind_of};
+use super::fuse::{ANSWERABLE_WORDS_ONLY, Signals, kind_of};
 use super::snapshot::Snapshot;
 use crate::runbook::Runbook;
 
@@ -200,7 +200,7 @@ pub(super) fn search(
     });
 
     let threshold = f64::from(if dense.is_some() {
-        ANSWERABLE
+        kind.answerable()
     } else {
         ANSWERABLE_WORDS_ONLY
     });
