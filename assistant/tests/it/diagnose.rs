@@ -218,7 +218,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         SERVFAIL only, one lookup every ten seconds
             fault: dns-servfail 0.972 client>dns
         two SERVFAIL among a few answers prove nothing
-            unknown: 
+            no_network_fault: not-network 0.989
         silence from the first query on
             fault: dns-unanswered 0.989 client>dns
         a third of the queries is lost
@@ -259,6 +259,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989, mtu-blackhole 0.269 server>client
         connections kept for hours to a slow program: acknowledgements are delayed, new ones open fast
             no_network_fault: not-network 0.989
+        a server that answers after its clients stopped waiting: late data is met with a reset
+            no_network_fault: not-network 0.989, peer-reset 0.204 client>server
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects
