@@ -94,7 +94,6 @@ impl Ports {
 
 pub(crate) struct Stack {
     pub(crate) ports: Ports,
-    // Stopped in this order.
     programs: Vec<Program>,
     folder: PathBuf,
     state: State,
@@ -136,6 +135,15 @@ impl Stack {
             &collector,
             &format!("run --listen 127.0.0.1:{collector_port}"),
         )?;
+        // Nobody connects to a port before it listens: refused connections on this host are what the
+        // collector would see, and rightly report, in the healthy phase.
+        stack.wait_to_listen("collector", collector_port)?;
+        let flags = format!(
+            "serve --listen 127.0.0.1:{assistant_port} --runbooks {} --prometheus http://127.0.0.1:{prometheus_port}",
+            programs.runbooks.display()
+        );
+        stack.program("assistant", &assistant, &flags)?;
+        stack.wait_to_listen("assistant", assistant_port)?;
         let config = folder.join("prometheus.yml");
         fs::write(&config, prometheus_config(collector_port, assistant_port))
             .with_context(|| format!("cannot write {}", config.display()))?;
@@ -145,11 +153,7 @@ impl Stack {
             data.display()
         );
         stack.program("prometheus", &prometheus, &flags)?;
-        let flags = format!(
-            "serve --listen 127.0.0.1:{assistant_port} --runbooks {} --prometheus http://127.0.0.1:{prometheus_port}",
-            programs.runbooks.display()
-        );
-        stack.program("assistant", &assistant, &flags)?;
+        stack.wait_to_listen("prometheus", prometheus_port)?;
 
         stack.wait(
             "collector",
@@ -199,6 +203,20 @@ impl Stack {
             }
             stop::sleep(Duration::from_millis(100))?;
         }
+    }
+
+    fn wait_to_listen(&mut self, what: &str, port: u16) -> Result<()> {
+        for tenth in 0..900 {
+            self.check()?;
+            if listens(port) {
+                return Ok(());
+            }
+            if tenth > 0 && tenth % 50 == 0 {
+                say::progress(format_args!("  waiting for the {what}, {} s", tenth / 10));
+            }
+            stop::sleep(Duration::from_millis(100))?;
+        }
+        bail!("{what} does not listen on port {port} after 90 s")
     }
 
     /// Fails, with the end of its log, when a program ended by itself.
@@ -252,7 +270,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // The assistant first: it asks Prometheus, which asks the collector.
+        // In the reverse order of their start.
         while let Some(program) = self.programs.pop() {
             drop(program);
         }
@@ -268,6 +286,29 @@ impl Drop for Stack {
             say::progress(format_args!("{error:#}"));
         }
     }
+}
+
+/// Whether somebody listens on that port of 127.0.0.1, or of any address, without connecting.
+fn listens(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // A kernel without IPv6 lacks the second.
+        let Ok(table) = fs::read_to_string(file) else {
+            continue;
+        };
+        let local = format!(":{port:04X}");
+        let found = table.lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            fields
+                .next()
+                .is_some_and(|address| address.ends_with(&local))
+                && fields.nth(1) == Some(LISTEN)
+        });
+        if found {
+            return true;
+        }
+    }
+    false
 }
 
 fn prometheus_config(collector: u16, assistant: u16) -> String {
