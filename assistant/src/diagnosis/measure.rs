@@ -58,12 +58,12 @@ pub async fn measure(
     let workloads =
         format!("count by (namespace, workload) (last_over_time(runwire_workload_info[{range}]))");
     let present = "count by (namespace, workload) (runwire_workload_info)".to_owned();
-    let short = shortest_recent(snapshot.window);
-    let scrapes = format!(
-        "max(count_over_time(runwire_series[{}]))",
-        display_duration(&short)
+    let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
+    let latest = display_duration(&shortest_recent(snapshot.window));
+    let latest_scrapes = format!("max(count_over_time(runwire_series[{latest}]))");
+    let first = BTreeSet::from(
+        [&families, &workloads, &present, &scrapes, &latest_scrapes].map(String::clone),
     );
-    let first = BTreeSet::from([&families, &workloads, &present, &scrapes].map(String::clone));
     let answers = snapshot.evaluate(prometheus, first, deadline).await;
     let ok = |query: &String| answers[query].as_ref().ok();
 
@@ -71,7 +71,11 @@ pub async fn measure(
     let known = ok(&workloads).map(known_workloads).unwrap_or_default();
     let now = ok(&present).map_or_else(|| known.clone(), known_workloads);
     let mut facts = Facts {
-        recent: recent_window(snapshot.window, ok(&scrapes)),
+        recent: recent_window(
+            snapshot.window,
+            ok(&scrapes).map_or(0.0, first_value),
+            ok(&latest_scrapes).map_or(0.0, first_value),
+        ),
         gone: known.difference(&now).cloned().collect(),
         workloads: known,
         outage,
@@ -301,22 +305,27 @@ fn fell_silent(reading: &Reading) -> bool {
             })
 }
 
-/// A tenth of the window.
+/// A twentieth of the window: 15 s of the usual five minutes.
 fn shortest_recent(window: Duration) -> Duration {
-    Duration::from_secs(window.as_secs() / 10)
+    Duration::from_secs(window.as_secs() / 20)
         .max(SHORTEST_RECENT)
         .min(window)
 }
 
-/// The part of the window that counts as now: never so short that it holds too few scrapes. `scrapes` says how many there
-/// were in the shortest one.
-fn recent_window(window: Duration, scrapes: Option<&Answer>) -> Duration {
+/// The part of the window that counts as now: as short as the scrape interval allows, so that what has just begun is not
+/// diluted by the healthy minutes before it. `scrapes` and `latest` say how many scrapes there were in the window and in
+/// [`shortest_recent`].
+fn recent_window(window: Duration, scrapes: f64, latest: f64) -> Duration {
     let shortest = shortest_recent(window);
-    let scrapes = scrapes
-        .and_then(|answer| answer.first())
-        .map_or(f64::INFINITY, |series| series.value.max(1.0));
-    let interval = Duration::from_secs_f64((shortest.as_secs_f64() / scrapes).round());
+    if latest > f64::from(SCRAPES_IN_RECENT) || scrapes < 1.0 {
+        return shortest;
+    }
+    let interval = Duration::from_secs_f64((window.as_secs_f64() / scrapes).round().max(1.0));
     shortest.max(interval * SCRAPES_IN_RECENT).min(window)
+}
+
+fn first_value(answer: &Answer) -> f64 {
+    answer.first().map_or(0.0, |series| series.value)
 }
 
 /// Where there was no traffic in the recent part, the latest there was: a third of the window.
@@ -367,28 +376,23 @@ mod tests {
 
     #[test]
     fn the_recent_window_holds_enough_scrapes() {
-        let scrapes = |count: f64| -> Answer {
-            Arc::new([super::super::snapshot::Series {
-                labels: Default::default(),
-                position: Position::Anywhere,
-                value: count,
-            }])
-        };
-        for (window, count, expected) in [
-            (300, 30.0, 30),
-            (300, 2.0, 45),
-            (60, 15.0, 15),
-            (300, 1.0, 90),
-            (15, 1.0, 15),
-            (86400, 576.0, 8640),
+        for (window, scrapes, latest, expected) in [
+            (300, 300.0, 15.0, 15),
+            // A second of history in a window of five minutes says little of the interval; the latest scrapes say it.
+            (300, 20.0, 15.0, 15),
+            (300, 20.0, 1.0, 45),
+            (60, 60.0, 15.0, 15),
+            (300, 5.0, 0.0, 180),
+            (15, 1.0, 1.0, 15),
+            (300, 0.0, 0.0, 15),
+            (86400, 5760.0, 288.0, 4320),
         ] {
-            let recent = recent_window(Duration::from_secs(window), Some(&scrapes(count)));
+            let recent = recent_window(Duration::from_secs(window), scrapes, latest);
             assert_eq!(
                 recent.as_secs(),
                 expected,
-                "{window} s with {count} scrapes"
+                "{window} s with {scrapes} scrapes, {latest} of them late"
             );
         }
-        assert_eq!(recent_window(Duration::from_secs(300), None).as_secs(), 30);
     }
 }
