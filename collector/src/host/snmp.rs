@@ -74,7 +74,7 @@ impl NetnsCounters {
     pub fn new(registry: &Registry) -> Self {
         Self {
             counter: registry.for_signal(Self::NAME).counter(
-                "netns_counter",
+                "netns_mib",
                 "The kernel's own counters of a network namespace, by the names of nstat",
                 &[OWNER, &["counter"]],
             ),
@@ -246,7 +246,7 @@ mod tests {
             counters.add(NetnsId(netns), totals.into(), &enricher);
         }
         let text = registry.encode(Format::Text, None);
-        let line = r#"runwire_netns_counter_total{namespace="host",workload="cart",kind="netns",counter="TcpOutSegs"} 12"#;
+        let line = r#"runwire_netns_mib_total{namespace="host",workload="cart",kind="netns",counter="TcpOutSegs"} 12"#;
         assert!(text.contains(line), "{text}");
     }
 }

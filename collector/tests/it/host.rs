@@ -117,7 +117,7 @@ fn counters_of_a_namespace_are_those_of_nstat() {
     for counter in ["TcpActiveOpens", "TcpAttemptFails", "TcpOutRsts"] {
         let name = &one.0;
         let line = format!(
-            "runwire_netns_counter_total{{namespace=\"host\",workload=\"{name}\",kind=\"netns\",counter=\"{counter}\"}} 7\n"
+            "runwire_netns_mib_total{{namespace=\"host\",workload=\"{name}\",kind=\"netns\",counter=\"{counter}\"}} 7\n"
         );
         assert!(text.contains(&line), "{counter}");
     }
