@@ -150,10 +150,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     }
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         say::progress("The fault stays until Ctrl-C, which removes everything.");
-        while !stop::requested() {
-            running.check()?;
-            thread::sleep(Duration::from_millis(200));
-        }
+        keep(&mut running.stack);
     }
     Ok(right)
 }
@@ -169,13 +166,23 @@ pub(crate) fn up(options: &UpOptions) -> Result<bool> {
         "Logs are in {}. Ctrl-C ends all three.",
         folder.display()
     ));
-    while !stop::requested() {
-        stack.check()?;
-        thread::sleep(Duration::from_millis(200));
-    }
+    let whole = keep(&mut stack);
     drop(stack);
     let _ = fs::remove_dir_all(&folder);
-    Ok(true)
+    Ok(whole)
+}
+
+/// Waits for Ctrl-C. A program that ends by itself is told of, and the others go on. True if none did.
+fn keep(stack: &mut Stack) -> bool {
+    let mut whole = true;
+    while !stop::requested() && !stack.is_empty() {
+        for program in stack.ended() {
+            say::progress(format_args!("{program}\nThe others go on."));
+            whole = false;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    whole
 }
 
 fn logs() -> Result<PathBuf> {

@@ -221,16 +221,32 @@ impl Stack {
 
     /// Fails, with the end of its log, when a program ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
-        for program in &mut self.programs {
-            if let Err(error) = program.check() {
-                let log = self.folder.join(format!("{}.log", program.name));
-                let text = fs::read_to_string(&log).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                let end = lines[lines.len().saturating_sub(8)..].join("\n  ");
-                bail!("{error:#}; the end of {}:\n  {end}", log.display());
-            }
+        match self.ended().pop() {
+            Some(program) => bail!(program),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The programs that ended by themselves since the last call, each with the end of its log.
+    pub(crate) fn ended(&mut self) -> Vec<String> {
+        let folder = &self.folder;
+        let mut ended = Vec::new();
+        self.programs.retain_mut(|program| {
+            let Err(error) = program.check() else {
+                return true;
+            };
+            let log = folder.join(format!("{}.log", program.name));
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(8)..].join("\n  ");
+            ended.push(format!("{error:#}; the end of {}:\n  {end}", log.display()));
+            false
+        });
+        ended
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.programs.is_empty()
     }
 
     pub(crate) fn assistant_url(&self) -> String {

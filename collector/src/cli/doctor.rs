@@ -16,7 +16,7 @@ use crate::signals::{SignalSettings, Signals};
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 /// Bit, name, and what it is for: `include/uapi/linux/capability.h`.
-const CAPABILITIES: [(u32, &str, &str); 5] = [
+const CAPABILITIES: [(u32, &str, &str); 6] = [
     (39, "CAP_BPF", "load programs and maps"),
     (38, "CAP_PERFMON", "read kernel memory in programs"),
     (12, "CAP_NET_ADMIN", "see the packets of cgroups (DNS)"),
@@ -29,6 +29,11 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
         19,
         "CAP_SYS_PTRACE",
         "see which namespace another user's process lives in",
+    ),
+    (
+        34,
+        "CAP_SYSLOG",
+        "name the kernel function that drops a packet, which tells a firewall from a full table",
     ),
 ];
 
