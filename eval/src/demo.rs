@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -13,7 +14,7 @@ use crate::case::{self, Running};
 use crate::scenario::{self, Status, Template};
 use crate::stack::{Ports, Programs, Stack};
 use crate::state::State;
-use crate::{say, show, sli, stop};
+use crate::{say, sli, stop};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -75,13 +76,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     let answer = running.ask(None)?;
     let was_healthy = running.judge(&case::healthy(), &answer)?.right;
     say::result("\n── Before anything is broken ──");
-    say::result(show::healthy(&serde_json::from_slice(&answer)?));
-    if !was_healthy {
-        say::result(show::diagnosis(
-            &serde_json::from_slice(&answer)?,
-            &running.stack.assistant_url(),
-        ));
-    }
+    tell(options, &running, &answer)?;
 
     say::result(format_args!(
         "── Broken now: {} ──",
@@ -125,14 +120,13 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
 
     let bytes = running.ask(None)?;
     let verdict = running.judge(&expected, &bytes)?;
-    let answer: Value = serde_json::from_slice(&bytes)?;
     say::result(format_args!(
         "── Asked: {} ──",
         running.scenario.ask["query"]
             .as_str()
             .unwrap_or("what is wrong?")
     ));
-    say::result(show::diagnosis(&answer, &running.stack.assistant_url()));
+    tell(options, &running, &bytes)?;
     addresses(&running.stack);
     let right = was_healthy && verdict.right;
     if !right {
@@ -183,6 +177,29 @@ fn keep(stack: &mut Stack) -> bool {
         thread::sleep(Duration::from_millis(200));
     }
     whole
+}
+
+/// The same question about the same moment, by the command that a person would type.
+fn tell(options: &Options, running: &Running, answer: &[u8]) -> Result<()> {
+    let answer: Value = serde_json::from_slice(answer)?;
+    let ask = &running.scenario.ask;
+    let mut command = Command::new(options.programs.assistant()?);
+    command.arg("diagnose").args(ask["query"].as_str());
+    for (flag, value) in [
+        ("--namespace", &ask["scope"]["namespace"]),
+        ("--workload", &ask["scope"]["workload"]),
+        ("--at", &answer["time"]),
+    ] {
+        if let Some(value) = value.as_str() {
+            command.args([flag, value]);
+        }
+    }
+    // Its exit code says whether there is a fault, which is not the question here.
+    command
+        .args(["--url", &running.stack.assistant_url()])
+        .status()
+        .context("cannot run runwire-assistant diagnose")?;
+    Ok(())
 }
 
 fn logs() -> Result<PathBuf> {

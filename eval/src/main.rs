@@ -24,7 +24,6 @@ mod say;
 mod scenario;
 mod score;
 mod seed;
-mod show;
 mod sli;
 mod stack;
 mod state;

@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             match outcome {
                 Ok(report) => {
                     say::progress(format_args!(
-                        "  {} after {} s",
+                        "  {}; the case took {} s",
                         table::verdict(&report),
                         started.elapsed().as_secs()
                     ));

@@ -305,9 +305,9 @@ fn fell_silent(reading: &Reading) -> bool {
             })
 }
 
-/// A twentieth of the window: 15 s of the usual five minutes.
+/// A tenth of the window: 30 s of the usual five minutes. Less would take a restart of two seconds for a fault.
 fn shortest_recent(window: Duration) -> Duration {
-    Duration::from_secs(window.as_secs() / 20)
+    Duration::from_secs(window.as_secs() / 10)
         .max(SHORTEST_RECENT)
         .min(window)
 }
@@ -377,15 +377,15 @@ mod tests {
     #[test]
     fn the_recent_window_holds_enough_scrapes() {
         for (window, scrapes, latest, expected) in [
-            (300, 300.0, 15.0, 15),
-            // A second of history in a window of five minutes says little of the interval; the latest scrapes say it.
-            (300, 20.0, 15.0, 15),
-            (300, 20.0, 1.0, 45),
+            (300, 300.0, 30.0, 30),
+            // Twenty seconds of history say little of the interval in five minutes; the latest scrapes say it.
+            (300, 20.0, 20.0, 30),
+            (300, 20.0, 2.0, 45),
             (60, 60.0, 15.0, 15),
             (300, 5.0, 0.0, 180),
             (15, 1.0, 1.0, 15),
-            (300, 0.0, 0.0, 15),
-            (86400, 5760.0, 288.0, 4320),
+            (300, 0.0, 0.0, 30),
+            (86400, 5760.0, 576.0, 8640),
         ] {
             let recent = recent_window(Duration::from_secs(window), scrapes, latest);
             assert_eq!(

@@ -3,4 +3,5 @@
 mod exposition;
 mod host;
 mod kernel;
+mod readme;
 mod server;

@@ -1,0 +1,36 @@
+//! What the README promises is what the program has.
+
+use runwire_collector::config::KEYS;
+
+const README: &str = include_str!("../../../README.md");
+const CATALOGUE: &str = include_str!("../../metrics.prom");
+
+#[test]
+fn every_key_of_the_configuration_is_in_the_readme() {
+    for key in KEYS {
+        let row = format!(
+            "| `{}` | `--{}` | `{}` |",
+            key.name,
+            key.flag,
+            key.variable()
+        );
+        assert!(README.contains(&row), "the README lacks the row {row}");
+    }
+}
+
+#[test]
+fn every_metric_is_in_the_readme_and_no_other() {
+    let exported: Vec<String> = CATALOGUE
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| format!("| `{name}` | {kind} |"))
+        .collect();
+    for row in &exported {
+        assert!(README.contains(row), "the README lacks the row {row}");
+    }
+    let rows = README
+        .lines()
+        .filter(|line| line.starts_with("| `runwire_"));
+    assert_eq!(rows.count(), exported.len());
+}
