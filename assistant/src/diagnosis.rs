@@ -14,13 +14,14 @@ pub mod expression;
 pub mod measure;
 pub mod place;
 pub mod rank;
+pub mod response;
 pub mod scope;
 pub mod snapshot;
 mod steps;
 mod words;
 
-pub use answer::Diagnosis;
 pub use expression::{catalogue, lint};
+pub use response::Diagnosis;
 pub use scope::Scope;
 pub use words::quantity;
 

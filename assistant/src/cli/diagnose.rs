@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::diagnosis::Diagnosis;
-use crate::diagnosis::answer::{Affected, FoundMode, ShownEvidence, Status};
 use crate::diagnosis::quantity;
+use crate::diagnosis::response::{Affected, FoundMode, ShownEvidence, Status};
 use crate::prometheus::http_client;
 
 /// Longer than the assistant's own deadline.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
-use runwire_assistant::diagnosis::answer::{Diagnosis, Status};
 use runwire_assistant::diagnosis::expression::Expression;
+use runwire_assistant::diagnosis::response::{Diagnosis, Status};
 use runwire_assistant::diagnosis::{Engine, Question, Scope};
 use runwire_assistant::prometheus::{Prometheus, Settings};
 use runwire_assistant::runbook::{Library, load};

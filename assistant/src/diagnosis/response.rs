@@ -1,0 +1,117 @@
+//! The answer of `POST /diagnose` as it is on the wire: what is fixed for those who call it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::scope::Scope;
+use super::steps;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    pub time: String,
+    pub window: String,
+    pub scope: Scope,
+    pub status: Status,
+    pub summary: String,
+    pub hypotheses: Vec<FoundMode>,
+    pub checked: Vec<Checked>,
+    pub passages: Vec<serde_json::Value>,
+    pub degraded: Vec<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Fault,
+    NoNetworkFault,
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FoundMode {
+    pub rank: usize,
+    pub failure_mode: String,
+    pub title: String,
+    pub confidence: f64,
+    /// False: its signs are in the window, but not in its most recent part.
+    pub active: bool,
+    pub affected: Vec<Affected>,
+    pub evidence: Vec<ShownEvidence>,
+    pub explains: Vec<String>,
+    pub runbook: Link,
+    pub next_steps: Vec<steps::Step>,
+    pub passages: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affected {
+    pub namespace: Option<String>,
+    pub workload: Option<String>,
+    pub peer_namespace: Option<String>,
+    pub peer_workload: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShownEvidence {
+    pub id: String,
+    pub role: String,
+    pub outcome: String,
+    /// Of what is present, whether it goes on.
+    pub active: Option<bool>,
+    pub title: String,
+    /// Evaluated at `time` it gives `value` and `samples`.
+    pub query: String,
+    pub value: Option<f64>,
+    pub threshold: String,
+    pub unit: Option<String>,
+    /// The value of the same query `baseline_offset` earlier.
+    pub baseline: Option<f64>,
+    pub baseline_offset: Option<String>,
+    pub samples: Vec<ShownSample>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShownSample {
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub id: String,
+    pub title: String,
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub failure_mode: String,
+    pub outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    pub part: String,
+    pub reason: String,
+}
+
+impl Diagnosis {
+    pub fn degrade(&mut self, part: &str, reason: impl Into<String>) {
+        self.degraded.push(Part {
+            part: part.into(),
+            reason: reason.into(),
+        });
+        self.degraded.sort();
+    }
+
+    pub fn status_name(&self) -> &'static str {
+        match self.status {
+            Status::Fault => "fault",
+            Status::NoNetworkFault => "no_network_fault",
+            Status::Unknown => "unknown",
+        }
+    }
+}
