@@ -27,7 +27,7 @@ const INTRO_MEANING_PROSE: f32 = 0.75;
 const INTRO_MEANING_OTHER: f32 = 0.25;
 
 /// A page below this is about something else. A sentence shares fewer words with its answer than an error line does.
-/// Together they keep 99 % of the answerable development queries and refuse 92 % of the others.
+/// Set on the development queries of the retrieval corpus, of which only twelve have no answer: a first guess.
 const ANSWERABLE_PROSE: f32 = 0.25;
 const ANSWERABLE_OTHER: f32 = 0.29;
 /// The same where there are words only.
