@@ -11,7 +11,9 @@ use anyhow::{Context as _, bail, ensure};
 const CLANGS: [&str; 3] = ["clang-19", "clang-16", "clang"];
 
 fn main() -> anyhow::Result<()> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bpf");
+    // Of this build, not of the one that compiled this script: a target directory may be copied.
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("cargo sets CARGO_MANIFEST_DIR")?;
+    let sources = Path::new(&package).join("../bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     // The directory, not its files, so that a new file is noticed too.
     println!("cargo::rerun-if-changed={}", sources.display());
