@@ -41,6 +41,8 @@ struct {
 	__type(value, struct dns_pending);
 } dns_pending SEC(".maps");
 
+const volatile __u64 dns_query_bounds[HISTOGRAM_BOUNDS] = {};
+
 static const struct dns_edge no_edge;
 
 enum {
@@ -172,7 +174,7 @@ static __always_inline void answer(const struct dns_header *header,
 			__sync_fetch_and_add(&edge->truncated, 1);
 		if (!pending->answers) {
 			latency = bpf_ktime_get_ns() - pending->first_ns;
-			slot = histogram_slot(latency, 250000, 0, DNS_SLOTS);
+			slot = histogram_slot(latency, dns_query_bounds, DNS_SLOTS);
 			__sync_fetch_and_add(&edge->latency_slots[slot & 31], 1);
 			__sync_fetch_and_add(&edge->latency_ns, latency);
 		}

@@ -44,6 +44,9 @@ struct {
 	__type(value, __u64);
 } tcp_states SEC(".maps");
 
+const volatile __u64 tcp_connect_bounds[HISTOGRAM_BOUNDS] = {};
+const volatile __u64 tcp_lifetime_bounds[HISTOGRAM_BOUNDS] = {};
+
 static const struct tcp_edge no_edge;
 static const __u64 no_count;
 
@@ -164,8 +167,10 @@ static __always_inline void established(const struct sock *sk, enum tcp_role rol
 		return;
 	latency = now - state->connect_ns;
 	__sync_fetch_and_add(&edge->connect_ns, latency);
-	__sync_fetch_and_add(
-		&edge->connect_slots[histogram_slot(latency, 50000, 0, TCP_CONNECT_SLOTS) & 31], 1);
+	__sync_fetch_and_add(&edge->connect_slots[histogram_slot(latency, tcp_connect_bounds,
+								 TCP_CONNECT_SLOTS) &
+						  31],
+			     1);
 }
 
 static __always_inline void closed(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
@@ -192,10 +197,10 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 		return;
 	lifetime = bpf_ktime_get_ns() - state->established_ns;
 	__sync_fetch_and_add(&edge->lifetime_ns, lifetime);
-	__sync_fetch_and_add(
-		&edge->lifetime_slots[histogram_slot(lifetime, 1000000, 1, TCP_LIFETIME_SLOTS) &
-				      15],
-		1);
+	__sync_fetch_and_add(&edge->lifetime_slots[histogram_slot(lifetime, tcp_lifetime_bounds,
+								  TCP_LIFETIME_SLOTS) &
+						   15],
+			     1);
 }
 
 SEC("tp_btf/inet_sock_set_state")

@@ -46,13 +46,10 @@ enum tcp_end {
 	TCP_ENDS,
 };
 
-/** Histogram sizes; the last slot is +Inf. */
+/** The most slots that a histogram may have, the one for +Inf included. */
 enum tcp_slots {
-	/** 50 us * 2^n */
 	TCP_CONNECT_SLOTS = 19,
-	/** 1 ms * 4^n */
 	TCP_LIFETIME_SLOTS = 13,
-	/** 25 us * 2^n */
 	TCP_RTT_SLOTS = 18,
 };
 
@@ -189,7 +186,7 @@ enum dns_rcode {
 };
 
 enum dns_slots {
-	/** 250 us * 2^n, the last is +Inf */
+	/** +Inf included. */
 	DNS_SLOTS = 17,
 };
 

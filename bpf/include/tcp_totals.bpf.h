@@ -29,6 +29,10 @@ struct tcp_socket {
 	__u32 reserved;
 };
 
+/* In microseconds, as the kernel keeps them. */
+const volatile __u64 tcp_rtt_bounds[HISTOGRAM_BOUNDS] = {};
+const volatile __u64 tcp_min_rtt_bounds[HISTOGRAM_BOUNDS] = {};
+
 enum { REPORT_RETRIES = 4 };
 
 static __always_inline __u64 advance64(__u64 *reported, __u64 now)
@@ -147,13 +151,13 @@ static __always_inline void report_rtt(const struct tcp_sock *tp, struct tcp_edg
 
 	if (!smoothed)
 		return;
-	slot = histogram_slot(smoothed, 25, 0, TCP_RTT_SLOTS);
+	slot = histogram_slot(smoothed, tcp_rtt_bounds, TCP_RTT_SLOTS);
 	__sync_fetch_and_add(&edge->rtt_slots[slot & 31], 1);
 	__sync_fetch_and_add(&edge->rtt_us, smoothed);
 	/* All ones until the first measurement. */
 	if (minimum == ~0U)
 		return;
-	slot = histogram_slot(minimum, 25, 0, TCP_RTT_SLOTS);
+	slot = histogram_slot(minimum, tcp_min_rtt_bounds, TCP_RTT_SLOTS);
 	__sync_fetch_and_add(&edge->min_rtt_slots[slot & 31], 1);
 	__sync_fetch_and_add(&edge->min_rtt_us, minimum);
 }

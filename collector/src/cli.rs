@@ -5,6 +5,7 @@ mod http;
 pub mod status;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use crate::config::{BadConfig, Config, KEYS, Sources, load};
+use crate::config::{Config, KEYS, Sources};
 
 const ABOUT: &str = "Watches this host's network from the kernel and tells Prometheus what it sees";
 
@@ -84,14 +85,23 @@ fn configurable(command: Command) -> Command {
     command.arg(file).args(keys)
 }
 
-pub fn configuration(arguments: &ArgMatches) -> Result<Config, BadConfig> {
-    let variable = |name: &str| std::env::var(name).ok();
+/// Where the arguments and the environment say that the configuration is.
+pub fn sources(arguments: &ArgMatches) -> Sources {
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("RUNWIRE_"))
+        .collect();
+    let flags = KEYS.iter().filter_map(|key| {
+        let value = arguments.get_one::<String>(key.name)?;
+        Some((key.name, value.clone()))
+    });
     let named = arguments.get_one::<PathBuf>("config").cloned();
-    load(&Sources {
-        flag: &|key| arguments.get_one::<String>(key.name).cloned(),
-        variable: &variable,
-        file: named.or_else(|| variable("RUNWIRE_CONFIG").map(PathBuf::from)),
-    })
+    Sources {
+        flags: flags.collect(),
+        file: named.or_else(|| variables.get("RUNWIRE_CONFIG").map(PathBuf::from)),
+        variables,
+        overrides: BTreeMap::new(),
+    }
 }
 
 /// Help and version are no errors; anything else is one sentence and code 2.

@@ -2,13 +2,16 @@
 //! file, the variables and the flags are all read by it.
 
 mod load;
+mod values;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::Level;
 
-pub use load::{BadConfig, Sources, load};
+pub use load::{BadConfig, Loaded, Origin, Sources, load};
+use values::{duration, number, parse, show_switch, switch};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -18,6 +21,13 @@ pub struct Config {
     pub disabled_signals: Vec<String>,
     pub series_budget: usize,
     pub dns_timeout: Duration,
+    pub buckets: BTreeMap<String, Vec<f64>>,
+    pub map_capacity: BTreeMap<String, u32>,
+    pub collect_interval: Duration,
+    pub refresh_interval: Duration,
+    pub statistics: bool,
+    pub drop_capabilities: bool,
+    pub debug_endpoints: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +45,13 @@ impl Default for Config {
             disabled_signals: Vec::new(),
             series_budget: 10_000,
             dns_timeout: Duration::from_secs(5),
+            buckets: BTreeMap::new(),
+            map_capacity: BTreeMap::new(),
+            collect_interval: Duration::from_secs(5),
+            refresh_interval: Duration::from_secs(1),
+            statistics: false,
+            drop_capabilities: true,
+            debug_endpoints: true,
         }
     }
 }
@@ -47,12 +64,46 @@ pub struct Key {
     pub flag: &'static str,
     pub value_name: &'static str,
     pub help: &'static str,
+    pub applies: Applies,
     /// Says what the value must be if it is not that.
     set: fn(&mut Config, &str) -> Result<(), String>,
     get: fn(&Config) -> String,
 }
 
+/// When a new value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// Also while the collector runs: when the file changes, or by `config set`.
+    AtOnce,
+    /// Only when the collector starts.
+    AtStart,
+}
+
+impl Applies {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::AtStart => "at start",
+        }
+    }
+}
+
 impl Key {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Whether the file may have keys of their own under it.
+    fn has_entries(&self) -> bool {
+        self.value_name.contains('=')
+    }
+
+    /// Gives `to` the value that `from` has.
+    pub fn copy(&self, from: &Config, to: &mut Config) {
+        // What was read once can be read again.
+        let _ = (self.set)(to, &self.value(from));
+    }
+
     pub fn variable(&self) -> String {
         format!("RUNWIRE_{}", self.name.to_uppercase())
     }
@@ -68,6 +119,7 @@ pub const KEYS: &[Key] = &[
         flag: "listen",
         value_name: "ADDR:PORT",
         help: "Where /metrics, /healthz and /readyz are served",
+        applies: Applies::AtStart,
         set: |config, text| {
             config.listen = parse(text, "write an address and port such as 127.0.0.1:9435")?;
             Ok(())
@@ -79,6 +131,7 @@ pub const KEYS: &[Key] = &[
         flag: "log-format",
         value_name: "text|json",
         help: "How log lines are written to standard error",
+        applies: Applies::AtStart,
         set: |config, text| {
             config.log_format = match text {
                 "text" => LogFormat::Text,
@@ -97,6 +150,7 @@ pub const KEYS: &[Key] = &[
         flag: "log-level",
         value_name: "LEVEL",
         help: "The least important lines that are logged: error, warn, info, debug or trace",
+        applies: Applies::AtOnce,
         set: |config, text| {
             config.log_level = match text {
                 "error" => Level::ERROR,
@@ -115,6 +169,7 @@ pub const KEYS: &[Key] = &[
         flag: "disabled-signals",
         value_name: "NAME,…",
         help: "Signals that are not measured; `runwire-collector status` lists their names",
+        applies: Applies::AtOnce,
         set: |config, text| {
             let names = text
                 .split(',')
@@ -139,13 +194,9 @@ pub const KEYS: &[Key] = &[
         flag: "series-budget",
         value_name: "NUMBER",
         help: "Series that one metric may have; what is more is counted under ~other",
+        applies: Applies::AtOnce,
         set: |config, text| {
-            let expected = "write a number from 100 to 1000000";
-            let budget: usize = parse(text, expected)?;
-            if !(100..=1_000_000).contains(&budget) {
-                return Err(expected.to_owned());
-            }
-            config.series_budget = budget;
+            config.series_budget = number(text, 100..=1_000_000)?;
             Ok(())
         },
         get: |config| config.series_budget.to_string(),
@@ -155,19 +206,98 @@ pub const KEYS: &[Key] = &[
         flag: "dns-timeout",
         value_name: "DURATION",
         help: "How long a DNS query waits for its answer before it counts as timed out",
+        applies: Applies::AtOnce,
         set: |config, text| {
-            let expected = || "write a duration from 100ms to 1m, such as 5s".to_owned();
-            let timeout = humantime::parse_duration(text).map_err(|_| expected())?;
-            if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
-                return Err(expected());
-            }
-            config.dns_timeout = timeout;
+            let range = Duration::from_millis(100)..=Duration::from_secs(60);
+            config.dns_timeout = duration(text, range, "5s")?;
             Ok(())
         },
         get: |config| humantime::format_duration(config.dns_timeout).to_string(),
     },
+    Key {
+        name: "buckets",
+        flag: "buckets",
+        value_name: "METRIC=SECONDS,…;…",
+        help: "Upper bounds of a histogram's buckets, in seconds and without +Inf",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.buckets = values::buckets(text)?;
+            Ok(())
+        },
+        get: |config| values::show_buckets(&config.buckets),
+    },
+    Key {
+        name: "map_capacity",
+        flag: "map-capacity",
+        value_name: "MAP=ENTRIES;…",
+        help: "Sizes of kernel maps; what does not fit is counted in bpf_map_insert_failures_total",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.map_capacity = values::map_capacity(text)?;
+            Ok(())
+        },
+        get: |config| values::show_map_capacity(&config.map_capacity),
+    },
+    Key {
+        name: "collect_interval",
+        flag: "collect-interval",
+        value_name: "DURATION",
+        help: "The kernel's maps are emptied at least this often, also when nobody scrapes",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_millis(500)..=Duration::from_secs(60);
+            config.collect_interval = duration(text, range, "5s")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.collect_interval).to_string(),
+    },
+    Key {
+        name: "refresh_interval",
+        flag: "refresh-interval",
+        value_name: "DURATION",
+        help: "How often network namespaces and addresses that came or went are looked for",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_millis(100)..=Duration::from_secs(60);
+            config.refresh_interval = duration(text, range, "1s")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.refresh_interval).to_string(),
+    },
+    Key {
+        name: "statistics",
+        flag: "statistics",
+        value_name: "on|off",
+        help: "Have the kernel measure runs and time of BPF programs, at about 60 ns a run",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.statistics = switch(text)?;
+            Ok(())
+        },
+        get: |config| show_switch(config.statistics),
+    },
+    Key {
+        name: "drop_capabilities",
+        flag: "drop-capabilities",
+        value_name: "on|off",
+        help: "Give up, for good, every capability that measuring does not need",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.drop_capabilities = switch(text)?;
+            Ok(())
+        },
+        get: |config| show_switch(config.drop_capabilities),
+    },
+    Key {
+        name: "debug_endpoints",
+        flag: "debug-endpoints",
+        value_name: "on|off",
+        help: "Serve /debug/…, to this host alone; config get and set and parts of bundle need it",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.debug_endpoints = switch(text)?;
+            Ok(())
+        },
+        get: |config| show_switch(config.debug_endpoints),
+    },
 ];
-
-fn parse<T: std::str::FromStr>(text: &str, expected: &str) -> Result<T, String> {
-    text.parse().map_err(|_| expected.to_owned())
-}

@@ -8,6 +8,7 @@ mod family;
 mod labels;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use encode::{Format, Scraper};
@@ -27,7 +28,9 @@ pub struct Registry {
 }
 
 struct Inner {
-    budget: usize,
+    budget: AtomicUsize,
+    /// By family: what its buckets are instead of those it is registered with.
+    buckets: BTreeMap<String, Vec<f64>>,
     families: Mutex<BTreeMap<&'static str, Arc<Family>>>,
     disabled: Mutex<Vec<&'static str>>,
     scrapes: Mutex<Scrapes>,
@@ -43,9 +46,16 @@ struct Scrapes {
 impl Registry {
     /// `budget` is how many series one family may have.
     pub fn new(budget: usize) -> Self {
+        Self::with_buckets(budget, BTreeMap::new())
+    }
+
+    /// As [`Registry::new`]; these histograms have other buckets (in seconds, ascending) than those
+    /// that they are registered with.
+    pub fn with_buckets(budget: usize, buckets: BTreeMap<String, Vec<f64>>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                budget,
+                budget: AtomicUsize::new(budget),
+                buckets,
                 families: Mutex::default(),
                 disabled: Mutex::default(),
                 scrapes: Mutex::new(Scrapes {
@@ -63,6 +73,19 @@ impl Registry {
         Self {
             inner: self.inner.clone(),
             signal: Some(signal),
+        }
+    }
+
+    /// How many series one family may have.
+    pub fn budget(&self) -> usize {
+        self.inner.budget.load(Ordering::Relaxed)
+    }
+
+    /// Takes effect on series that come; those that are there stay.
+    pub fn set_budget(&self, budget: usize) {
+        self.inner.budget.store(budget, Ordering::Relaxed);
+        for family in lock(&self.inner.families).values() {
+            family.set_budget(budget);
         }
     }
 
@@ -101,6 +124,8 @@ impl Registry {
         labels: &[&[&'static str]],
         buckets: Buckets,
     ) -> Histogram {
+        let chosen = self.inner.buckets.get(name);
+        let buckets = chosen.map_or(buckets, |bounds| Buckets(bounds.as_slice().into()));
         Histogram(self.family(name, help, Kind::Histogram, labels, buckets))
     }
 
@@ -122,7 +147,7 @@ impl Registry {
                 kind,
                 labels.concat(),
                 buckets,
-                self.inner.budget,
+                self.budget(),
                 generation,
             ))
         });
@@ -192,6 +217,18 @@ impl Histogram {
     /// after the last bucket, and any further one, is +Inf.
     pub fn add(&self, labels: Labels, slots: &[u64], sum_seconds: f64) {
         self.0.add_slots(labels, slots, sum_seconds);
+    }
+
+    /// The buckets' upper bounds in units of which a second has `per_second`, for programs that
+    /// put observations into slots by themselves.
+    pub fn bounds(&self, per_second: f64) -> Vec<u64> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounds are positive, and hours at most"
+        )]
+        let whole = |bound: &f64| (bound * per_second).round() as u64;
+        self.0.bounds().iter().map(whole).collect()
     }
 
     pub fn observe(&self, labels: Labels, seconds: f64) {

@@ -8,7 +8,7 @@ pub mod statistics;
 pub mod symbols;
 mod syscall;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -47,6 +47,26 @@ pub struct Object {
     active: u32,
 }
 
+/// Upper bounds of a histogram's slots, for programs that include `histogram.bpf.h`.
+pub struct Bounds {
+    /// Of the array in the program.
+    pub name: &'static str,
+    /// Ascending, in the unit of what the program measures.
+    pub values: Vec<u64>,
+}
+
+impl Bounds {
+    /// As the programs read them: HISTOGRAM_BOUNDS entries, those that are not used beyond reach.
+    fn padded(&self) -> Vec<u64> {
+        let mut values = self.values.clone();
+        values.truncate(HISTOGRAM_BOUNDS - 1);
+        values.resize(HISTOGRAM_BOUNDS, i64::MAX.cast_unsigned());
+        values
+    }
+}
+
+const HISTOGRAM_BOUNDS: usize = 32;
+
 /// Nothing of an object could be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -62,17 +82,30 @@ pub enum LoadError {
 
 impl Object {
     /// Makes the maps; programs are loaded when they are attached. `capacity` changes the size of
-    /// maps by name.
+    /// maps by name; that of a pair, both.
     pub fn load(
         name: &'static str,
         elf: &[u8],
         types: &KernelTypes,
-        capacity: &HashMap<&'static str, u32>,
+        capacity: &BTreeMap<String, u32>,
+        bounds: &[Bounds],
     ) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&types.btf));
-        for (map, &entries) in capacity {
-            loader.map_max_entries(map, entries);
+        let sizes: Vec<(String, u32)> = capacity
+            .iter()
+            .flat_map(|(map, &entries)| {
+                ["", "_0", "_1"].map(|suffix| (format!("{map}{suffix}"), entries))
+            })
+            .collect();
+        for (map, entries) in &sizes {
+            loader.map_max_entries(map, *entries);
+        }
+        let globals: Vec<_> = (bounds.iter())
+            .map(|bounds| (bounds.name, bounds.padded()))
+            .collect();
+        for (name, values) in &globals {
+            loader.override_global(name, values.as_slice(), true);
         }
         let ebpf = loader.load(elf).map_err(|source| LoadError::Object {
             object: name,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use runwire_collector::config::{Config, LogFormat};
+use runwire_collector::config::{Config, LogFormat, load};
 use runwire_collector::{agent, cli};
 use tracing_subscriber::fmt;
 
@@ -14,8 +14,8 @@ fn main() -> ExitCode {
         Err(error) => return cli::refuse_arguments(&error),
     };
     let (name, arguments) = matches.subcommand().expect("clap requires a subcommand");
-    let config = match cli::configuration(arguments) {
-        Ok(config) => config,
+    let config = match load(&cli::sources(arguments)) {
+        Ok(loaded) => loaded.config,
         Err(error) => return cli::fail(2, &error),
     };
     match dispatch(name, arguments, config) {

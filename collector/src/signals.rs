@@ -14,12 +14,14 @@ mod tcp_retransmit;
 
 pub use running::Signals;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::abi;
+use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::export::Registry;
-use crate::kernel::{KernelTypes, Object, Refusal};
+use crate::kernel::{Bounds, KernelTypes, Object, Refusal};
 
 /// One thing that we measure.
 pub trait Signal: Send {
@@ -27,6 +29,14 @@ pub trait Signal: Send {
     fn name(&self) -> &'static str;
 
     fn elf(&self) -> &'static [u8];
+
+    /// Bounds of histograms that its programs fill.
+    fn bounds(&self) -> Vec<Bounds> {
+        Vec::new()
+    }
+
+    /// Takes what can change while it runs.
+    fn configure(&mut self, _settings: &SignalSettings) {}
 
     /// Fails if the signal is of no use without the hook that was refused. Hooks it can do without
     /// are only recorded in the object.
@@ -50,8 +60,49 @@ pub struct SignalSettings {
     pub dns_timeout: Duration,
     /// How often sockets that escaped the hooks are looked for.
     pub repair_interval: Duration,
-    /// Sizes of kernel maps that differ from those in `bpf/`, by name.
-    pub map_capacity: HashMap<&'static str, u32>,
+    /// Sizes of kernel maps that differ from those in `bpf/`, by a name of [`MAPS`].
+    pub map_capacity: BTreeMap<String, u32>,
+    /// A signal that failed is tried again after this long, then after twice as long, and so on.
+    pub retry_after: Duration,
+}
+
+/// Histograms whose buckets the user may choose, and how many (+Inf not counted) there is room for.
+pub const HISTOGRAMS: &[(&str, usize)] = &[
+    (
+        "tcp_connect_duration_seconds",
+        abi::TCP_CONNECT_SLOTS as usize - 1,
+    ),
+    (
+        "tcp_connection_duration_seconds",
+        abi::TCP_LIFETIME_SLOTS as usize - 1,
+    ),
+    ("tcp_rtt_seconds", abi::TCP_RTT_SLOTS as usize - 1),
+    ("tcp_min_rtt_seconds", abi::TCP_RTT_SLOTS as usize - 1),
+    ("dns_query_duration_seconds", abi::DNS_SLOTS as usize - 1),
+    ("scrape_duration_seconds", 31),
+];
+
+/// Kernel maps whose size the user may choose. A pair (see `bpf/include/count.bpf.h`) goes by its
+/// name without the number.
+pub const MAPS: &[&str] = &[
+    "tcp_edges",
+    "tcp_states",
+    "tcp_retransmits",
+    "tcp_resets",
+    "packet_drops",
+    "dns_edges",
+    "dns_pending",
+];
+
+impl From<&Config> for SignalSettings {
+    fn from(config: &Config) -> Self {
+        Self {
+            off: config.disabled_signals.clone(),
+            dns_timeout: config.dns_timeout,
+            map_capacity: config.map_capacity.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for SignalSettings {
@@ -60,7 +111,8 @@ impl Default for SignalSettings {
             off: Vec::new(),
             dns_timeout: Duration::from_secs(5),
             repair_interval: Duration::from_secs(30),
-            map_capacity: HashMap::new(),
+            map_capacity: BTreeMap::new(),
+            retry_after: Duration::from_secs(10),
         }
     }
 }

@@ -36,7 +36,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.listen
         )
     })?;
-    let registry = Registry::new(config.series_budget);
+    let registry = Registry::with_buckets(config.series_budget, config.buckets.clone());
     let enricher = {
         let registry = registry.clone();
         spawn_blocking(move || Enricher::of_host(Host::new(Paths::default()), &registry)).await?
@@ -73,12 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 fn start(agent: &Agent, registry: &Registry, config: &Config) {
-    let settings = SignalSettings {
-        off: config.disabled_signals.clone(),
-        dns_timeout: config.dns_timeout,
-        ..SignalSettings::default()
-    };
-    let signals = Signals::start(registry, &settings);
+    let signals = Signals::start(registry, &SignalSettings::from(config));
     let on = signals.names();
     if on.is_empty() {
         error!("no signal could be started; `runwire-collector doctor` says why and what to do");

@@ -1,48 +1,92 @@
 //! Where values come from: flag over variable over file over default.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_yaml_ng::Value;
 use thiserror::Error;
 
 use super::{Config, KEYS, Key};
 
 /// What is wrong with a configuration, as one sentence that says the fix.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct BadConfig(String);
+pub struct BadConfig(pub String);
 
-/// Where a value may be given.
-pub struct Sources<'a> {
-    pub flag: &'a dyn Fn(&Key) -> Option<String>,
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+/// Where values may be given. The file is read at each [`load`].
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// By name of the key.
+    pub flags: BTreeMap<&'static str, String>,
+    /// By name of the variable.
+    pub variables: BTreeMap<String, String>,
     pub file: Option<PathBuf>,
+    /// By name of the key: what was set while the collector ran.
+    pub overrides: BTreeMap<&'static str, String>,
 }
 
-pub fn load(sources: &Sources) -> Result<Config, BadConfig> {
-    let mut config = Config::default();
+/// Which of the sources a value comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    #[default]
+    Default,
+    File,
+    Variable,
+    Flag,
+    RunTime,
+}
+
+/// A configuration, and where each of its values comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    pub config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    pub fn origin(&self, key: &Key) -> Origin {
+        self.origins.get(key.name).copied().unwrap_or_default()
+    }
+
+    fn set(
+        &mut self,
+        key: &Key,
+        value: &str,
+        origin: Origin,
+        place: &str,
+    ) -> Result<(), BadConfig> {
+        (key.set)(&mut self.config, value.trim())
+            .map_err(|expected| BadConfig(format!("{place} is `{value}`: {expected}")))?;
+        self.origins.insert(key.name, origin);
+        Ok(())
+    }
+}
+
+pub fn load(sources: &Sources) -> Result<Loaded, BadConfig> {
+    let mut loaded = Loaded::default();
     if let Some(path) = &sources.file {
-        read_file(&mut config, path)?;
+        read_file(&mut loaded, path)?;
     }
     for key in KEYS {
         let variable = key.variable();
-        if let Some(value) = (sources.variable)(&variable).filter(|value| !value.is_empty()) {
-            set(&mut config, key, &value, &format!("`{variable}`"))?;
+        let value = sources.variables.get(&variable);
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            loaded.set(key, value, Origin::Variable, &format!("`{variable}`"))?;
         }
-        if let Some(value) = (sources.flag)(key) {
-            set(&mut config, key, &value, &format!("`--{}`", key.flag))?;
+        if let Some(value) = sources.flags.get(key.name) {
+            loaded.set(key, value, Origin::Flag, &format!("`--{}`", key.flag))?;
+        }
+        if let Some(value) = sources.overrides.get(key.name) {
+            loaded.set(key, value, Origin::RunTime, &format!("`{}`", key.name))?;
         }
     }
-    Ok(config)
+    Ok(loaded)
 }
 
-fn set(config: &mut Config, key: &Key, value: &str, place: &str) -> Result<(), BadConfig> {
-    (key.set)(config, value.trim())
-        .map_err(|expected| BadConfig(format!("{place} is `{value}`: {expected}")))
-}
-
-fn read_file(config: &mut Config, path: &Path) -> Result<(), BadConfig> {
+fn read_file(loaded: &mut Loaded, path: &Path) -> Result<(), BadConfig> {
     let file = path.display();
     let text = fs::read_to_string(path).map_err(|error| {
         BadConfig(format!("cannot read the configuration file {file}: {error}; name another with --config or leave it out"))
@@ -60,27 +104,52 @@ fn read_file(config: &mut Config, path: &Path) -> Result<(), BadConfig> {
     };
     for (name, value) in entries {
         let name = scalar(&name).unwrap_or_default();
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+        let line = line_of(&text, &name);
+        let Some(key) = Key::named(&name) else {
             return Err(BadConfig(format!(
-                "unknown key `{name}` in {file}: {}",
+                "unknown key `{name}` in {file}{line}: {}",
                 did_you_mean(&name)
             )));
         };
+        let place = format!("`{name}` in {file}{line}");
         let value = match &value {
             Value::Null => continue,
-            Value::Sequence(values) => (values.iter().map(scalar).collect::<Option<Vec<_>>>())
-                .map(|values| values.join(",")),
-            value => scalar(value),
+            Value::Mapping(entries) if key.has_entries() => (entries.iter())
+                .map(|(name, value)| Some(format!("{}={}", scalar(name)?, list(value)?)))
+                .collect::<Option<Vec<_>>>()
+                .map(|entries| entries.join(";")),
+            value => list(value),
         };
-        let place = format!("`{name}` in {file}");
         let Some(value) = value else {
             return Err(BadConfig(format!(
                 "{place} has keys of its own: write one value, or a list"
             )));
         };
-        set(config, key, &value, &place)?;
+        loaded.set(key, &value, Origin::File, &place)?;
     }
     Ok(())
+}
+
+/// ` line 3`, where a key of the outermost level is.
+fn line_of(text: &str, key: &str) -> String {
+    let is_it = |line: &str| {
+        let name = line.split(':').next().unwrap_or_default();
+        line.contains(':') && name.trim_end().trim_matches(['"', '\'']) == key
+    };
+    text.lines()
+        .position(is_it)
+        .map_or_else(String::new, |at| format!(" line {}", at + 1))
+}
+
+/// One value, or several with commas between them.
+fn list(value: &Value) -> Option<String> {
+    match value {
+        Value::Sequence(values) => {
+            let values: Option<Vec<_>> = values.iter().map(scalar).collect();
+            values.map(|values| values.join(","))
+        }
+        value => scalar(value),
+    }
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -130,16 +199,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c.yaml");
         fs::write(&path, file).unwrap();
-        let pair = |text: &str, name: &str| {
-            let (key, value) = text.split_once('=')?;
-            (key == name).then(|| value.to_owned())
+        let pair = |text: &str| {
+            let (name, value) = text.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        let by_flag = |(flag, value): (String, String)| {
+            let key = KEYS.iter().find(|key| key.flag == flag)?;
+            Some((key.name, value))
         };
         let sources = Sources {
-            flag: &|key| pair(flag, key.flag),
-            variable: &|name| pair(variable, name),
+            flags: pair(flag).and_then(by_flag).into_iter().collect(),
+            variables: pair(variable).into_iter().collect(),
             file: Some(path.clone()),
+            ..Sources::default()
         };
-        load(&sources).map_err(|error| {
+        let loaded = load(&sources).map(|loaded| loaded.config);
+        loaded.map_err(|error| {
             error
                 .to_string()
                 .replace(&path.display().to_string(), "FILE")
@@ -171,6 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_one_sentence_with_the_fix() {
+        let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
         let check = |flag, variable, file, expected: &str| {
             assert_eq!(load_with(flag, variable, file).unwrap_err(), expected);
         };
@@ -178,25 +254,28 @@ mod tests {
             "",
             "",
             "lisen: 1",
-            "unknown key `lisen` in FILE: did you mean `listen`?",
+            "unknown key `lisen` in FILE line 1: did you mean `listen`?",
         );
         check(
             "",
             "",
-            "colour: red",
-            "unknown key `colour` in FILE: the keys are listen, log_format, log_level, disabled_signals, series_budget, dns_timeout",
+            "# Comment\ncolour: red",
+            &format!(
+                "unknown key `colour` in FILE line 2: the keys are {}",
+                names.join(", ")
+            ),
         );
         check(
             "",
             "",
             "listen: here",
-            "`listen` in FILE is `here`: write an address and port such as 127.0.0.1:9435",
+            "`listen` in FILE line 1 is `here`: write an address and port such as 127.0.0.1:9435",
         );
         check(
             "",
             "",
             "listen: {port: 1}",
-            "`listen` in FILE has keys of its own: write one value, or a list",
+            "`listen` in FILE line 1 has keys of its own: write one value, or a list",
         );
         check(
             "",
@@ -227,12 +306,34 @@ mod tests {
     }
 
     #[test]
+    fn the_file_may_have_lists_and_entries() {
+        let file = "disabled_signals: [dns, tcp_reset]\nbuckets:\n  tcp_rtt_seconds: [0.001, 0.1]\n  dns_query_duration_seconds: 1\nmap_capacity: {tcp_edges: 100}\n";
+        let config = load_with("", "", file).unwrap();
+        assert_eq!(config.disabled_signals, ["dns", "tcp_reset"]);
+        assert_eq!(config.buckets["tcp_rtt_seconds"], [0.001, 0.1]);
+        assert_eq!(config.buckets["dns_query_duration_seconds"], [1.0]);
+        assert_eq!(config.map_capacity["tcp_edges"], 100);
+        let bad = load_with("", "", "buckets:\n  tcp_rtt_seconds: [2, 1]\n").unwrap_err();
+        assert!(
+            bad.starts_with("`buckets` in FILE line 1 is `tcp_rtt_seconds=2,1`: "),
+            "{bad}"
+        );
+    }
+
+    #[test]
     fn what_is_shown_can_be_read_back() {
-        let config = Config::default();
+        let config = Config {
+            disabled_signals: vec!["dns".to_owned()],
+            buckets: [("tcp_rtt_seconds".to_owned(), vec![0.00005, 1.5])].into(),
+            map_capacity: [("tcp_edges".to_owned(), 64)].into(),
+            ..Config::default()
+        };
         for key in KEYS {
-            let mut again = Config::default();
+            let mut again = config.clone();
             (key.set)(&mut again, &key.value(&config)).unwrap();
             assert_eq!(again, config, "{}", key.name);
+            key.copy(&Config::default(), &mut again);
+            assert_eq!(key.value(&again), key.value(&Config::default()));
         }
     }
 }

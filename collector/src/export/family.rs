@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{Buckets, EDGE, Labels, OWNER, lock};
 
@@ -24,7 +24,7 @@ pub(super) struct Family {
     pub(super) kind: Kind,
     pub(super) labels: Vec<&'static str>,
     buckets: Buckets,
-    budget: usize,
+    budget: AtomicUsize,
     /// Empty: belongs to no signal, and is always shown.
     signals: Mutex<Vec<&'static str>>,
     series: Mutex<BTreeMap<Labels, Series>>,
@@ -63,12 +63,16 @@ impl Family {
             kind,
             labels,
             buckets,
-            budget: budget.max(2),
+            budget: AtomicUsize::new(budget),
             signals: Mutex::default(),
             series: Mutex::default(),
             overflow: AtomicU64::new(0),
             generation: AtomicU64::new(generation),
         }
+    }
+
+    pub(super) fn set_budget(&self, budget: usize) {
+        self.budget.store(budget, Ordering::Relaxed);
     }
 
     pub(super) fn belongs_to(&self, signal: Option<&'static str>) {
@@ -169,15 +173,16 @@ impl Family {
     /// The labels themselves while there is room, else those of the overflow series: first with
     /// only the ends replaced, and if even that would be too many, with everything replaced.
     fn within_budget(&self, series: &BTreeMap<Labels, Series>, labels: Labels) -> Labels {
-        let reserve = RESERVE.min(self.budget / 10).max(1);
-        if series.len() < self.budget - reserve || series.contains_key(&labels) {
+        let budget = self.budget.load(Ordering::Relaxed).max(2);
+        let reserve = RESERVE.min(budget / 10).max(1);
+        if series.len() < budget - reserve || series.contains_key(&labels) {
             return labels;
         }
         self.overflow.fetch_add(1, Ordering::Relaxed);
         let ends_replaced = self.replaced(&labels, |name| {
             EDGE.contains(&name) || OWNER.contains(&name)
         });
-        if series.len() < self.budget - 1 || series.contains_key(&ends_replaced) {
+        if series.len() < budget - 1 || series.contains_key(&ends_replaced) {
             return ends_replaced;
         }
         self.replaced(&labels, |_| true)

@@ -11,7 +11,7 @@ use crate::abi::{dns_edge, dns_edge_key, dns_pending, dns_pending_key};
 use crate::elf;
 use crate::enrich::Enricher;
 use crate::export::{Buckets, Counter, EDGE, Histogram, Labels, Registry};
-use crate::kernel::{Direction, KernelTypes, Object, Refusal, monotonic_nanoseconds};
+use crate::kernel::{Bounds, Direction, KernelTypes, Object, Refusal, monotonic_nanoseconds};
 
 pub(super) const NAME: &str = "dns";
 static ELF: &[u8] = elf!("dns");
@@ -109,6 +109,17 @@ impl Signal for Dns {
 
     fn elf(&self) -> &'static [u8] {
         ELF
+    }
+
+    fn bounds(&self) -> Vec<Bounds> {
+        vec![Bounds {
+            name: "dns_query_bounds",
+            values: self.duration.bounds(1e9),
+        }]
+    }
+
+    fn configure(&mut self, settings: &SignalSettings) {
+        self.timeout = settings.dns_timeout;
     }
 
     fn attach(&mut self, object: &mut Object, _types: &KernelTypes) -> Result<(), Refusal> {

@@ -97,7 +97,13 @@ impl Signals {
 
     fn add(&mut self, mut signal: Box<dyn Signal>, types: &KernelTypes, settings: &SignalSettings) {
         let name = signal.name();
-        let mut object = match Object::load(name, signal.elf(), types, &settings.map_capacity) {
+        let mut object = match Object::load(
+            name,
+            signal.elf(),
+            types,
+            &settings.map_capacity,
+            &signal.bounds(),
+        ) {
             Ok(object) => object,
             Err(error) => return self.refuse(name, Refusal::of_load(&error)),
         };

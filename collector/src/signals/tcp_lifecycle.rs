@@ -12,8 +12,8 @@ use crate::abi::{
 };
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
-use crate::export::{Labels, Registry, owner};
-use crate::kernel::{IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
+use crate::export::{Histogram, Labels, Registry, owner};
+use crate::kernel::{Bounds, IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
 use families::Families;
 
 pub(super) const NAME: &str = "tcp_lifecycle";
@@ -99,6 +99,24 @@ impl Signal for TcpLifecycle {
 
     fn elf(&self) -> &'static [u8] {
         ELF
+    }
+
+    fn bounds(&self) -> Vec<Bounds> {
+        let families = &self.families;
+        let nanoseconds = |name, histogram: &Histogram| Bounds {
+            name,
+            values: histogram.bounds(1e9),
+        };
+        let microseconds = |name, histogram: &Histogram| Bounds {
+            name,
+            values: histogram.bounds(1e6),
+        };
+        vec![
+            nanoseconds("tcp_connect_bounds", &families.connect_duration),
+            nanoseconds("tcp_lifetime_bounds", &families.connection_duration),
+            microseconds("tcp_rtt_bounds", &families.rtt),
+            microseconds("tcp_min_rtt_bounds", &families.min_rtt),
+        ]
     }
 
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 //! Every test has namespaces of its own, and looks only at series of those: other traffic of the
 //! host does not disturb it.
 
+mod buckets;
 mod dns;
 mod lab;
 mod measure;

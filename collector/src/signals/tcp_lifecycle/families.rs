@@ -22,7 +22,7 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn register(registry: &Registry) -> Self {
-        // Sizes and factors are those of the slots in `abi.h`.
+        // No more of them than there are slots in `abi.h`.
         let rtt = || Buckets::exponential(25e-6, 2.0, 17);
         Self {
             connect_attempts: registry.counter(

@@ -23,7 +23,14 @@ impl Measurement {
     }
 
     pub(crate) fn start_with(signal: &str, settings: SignalSettings) -> Option<Self> {
-        let registry = Registry::new(10_000);
+        Self::start_in(Registry::new(10_000), signal, settings)
+    }
+
+    pub(crate) fn start_in(
+        registry: Registry,
+        signal: &str,
+        settings: SignalSettings,
+    ) -> Option<Self> {
         let settings = SignalSettings {
             off: NAMES
                 .iter()

@@ -285,7 +285,7 @@ fn a_full_map_counts_into_other_and_is_empty_after_the_next_look() {
     const PEERS: u64 = 40;
     let lab = Lab::new();
     let settings = SignalSettings {
-        map_capacity: [("tcp_edges_0", 8), ("tcp_edges_1", 8)].into(),
+        map_capacity: [("tcp_edges".to_owned(), 8)].into(),
         ..SignalSettings::default()
     };
     let Some(mut measurement) = Measurement::start_with(SIGNAL, settings) else {
