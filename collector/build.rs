@@ -91,7 +91,7 @@ fn architecture_headers() -> Option<String> {
 fn generate_types(header: &Path, to: &Path) -> anyhow::Result<()> {
     bindgen::Builder::default()
         .header(header.to_string_lossy())
-        .allowlist_file(".*/abi\\.h")
+        .allowlist_file(".*/abi(/.*)?\\.h")
         .prepend_enum_name(false)
         .layout_tests(true)
         .parse_callbacks(Box::new(PlainBytes))

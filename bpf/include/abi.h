@@ -10,6 +10,8 @@
 
 #include <linux/types.h>
 
+#include "abi/udp.h"
+
 /** Which end of a connection a socket is. */
 enum tcp_role {
 	/** A listener: neither. */

@@ -50,21 +50,40 @@ enum {
 	MAX_EXTENSION_HEADERS = 4,
 };
 
-/* Hop-by-hop, routing, fragment, destination options. Fills in what follows them. */
+enum {
+	HEADER_HOP_BY_HOP = 0,
+	HEADER_ROUTING = 43,
+	HEADER_FRAGMENT = 44,
+	HEADER_DESTINATION = 60,
+};
+
+static __always_inline bool is_extension_header(__u8 header)
+{
+	return header == HEADER_HOP_BY_HOP || header == HEADER_ROUTING ||
+	       header == HEADER_FRAGMENT || header == HEADER_DESTINATION;
+}
+
+/* `units` is the header's second byte. */
+static __always_inline __u32 extension_header_length(__u8 header, __u8 units)
+{
+	return header == HEADER_FRAGMENT ? 8 : (units + 1) * 8;
+}
+
+/* Fills in what follows the extension headers. */
 static __always_inline __u8 skip_extension_headers(const unsigned char *network, __u32 *length,
 						   __u8 next)
 {
 	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
 		__u8 header[4] = {};
 
-		if (next != 0 && next != 43 && next != 44 && next != 60)
+		if (!is_extension_header(next))
 			return next;
 		if (bpf_probe_read_kernel(header, sizeof(header), network + *length))
 			return next;
 		/* Behind a later fragment's header comes data. */
-		if (next == 44 && ((header[2] << 8 | header[3]) & 0xfff8))
+		if (next == HEADER_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
 			return header[0];
-		*length += next == 44 ? 8 : (header[1] + 1) * 8;
+		*length += extension_header_length(next, header[1]);
 		next = header[0];
 	}
 	return next;
@@ -109,6 +128,56 @@ static __always_inline bool read_packet(const struct sk_buff *skb, struct packet
 	    !bpf_probe_read_kernel(&flags, 1, network + length + TCP_FLAGS_OFFSET))
 		packet->syn = !!(flags & TCP_FLAG_SYN);
 	return true;
+}
+
+/* A packet on its way between a socket and the network, as a program of a cgroup sees it. */
+struct socket_packet {
+	__u8 source[16];
+	__u8 destination[16];
+	/* Where the transport header begins. */
+	__u32 transport;
+	__u8 protocol;
+};
+
+/* What a program of a cgroup sees begins with the network header. Sockets see no fragments. */
+static __always_inline bool read_socket_packet(struct __sk_buff *skb, struct socket_packet *packet)
+{
+	void *start = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		const struct ipv4_header *ip = start;
+
+		if ((void *)(ip + 1) > end || ip->fragment & bpf_htons(IP_FRAGMENT_OFFSET))
+			return false;
+		map_ipv4(packet->source, ip->source);
+		map_ipv4(packet->destination, ip->destination);
+		packet->protocol = ip->protocol;
+		packet->transport = (ip->version_length & 15) * 4;
+		return true;
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		const struct ipv6_header *ip = start;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		__builtin_memcpy(packet->source, ip->source, 16);
+		__builtin_memcpy(packet->destination, ip->destination, 16);
+		packet->protocol = ip->next_header;
+		packet->transport = sizeof(*ip);
+		for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+			__u8 header[4];
+
+			if (!is_extension_header(packet->protocol))
+				return true;
+			if (bpf_skb_load_bytes(skb, packet->transport, header, sizeof(header)))
+				return false;
+			packet->transport += extension_header_length(packet->protocol, header[1]);
+			packet->protocol = header[0];
+		}
+		return !is_extension_header(packet->protocol);
+	}
+	return false;
 }
 
 /* Zero if the packet has no device, as when a socket already has it. */

@@ -11,8 +11,10 @@ mod running;
 mod tcp_lifecycle;
 mod tcp_reset;
 mod tcp_retransmit;
+mod udp;
 
 pub use running::Signals;
+pub use udp::{UdpFlow, UdpFlows};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub struct SignalSettings {
     pub dns_timeout: Duration,
     /// How often sockets that escaped the hooks are looked for.
     pub repair_interval: Duration,
+    /// Where UDP flows go, if somebody keeps a table of them.
+    pub udp_flows: Option<UdpFlows>,
     /// Sizes of kernel maps that differ from those in `bpf/`, by a name of [`MAPS`].
     pub map_capacity: BTreeMap<String, u32>,
     /// A signal that failed is tried again after this long, then after twice as long, and so on.
@@ -92,6 +96,9 @@ pub const MAPS: &[&str] = &[
     "packet_drops",
     "dns_edges",
     "dns_pending",
+    "udp_flows",
+    "udp_edges",
+    "udp_drops",
 ];
 
 impl From<&Config> for SignalSettings {
@@ -111,6 +118,7 @@ impl Default for SignalSettings {
             off: Vec::new(),
             dns_timeout: Duration::from_secs(5),
             repair_interval: Duration::from_secs(30),
+            udp_flows: None,
             map_capacity: BTreeMap::new(),
             retry_after: Duration::from_secs(10),
         }
@@ -126,15 +134,17 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
         Box::new(packet_drop::PacketDrop::register(registry)),
         Box::new(listen_queue::ListenQueue::register(registry, settings)),
         Box::new(dns::Dns::register(registry, settings)),
+        Box::new(udp::Udp::register(registry, settings)),
     ]
 }
 
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     tcp_lifecycle::NAME,
     tcp_retransmit::NAME,
     tcp_reset::NAME,
     packet_drop::NAME,
     listen_queue::NAME,
     dns::NAME,
+    udp::NAME,
 ];

@@ -11,3 +11,4 @@ mod measure;
 mod packet_drop;
 mod tcp_lifecycle;
 mod tcp_retransmit;
+mod udp;
