@@ -55,8 +55,13 @@ int listeners(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct listener record = {};
 	struct sock *sk = ctx->sk;
+	struct tcp_sock *tp;
+	__u8 no_peer[16];
 
 	if (!sk || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
 		return 0;
 	record.cgroup = socket_cgroup(sk);
 	record.cookie = bpf_get_socket_cookie(sk);
@@ -64,6 +69,10 @@ int listeners(struct bpf_iter__bpf_sk_storage_map *ctx)
 	record.length = sk->sk_ack_backlog;
 	record.limit = sk->sk_max_ack_backlog;
 	record.drops = sk->sk_drops.counter;
+	record.half_open = tp->inet_conn.icsk_accept_queue.qlen.counter;
+	record.port = sk->__sk_common.skc_num;
+	record.is_v6 = sk->__sk_common.skc_family == AF_INET6;
+	socket_addresses(&sk->__sk_common, record.address, no_peer);
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	return 0;
 }

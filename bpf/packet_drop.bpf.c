@@ -21,12 +21,12 @@ struct packet_drops {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct packet_drop_key);
-	__type(value, __u64);
+	__type(value, struct packet_drop_total);
 };
 struct packet_drops packet_drops_0 SEC(".maps");
 struct packet_drops packet_drops_1 SEC(".maps");
 
-static const __u64 no_count;
+static const struct packet_drop_total no_drops;
 
 /* A segmentation-offload buffer is as many packets as the wire would have seen. */
 static __always_inline __u64 packets_in(const struct sk_buff *skb)
@@ -37,14 +37,40 @@ static __always_inline __u64 packets_in(const struct sk_buff *skb)
 	return segments ? segments : 1;
 }
 
+/* In IP packets; in front of them there may be the header of a link. */
+static __always_inline __u64 bytes_in(const struct sk_buff *skb)
+{
+	/* Offsets from the start of the buffer, of which `data` is what is left to read. */
+	__s64 passed = (__s64)skb->network_header - (skb->data - skb->head);
+	__s64 bytes = (__s64)skb->len - passed;
+
+	return bytes > 0 ? bytes : skb->len;
+}
+
+/*
+ * The packet's device, or NULL. A buffer that waits in a socket keeps other things in that place,
+ * and what they point to may be anything: a device is what has a namespace that has a loopback
+ * device in the same namespace.
+ */
+static __always_inline const struct net_device *device_of(const struct sk_buff *skb)
+{
+	const struct net_device *device = skb->dev;
+	const struct net *net = BPF_CORE_READ(device, nd_net.net);
+
+	if (!net || BPF_CORE_READ(net, loopback_dev, nd_net.net) != net)
+		return NULL;
+	return device;
+}
+
 static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u32 reason,
 				 const struct sock *receiver)
 {
 	struct packet_drop_key overflow = {};
 	struct packet_drop_key key = {};
 	struct packet packet = {};
+	struct packet_drop_total *total;
+	const struct net_device *device;
 	const struct sock *sk;
-	__u64 *counter;
 
 	if (!read_packet(skb, &packet))
 		return;
@@ -55,32 +81,34 @@ static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u3
 	__builtin_memcpy(key.source, packet.source, 16);
 	__builtin_memcpy(key.destination, packet.destination, 16);
 
-	/* The device first: on a veth, the buffer still belongs to the sender's socket. A buffer
-	 * that a socket has queued keeps tree pointers where the device was, so there the socket.
-	 */
+	/* The device first: on a veth, the buffer still belongs to the sender's socket. */
 	sk = skb->sk;
+	device = device_of(skb);
+	if (device) {
+		key.netns = BPF_CORE_READ(device, nd_net.net, net_cookie);
+		bpf_probe_read_kernel_str(key.interface, sizeof(key.interface), device->name);
+	}
 	if (receiver) {
 		key.netns = socket_netns(receiver);
 		if (is_full_socket(receiver))
 			key.cgroup = socket_cgroup(receiver);
-	} else {
-		key.netns = packet_netns(skb);
-		if (sk) {
-			__u32 netns = socket_netns(sk);
+	} else if (sk) {
+		__u32 netns = socket_netns(sk);
 
-			if (!key.netns)
-				key.netns = netns;
-			if (key.netns == netns && is_full_socket(sk))
-				key.cgroup = socket_cgroup(sk);
-		}
+		if (!device)
+			key.netns = netns;
+		if (key.netns == netns && is_full_socket(sk))
+			key.cgroup = socket_cgroup(sk);
 	}
 
 	if (second_is_active())
-		counter = entry(&packet_drops_1, &key, &overflow, &no_count);
+		total = entry(&packet_drops_1, &key, &overflow, &no_drops);
 	else
-		counter = entry(&packet_drops_0, &key, &overflow, &no_count);
-	if (counter)
-		__sync_fetch_and_add(counter, packets_in(skb));
+		total = entry(&packet_drops_0, &key, &overflow, &no_drops);
+	if (!total)
+		return;
+	__sync_fetch_and_add(&total->packets, packets_in(skb));
+	__sync_fetch_and_add(&total->bytes, bytes_in(skb));
 }
 
 /* Linux 6.11 and later: the receiving socket is the fourth argument, and may be NULL. */

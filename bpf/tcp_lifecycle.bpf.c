@@ -4,8 +4,9 @@
  * socket, live or closed, its bytes, segments, RTT and what its sending waited for.
  *
  * tcp_state runs at every state change of every TCP socket (ten for a short connection, both ends
- * together) and works on four of them: about a microsecond for the life of a socket. tcp_live and
- * tcp_existing run when user space reads their iterators: about a microsecond per socket.
+ * together) and works on five of them. Opening only leaves a note in the socket's storage; the edge
+ * is looked up once, at the close, or before that by tcp_live when user space asks. tcp_live and
+ * the two tcp_existing run when user space reads their iterators: about a microsecond per socket.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -41,14 +42,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct tcp_state_key);
-	__type(value, __u64);
+	__type(value, struct tcp_state_total);
 } tcp_states SEC(".maps");
 
 const volatile __u64 tcp_connect_bounds[HISTOGRAM_BOUNDS] = {};
 const volatile __u64 tcp_lifetime_bounds[HISTOGRAM_BOUNDS] = {};
 
 static const struct tcp_edge no_edge;
-static const __u64 no_count;
+static const struct tcp_state_total no_total;
 
 static __always_inline struct tcp_edge *edge_of(const struct sock *sk, __u32 role)
 {
@@ -69,9 +70,8 @@ static __always_inline enum tcp_failure failure_of(const struct tcp_sock *tp)
 {
 	switch (tp->inet_conn.icsk_inet.sk.sk_err) {
 	case 0:
-		/* No port was assigned yet: the kernel found none that was free. */
-		return tp->inet_conn.icsk_inet.inet_sport ? TCP_FAILURE_ABORTED
-							  : TCP_FAILURE_NO_LOCAL_PORT;
+		/* No SYN was sent: the kernel found no port that was free. */
+		return tp->segs_out ? TCP_FAILURE_ABORTED : TCP_FAILURE_NO_LOCAL_PORT;
 	case ECONNREFUSED:
 		return TCP_FAILURE_REFUSED;
 	case ECONNRESET:
@@ -125,52 +125,63 @@ static __always_inline enum tcp_role guess_role(const struct tcp_sock *tp)
 		       : TCP_ROLE_SERVER;
 }
 
-static __always_inline void connecting(const struct sock *sk, const struct tcp_sock *tp)
+/* Adds how the socket began, unless that was reported. */
+static __always_inline void report_opening(struct tcp_socket *state, struct tcp_edge *edge)
 {
-	struct tcp_socket *state;
-	struct tcp_edge *edge;
-
-	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (state) {
-		state->role = TCP_ROLE_CLIENT;
-		state->connect_ns = bpf_ktime_get_ns();
-		state->established_ns = 0;
-		/* A second connect() on a socket goes on with the totals of the first. */
-		skip_totals(state, tp);
-	}
-	edge = edge_of(sk, TCP_ROLE_CLIENT);
-	if (edge)
-		__sync_fetch_and_add(&edge->attempts, 1);
-}
-
-static __always_inline void established(const struct sock *sk, enum tcp_role role)
-{
-	__u64 now = bpf_ktime_get_ns();
-	struct tcp_socket *state;
-	struct tcp_edge *edge;
+	__u32 events = state->unreported;
 	__u64 latency;
 
-	/* An accepted socket is new here, whenever its listener was made. */
-	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (state) {
-		/* Both ends may have sent a SYN: SYN_SENT, SYN_RECV, ESTABLISHED is a client. */
-		if (state->role == TCP_ROLE_CLIENT)
-			role = TCP_ROLE_CLIENT;
-		state->role = role;
-		state->established_ns = now;
-	}
-	edge = edge_of(sk, role);
-	if (!edge)
+	/* Who gets them out of there reports them: this program or tcp_live. */
+	if (events)
+		events = __sync_lock_test_and_set(&state->unreported, 0);
+	if (events & TCP_EVENT_ATTEMPT)
+		__sync_fetch_and_add(&edge->attempts, 1);
+	if (!(events & TCP_EVENT_OPENED))
 		return;
 	__sync_fetch_and_add(&edge->opened, 1);
-	if (!state || !state->connect_ns)
+	if (!state->connect_ns)
 		return;
-	latency = now - state->connect_ns;
+	latency = state->established_ns - state->connect_ns;
 	__sync_fetch_and_add(&edge->connect_ns, latency);
 	__sync_fetch_and_add(&edge->connect_slots[histogram_slot(latency, tcp_connect_bounds,
 								 TCP_CONNECT_SLOTS) &
 						  31],
 			     1);
+}
+
+static __always_inline void connecting(const struct sock *sk, const struct tcp_sock *tp)
+{
+	struct tcp_socket *state;
+
+	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state) {
+		count_insert_failure();
+		return;
+	}
+	/* A second connect() on a socket goes on with the totals of the first. */
+	if (state->role)
+		skip_totals(state, tp);
+	state->role = TCP_ROLE_CLIENT;
+	state->connect_ns = bpf_ktime_get_ns();
+	state->established_ns = 0;
+	__sync_fetch_and_or(&state->unreported, TCP_EVENT_ATTEMPT);
+}
+
+static __always_inline void established(const struct sock *sk, enum tcp_role role)
+{
+	struct tcp_socket *state;
+
+	/* An accepted socket is new here, whenever its listener was made. */
+	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state) {
+		count_insert_failure();
+		return;
+	}
+	/* Both ends may have sent a SYN: SYN_SENT, SYN_RECV, ESTABLISHED is a client. */
+	if (state->role != TCP_ROLE_CLIENT)
+		state->role = role;
+	state->established_ns = bpf_ktime_get_ns();
+	__sync_fetch_and_or(&state->unreported, TCP_EVENT_OPENED);
 }
 
 static __always_inline void closed(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
@@ -185,8 +196,10 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	edge = edge_of(sk, role);
 	if (!edge)
 		return;
-	if (state)
+	if (state) {
+		report_opening(state, edge);
 		report_totals(state, tp, edge);
+	}
 	if (oldstate == TCP_SYN_SENT) {
 		__sync_fetch_and_add(&edge->failures[failure_of(tp) & 15], 1);
 		return;
@@ -237,22 +250,20 @@ int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
 	}
 }
 
-static __always_inline void count_state(const struct sock *sk, __u32 state, __u64 n)
+static __always_inline struct tcp_state_total *state_total(const struct sock *sk, __u32 state)
 {
 	struct tcp_state_key key = {};
-	__u64 *count;
+	struct tcp_state_total *total;
 
 	key.cgroup = socket_cgroup(sk);
 	key.netns = socket_netns(sk);
 	key.state = state;
-	count = bpf_map_lookup_elem(&tcp_states, &key);
-	if (!count) {
-		if (bpf_map_update_elem(&tcp_states, &key, &no_count, BPF_NOEXIST))
-			count_insert_failure();
-		count = bpf_map_lookup_elem(&tcp_states, &key);
-	}
-	if (count)
-		*count += n;
+	total = bpf_map_lookup_elem(&tcp_states, &key);
+	if (total)
+		return total;
+	if (bpf_map_update_elem(&tcp_states, &key, &no_total, BPF_NOEXIST))
+		count_insert_failure();
+	return bpf_map_lookup_elem(&tcp_states, &key);
 }
 
 SEC("iter/bpf_sk_storage_map")
@@ -260,10 +271,11 @@ int tcp_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct tcp_socket *state = ctx->value;
 	struct sock *sk = ctx->sk;
+	struct tcp_state_total *total;
 	struct tcp_sock *tp;
 	struct tcp_edge *edge;
 	__u32 tcp_state;
-	int requests;
+	int half_open;
 
 	if (!state || !sk)
 		return 0;
@@ -271,21 +283,45 @@ int tcp_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	/* What a closed socket still had to report, tcp_state has reported. */
 	if (tcp_state == TCP_CLOSE)
 		return 0;
-	count_state(sk, tcp_state, 1);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
+	total = state_total(sk, tcp_state);
+	if (total)
+		total->sockets++;
 	if (tcp_state == TCP_LISTEN) {
 		/* Half-open connections are request sockets, known to their listener alone. */
-		requests = tp->inet_conn.icsk_accept_queue.qlen.counter;
-		if (requests > 0)
-			count_state(sk, TCP_SYN_RECV, requests);
+		half_open = tp->inet_conn.icsk_accept_queue.qlen.counter;
+		if (total && half_open > 0)
+			total->half_open += half_open;
 		return 0;
 	}
+	if (total)
+		total->unread_bytes += unread_bytes(tp);
+	/* It is just being taken into view. */
+	if (!state->role)
+		return 0;
 	edge = edge_of(sk, state->role);
-	if (edge && report_totals(state, tp, edge))
+	if (!edge)
+		return 0;
+	report_opening(state, edge);
+	if (report_totals(state, tp, edge))
 		report_rtt(tp, edge);
 	return 0;
+}
+
+/* Takes a socket into view that we did not see open: from here on, what it does is counted. */
+static __always_inline void adopt(struct sock *sk, const struct tcp_sock *tp, __u32 tcp_state)
+{
+	struct tcp_socket *state;
+
+	if (tcp_state == TCP_CLOSE || bpf_sk_storage_get(&tcp_sockets, sk, 0, 0))
+		return;
+	state = bpf_sk_storage_get(&tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state || tcp_state == TCP_LISTEN)
+		return;
+	state->role = tcp_state == TCP_SYN_SENT ? TCP_ROLE_CLIENT : guess_role(tp);
+	skip_totals(state, tp);
 }
 
 /* Sockets that are older than the programs above, or that were in no process's hands before. */
@@ -293,11 +329,9 @@ SEC("iter/task_file")
 int tcp_existing(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
-	struct tcp_socket *state;
 	struct tcp_sock *tp;
 	struct socket *socket;
 	struct sock *sk;
-	__u32 tcp_state;
 
 	if (!file)
 		return 0;
@@ -308,16 +342,23 @@ int tcp_existing(struct bpf_iter__task_file *ctx)
 	if (!sk)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
+	if (tp)
+		adopt(sk, tp, sk->__sk_common.skc_state);
+	return 0;
+}
+
+/* Those of one namespace, also where no program has them: not accepted yet, or closed already. */
+SEC("iter/tcp")
+int tcp_existing_in_namespace(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp;
+
+	if (!common)
 		return 0;
-	tcp_state = sk->__sk_common.skc_state;
-	if (tcp_state == TCP_CLOSE || bpf_sk_storage_get(&tcp_sockets, sk, 0, 0))
-		return 0;
-	state = bpf_sk_storage_get(&tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state || tcp_state == TCP_LISTEN)
-		return 0;
-	state->role = tcp_state == TCP_SYN_SENT ? TCP_ROLE_CLIENT : guess_role(tp);
-	skip_totals(state, tp);
+	tp = bpf_skc_to_tcp_sock(common);
+	if (tp)
+		adopt((struct sock *)tp, tp, tp->inet_conn.icsk_inet.sk.__sk_common.skc_state);
 	return 0;
 }
 

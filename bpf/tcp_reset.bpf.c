@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * RST segments sent and received by this host, with the kernel's reason where it gives one.
+ * RST segments sent by this host, with the kernel's reason where it gives one, and received, with
+ * what they met: a reset itself says no reason.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -71,6 +72,21 @@ int BPF_PROG(tcp_send_reset, const struct sock *sk, const struct sk_buff *skb)
 	return 0;
 }
 
+static __always_inline enum reset_met met_by(__u8 state)
+{
+	switch (state) {
+	case TCP_SYN_SENT:
+	case TCP_SYN_RECV:
+		return RESET_MET_CONNECT;
+	case TCP_ESTABLISHED:
+		return RESET_MET_CONNECTION;
+	case TCP_CLOSE_WAIT:
+		return RESET_MET_CLOSED_PEER;
+	default:
+		return RESET_MET_CLOSED;
+	}
+}
+
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(tcp_receive_reset, const struct sock *sk)
 {
@@ -79,7 +95,7 @@ int BPF_PROG(tcp_receive_reset, const struct sock *sk)
 	if (!sk)
 		return 0;
 	key.direction = RESET_RECEIVED;
-	key.reason = RESET_REASON_UNKNOWN;
+	key.reason = met_by(sk->__sk_common.skc_state);
 	key.netns = socket_netns(sk);
 	if (is_full_socket(sk))
 		key.cgroup = socket_cgroup(sk);

@@ -73,7 +73,6 @@ static const __u64 no_count;
 
 enum {
 	UDP_HEADER = 8,
-	ENOMEM = 12,
 };
 
 struct udp_ports {

@@ -35,6 +35,10 @@ enum tcp_failure {
 	TCP_FAILURE_PROHIBITED,
 	/** No local port was free: connect() itself failed. */
 	TCP_FAILURE_NO_LOCAL_PORT,
+	/** The host has no address to connect from. */
+	TCP_FAILURE_NO_LOCAL_ADDRESS,
+	/** The route is one that drops, or needs what the caller did not say. */
+	TCP_FAILURE_INVALID_ROUTE,
 	TCP_FAILURE_OTHER,
 	TCP_FAILURES,
 };
@@ -74,13 +78,20 @@ struct tcp_edge {
 	__u64 lifetime_ns;
 	__u64 rtt_us;
 	__u64 min_rtt_us;
-	__u64 segments_sent;
 	__u64 bytes_sent;
 	__u64 bytes_received;
 	/** Ticks of the kernel's clock (jiffies), as are the two below. */
 	__u64 busy;
 	__u64 receive_window_limited;
 	__u64 send_buffer_limited;
+	__u32 segments_sent;
+	__u32 segments_received;
+	/** Of those above, the ones with payload. */
+	__u32 data_segments_sent;
+	__u32 data_segments_received;
+	/** Duplicates that the peer reported, and data that arrived there out of order. */
+	__u32 dsacks;
+	__u32 reorderings;
 	__u32 attempts;
 	__u32 opened;
 	__u32 failures[TCP_FAILURES];
@@ -101,6 +112,26 @@ struct tcp_state_key {
 	__u32 state;
 };
 _Static_assert(sizeof(struct tcp_state_key) == 16, "padding in a map key");
+
+/** What those sockets add up to now. */
+struct tcp_state_total {
+	__u64 sockets;
+	/** Payload received that the program has not read. */
+	__u64 unread_bytes;
+	/** Of listeners: handshakes that are not complete. */
+	__u64 half_open;
+};
+_Static_assert(sizeof(struct tcp_state_total) == 24, "padding in a map value");
+
+/** connect() calls of one owner to one address that failed before a SYN was sent. */
+struct tcp_connect_key {
+	__u64 cgroup;
+	__u32 netns;
+	/** enum tcp_failure */
+	__u32 failure;
+	__u8 peer[16];
+};
+_Static_assert(sizeof(struct tcp_connect_key) == 32, "padding in a map key");
 
 enum retransmit_kind {
 	RETRANSMIT_SYN,
@@ -131,13 +162,24 @@ enum reset_direction {
 /** The kernel did not say why. */
 #define RESET_REASON_UNKNOWN 0xffffffff
 
+/** What a reset that was received met. */
+enum reset_met {
+	RESET_MET_CONNECT,
+	RESET_MET_CONNECTION,
+	/** The peer's FIN was here already. */
+	RESET_MET_CLOSED_PEER,
+	/** We had closed. */
+	RESET_MET_CLOSED,
+};
+
 struct tcp_reset_key {
 	/** Zero where no socket was involved. */
 	__u64 cgroup;
 	__u32 netns;
 	/** enum reset_direction */
 	__u32 direction;
-	/** enum sk_rst_reason of the running kernel, or RESET_REASON_UNKNOWN. */
+	/** Sent: enum sk_rst_reason of the running kernel, or RESET_REASON_UNKNOWN. Received: enum
+	 * reset_met. */
 	__u32 reason;
 	__u32 reserved;
 	__u8 local[16];
@@ -161,8 +203,17 @@ struct packet_drop_key {
 	/** One for TCP with SYN set. */
 	__u8 syn;
 	__u8 reserved[6];
+	/** Name of the device, ended by a zero; empty where the packet was on none. */
+	__u8 interface[16];
 };
-_Static_assert(sizeof(struct packet_drop_key) == 64, "padding in a map key");
+_Static_assert(sizeof(struct packet_drop_key) == 80, "padding in a map key");
+
+struct packet_drop_total {
+	__u64 packets;
+	/** Without the header of the link. */
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct packet_drop_total) == 16, "padding in a map value");
 
 /** A listening socket, as the iterator finds it. */
 struct listener {
@@ -173,8 +224,14 @@ struct listener {
 	__u32 limit;
 	/** Connection requests dropped since the socket was made. */
 	__u32 drops;
+	/** Handshakes that are not complete. */
+	__u32 half_open;
+	__u16 port;
+	/** One for IPv6; its address may take IPv4 too. */
+	__u16 is_v6;
+	__u8 address[16];
 };
-_Static_assert(sizeof(struct listener) == 32, "padding in a record");
+_Static_assert(sizeof(struct listener) == 56, "padding in a record");
 
 enum dns_rcode {
 	DNS_NOERROR,

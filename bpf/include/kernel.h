@@ -24,15 +24,19 @@ enum {
 };
 
 enum {
-	EACCES = 13,
 	EPERM = 1,
+	ENOMEM = 12,
+	EACCES = 13,
+	EINVAL = 22,
 	EPIPE = 32,
+	EADDRNOTAVAIL = 99,
 	ENETUNREACH = 101,
 	ECONNRESET = 104,
 	ETIMEDOUT = 110,
 	ECONNREFUSED = 111,
 	EHOSTUNREACH = 113,
 	ENETDOWN = 100,
+	ENOBUFS = 105,
 	EHOSTDOWN = 112,
 };
 
@@ -67,8 +71,11 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct net_device;
+
 struct net {
 	__u64 net_cookie;
+	struct net_device *loopback_dev;
 };
 
 typedef struct {
@@ -126,6 +133,10 @@ struct request_sock_queue {
 	atomic_t qlen;
 };
 
+struct tcp_options_received {
+	__u16 mss_clamp;
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	struct request_sock_queue icsk_accept_queue;
@@ -143,6 +154,15 @@ struct minmax {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 segs_out;
+	__u32 segs_in;
+	__u32 data_segs_out;
+	__u32 data_segs_in;
+	__u32 dsack_dups;
+	__u32 reord_seen;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 write_seq;
+	struct tcp_options_received rx_opt;
 	__u32 srtt_us;
 	__u32 snd_una;
 	__u32 snd_nxt;
@@ -150,7 +170,8 @@ struct tcp_sock {
 	__u64 bytes_acked;
 	__u64 bytes_retrans;
 	__u64 bytes_received;
-	__u8 chrono_type;
+	/** Also a bit field, in kernels before 6.9. */
+	__u8 chrono_type : 2;
 	__u32 chrono_start;
 	__u32 chrono_stat[3];
 	struct minmax rtt_min;
@@ -167,6 +188,7 @@ struct tcp_skb_cb {
 
 struct net_device {
 	possible_net_t nd_net;
+	char name[16];
 };
 
 struct skb_shared_info {
@@ -178,18 +200,53 @@ struct sk_buff {
 	struct sock *sk;
 	char cb[48];
 	__be16 protocol;
+	unsigned int len;
 	__u16 network_header;
 	__u16 transport_header;
 	unsigned int end;
 	unsigned char *head;
+	unsigned char *data;
+};
+
+struct inode {
+	unsigned short i_mode;
+};
+
+struct file {
+	void *private_data;
+	struct inode *f_inode;
 };
 
 struct socket {
+	short type;
 	struct sock *sk;
 };
 
-struct file;
-struct task_struct;
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct task_struct {
+	struct files_struct *files;
+};
+
+/** Registers of a system call. */
+struct pt_regs___x86 {
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 orig_x0;
+};
+
 struct bpf_map;
 
 struct seq_file;
@@ -202,6 +259,11 @@ struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_map *map;
 	struct sock *sk;
 	void *value;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
 };
 
 struct bpf_iter__task_file {

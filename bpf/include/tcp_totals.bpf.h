@@ -8,6 +8,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 #include "abi.h"
@@ -21,17 +24,29 @@ struct tcp_socket {
 	__u64 bytes_sent;
 	__u64 bytes_received;
 	__u32 segments_sent;
+	__u32 segments_received;
+	__u32 data_segments_sent;
+	__u32 data_segments_received;
+	__u32 dsacks;
+	__u32 reorderings;
 	__u32 busy;
 	__u32 receive_window_limited;
 	__u32 send_buffer_limited;
 	/** enum tcp_role */
 	__u32 role;
+	/** enum tcp_event, or-ed: what happened and is not in its edge yet. */
+	__u32 unreported;
 	__u32 reserved;
 };
 
 /* In microseconds, as the kernel keeps them. */
 const volatile __u64 tcp_rtt_bounds[HISTOGRAM_BOUNDS] = {};
 const volatile __u64 tcp_min_rtt_bounds[HISTOGRAM_BOUNDS] = {};
+
+enum tcp_event {
+	TCP_EVENT_ATTEMPT = 1,
+	TCP_EVENT_OPENED = 2,
+};
 
 enum { REPORT_RETRIES = 4 };
 
@@ -86,7 +101,7 @@ static __always_inline __u32 chronograph(const struct tcp_sock *tp, __u32 type)
 {
 	__u32 ticks = tp->chrono_stat[type];
 
-	if (tp->chrono_type == type + 1)
+	if (BPF_CORE_READ_BITFIELD(tp, chrono_type) == type + 1)
 		ticks += (__u32)bpf_jiffies64() - tp->chrono_start;
 	return ticks;
 }
@@ -108,9 +123,39 @@ static __always_inline void skip_totals(struct tcp_socket *state, const struct t
 	state->bytes_sent = bytes_delivered(tp);
 	state->bytes_received = bytes_received(tp);
 	state->segments_sent = tp->segs_out;
+	state->segments_received = tp->segs_in;
+	state->data_segments_sent = tp->data_segs_out;
+	state->data_segments_received = tp->data_segs_in;
+	state->dsacks = tp->dsack_dups;
+	state->reorderings = tp->reord_seen;
 	state->busy = busy_ticks(chronograph(tp, CHRONO_BUSY), window, buffer);
 	state->receive_window_limited = window;
 	state->send_buffer_limited = buffer;
+}
+
+static __always_inline void move32(__u32 *to, __u32 *reported, __u32 now)
+{
+	__u32 step = advance32(reported, now);
+
+	if (step)
+		__sync_fetch_and_add(to, step);
+}
+
+static __always_inline bool move64(__u64 *to, __u64 *reported, __u64 now)
+{
+	__u64 step = advance64(reported, now);
+
+	if (step)
+		__sync_fetch_and_add(to, step);
+	return step;
+}
+
+static __always_inline void move_ticks(__u64 *to, __u32 *reported, __u32 now)
+{
+	__u32 step = advance32(reported, now);
+
+	if (step)
+		__sync_fetch_and_add(to, step);
 }
 
 /* Adds what was not reported yet. True if the socket moved data. */
@@ -120,27 +165,30 @@ static __always_inline bool report_totals(struct tcp_socket *state, const struct
 	__u32 window = chronograph(tp, CHRONO_RECEIVE_WINDOW);
 	__u32 buffer = chronograph(tp, CHRONO_SEND_BUFFER);
 	__u32 busy = busy_ticks(chronograph(tp, CHRONO_BUSY), window, buffer);
-	__u64 sent = advance64(&state->bytes_sent, bytes_delivered(tp));
-	__u64 received = advance64(&state->bytes_received, bytes_received(tp));
-	__u32 segments = advance32(&state->segments_sent, tp->segs_out);
+	bool sent = move64(&edge->bytes_sent, &state->bytes_sent, bytes_delivered(tp));
+	bool received = move64(&edge->bytes_received, &state->bytes_received, bytes_received(tp));
 
-	busy = advance32(&state->busy, busy);
-	window = advance32(&state->receive_window_limited, window);
-	buffer = advance32(&state->send_buffer_limited, buffer);
-
-	if (segments)
-		__sync_fetch_and_add(&edge->segments_sent, segments);
-	if (sent)
-		__sync_fetch_and_add(&edge->bytes_sent, sent);
-	if (received)
-		__sync_fetch_and_add(&edge->bytes_received, received);
-	if (busy)
-		__sync_fetch_and_add(&edge->busy, busy);
-	if (window)
-		__sync_fetch_and_add(&edge->receive_window_limited, window);
-	if (buffer)
-		__sync_fetch_and_add(&edge->send_buffer_limited, buffer);
+	move32(&edge->segments_sent, &state->segments_sent, tp->segs_out);
+	move32(&edge->segments_received, &state->segments_received, tp->segs_in);
+	move32(&edge->data_segments_sent, &state->data_segments_sent, tp->data_segs_out);
+	move32(&edge->data_segments_received, &state->data_segments_received, tp->data_segs_in);
+	move32(&edge->dsacks, &state->dsacks, tp->dsack_dups);
+	move32(&edge->reorderings, &state->reorderings, tp->reord_seen);
+	move_ticks(&edge->busy, &state->busy, busy);
+	move_ticks(&edge->receive_window_limited, &state->receive_window_limited, window);
+	move_ticks(&edge->send_buffer_limited, &state->send_buffer_limited, buffer);
 	return sent || received;
+}
+
+/* What the program has not read of what came in. A FIN takes a place but is no payload. */
+static __always_inline __u32 unread_bytes(const struct tcp_sock *tp)
+{
+	unsigned long flags = tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags;
+	__s32 bytes = tp->rcv_nxt - tp->copied_seq;
+
+	if (bytes > 0 && (flags >> SOCK_DONE) & 1)
+		bytes--;
+	return bytes > 0 ? bytes : 0;
 }
 
 static __always_inline void report_rtt(const struct tcp_sock *tp, struct tcp_edge *edge)

@@ -79,6 +79,12 @@ impl Agent {
         self.registry.encode(format, scraper)
     }
 
+    /// What a signal found that is no metric, as of now. `None` if it is not measured.
+    pub fn report(&self, signal: &str) -> Option<serde_json::Value> {
+        self.collect(SHARED);
+        lock(&self.sources).signals.as_ref()?.report(signal)
+    }
+
     /// Collects from everything, unless that was done less than `max_age` ago.
     pub fn collect(&self, max_age: Duration) {
         let mut sources = lock(&self.sources);

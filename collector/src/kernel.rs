@@ -7,9 +7,11 @@ mod maps;
 pub mod statistics;
 pub mod symbols;
 mod syscall;
+mod system_call;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 
 use aya::{Btf, Ebpf, EbpfLoader};
 use thiserror::Error;
@@ -45,6 +47,8 @@ pub struct Object {
     hooks: Vec<HookStatus>,
     /// Which of each pair of maps the programs write to now.
     active: u32,
+    /// What keeps programs attached that aya did not attach.
+    links: Vec<OwnedFd>,
 }
 
 /// Upper bounds of a histogram's slots, for programs that include `histogram.bpf.h`.
@@ -116,6 +120,7 @@ impl Object {
             ebpf,
             hooks: Vec::new(),
             active: 0,
+            links: Vec::new(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP interface, on one screen.
 
 mod health;
+mod listeners;
 mod metrics;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .merge(listeners::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(agent)

@@ -8,6 +8,7 @@ mod labels;
 mod listen_queue;
 mod packet_drop;
 mod running;
+mod tcp_connect;
 mod tcp_lifecycle;
 mod tcp_reset;
 mod tcp_retransmit;
@@ -51,6 +52,11 @@ pub trait Signal: Send {
 
     /// Adds what the kernel counted since the last call.
     fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()>;
+
+    /// What it found that is no metric, as of the last collection.
+    fn report(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// What the user may change.
@@ -91,6 +97,7 @@ pub const HISTOGRAMS: &[(&str, usize)] = &[
 pub const MAPS: &[&str] = &[
     "tcp_edges",
     "tcp_states",
+    "tcp_connects",
     "tcp_retransmits",
     "tcp_resets",
     "packet_drops",
@@ -129,6 +136,7 @@ impl Default for SignalSettings {
 pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal>> {
     vec![
         Box::new(tcp_lifecycle::TcpLifecycle::register(registry, settings)),
+        Box::new(tcp_connect::TcpConnect::register(registry)),
         Box::new(tcp_retransmit::TcpRetransmit::register(registry)),
         Box::new(tcp_reset::TcpReset::register(registry)),
         Box::new(packet_drop::PacketDrop::register(registry)),
@@ -138,9 +146,13 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
     ]
 }
 
+/// The signal that [`Signals::report`]s the listening sockets.
+pub const LISTENERS: &str = listen_queue::NAME;
+
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     tcp_lifecycle::NAME,
+    tcp_connect::NAME,
     tcp_retransmit::NAME,
     tcp_reset::NAME,
     packet_drop::NAME,

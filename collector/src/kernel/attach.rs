@@ -114,7 +114,7 @@ impl Object {
         self.remember("kallsyms", Some(refusal));
     }
 
-    fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, ProgramError>
+    pub(super) fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, ProgramError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
@@ -124,7 +124,7 @@ impl Object {
             .try_into()
     }
 
-    fn record(
+    pub(super) fn record(
         &mut self,
         hook: &'static str,
         result: Result<(), ProgramError>,
@@ -183,6 +183,8 @@ pub enum IteratorKind {
     OpenFiles,
     /// Every socket in a socket-storage map.
     StoredSockets,
+    /// Every TCP socket of one network namespace.
+    NamespaceSockets,
 }
 
 impl IteratorKind {
@@ -190,6 +192,7 @@ impl IteratorKind {
         match self {
             Self::OpenFiles => "task_file",
             Self::StoredSockets => "bpf_sk_storage_map",
+            Self::NamespaceSockets => "tcp",
         }
     }
 
@@ -197,6 +200,7 @@ impl IteratorKind {
         match self {
             Self::OpenFiles => "iter/task_file",
             Self::StoredSockets => "iter/bpf_sk_storage_map",
+            Self::NamespaceSockets => "iter/tcp",
         }
     }
 }

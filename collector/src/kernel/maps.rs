@@ -165,6 +165,15 @@ impl Object {
 
     /// Runs a loaded iterator over the sockets of a socket-storage map.
     pub fn run_socket_iterator(&self, program: &str, map: &str) -> Result<Vec<u8>, ReadError> {
+        self.run_pass(program, Some(self.map(map)?))
+    }
+
+    /// Runs a loaded iterator over the TCP sockets of the calling thread's network namespace.
+    pub fn run_namespace_iterator(&self, program: &str) -> Result<Vec<u8>, ReadError> {
+        self.run_pass(program, None)
+    }
+
+    fn run_pass(&self, program: &str, map: Option<BorrowedFd<'_>>) -> Result<Vec<u8>, ReadError> {
         let iterator: &Iter = self
             .ebpf
             .program(program)
@@ -173,7 +182,7 @@ impl Object {
         let fd = iterator
             .fd()
             .map_err(|error| failed(self.name, program, error))?;
-        let file = syscall::open_map_iterator(fd.as_fd(), self.map(map)?)
+        let file = syscall::open_iterator(fd.as_fd(), map)
             .map_err(|error| failed(self.name, program, error))?;
         read(file).map_err(|error| failed(self.name, program, error))
     }

@@ -1,10 +1,12 @@
-//! The few system calls that neither aya nor nix has: BPF map batches and iterators bound to a map.
+//! The few system calls that neither aya nor nix has: BPF map batches, iterators bound to a map or to
+//! the caller's namespace, tracepoints by number, a file system without a mount point.
 
 #![expect(
     unsafe_code,
-    reason = "bpf(2), membarrier(2) and clock_gettime(2) called directly; each wrapper states what the kernel reads and writes"
+    reason = "bpf(2), perf_event_open(2), fsmount(2), membarrier(2) and clock_gettime(2) called directly; each wrapper states what the kernel reads and writes"
 )]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -19,6 +21,14 @@ const TRACE_ITER: u32 = 28;
 /// BPF_NOEXIST
 const NO_REPLACEMENT: u64 = 1;
 const MEMBARRIER_GLOBAL: libc::c_long = 1;
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_FLAG_FD_CLOEXEC: libc::c_long = 8;
+/// PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE
+const PERF_SET_BPF: libc::Ioctl = 0x4004_2408;
+const PERF_ENABLE: libc::Ioctl = 0x2400;
+const FSOPEN_CLOEXEC: libc::c_long = 1;
+const FSMOUNT_CLOEXEC: libc::c_long = 1;
+const FSCONFIG_CREATE: libc::c_long = 6;
 
 /// `union bpf_attr` for MAP_UPDATE_ELEM.
 #[repr(C)]
@@ -129,10 +139,14 @@ pub(super) fn take_batch(
     }
 }
 
-/// Opens a pass of an iterator over the sockets in a socket-storage map.
-pub(super) fn open_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+/// Opens a pass of an iterator: over the sockets in a socket-storage map, or without one over what
+/// the calling thread's network namespace has.
+pub(super) fn open_iterator(
+    program: BorrowedFd<'_>,
+    map: Option<BorrowedFd<'_>>,
+) -> io::Result<File> {
     // `union bpf_iter_link_info`, whose first member is the map.
-    let info = [number(map), 0, 0, 0];
+    let info = map.map(|map| [number(map), 0, 0, 0]);
     let link = bpf(
         LINK_CREATE,
         &mut LinkCreate {
@@ -140,8 +154,8 @@ pub(super) fn open_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) ->
             target: 0,
             attach_type: TRACE_ITER,
             flags: 0,
-            info: info.as_ptr().addr() as u64,
-            info_length: size_of_val(&info) as u32,
+            info: (info.as_ref()).map_or(0, |info| info.as_ptr().addr() as u64),
+            info_length: info.as_ref().map_or(0, |info| size_of_val(info) as u32),
             reserved: 0,
         },
     )?;
@@ -156,6 +170,90 @@ pub(super) fn open_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) ->
     )?;
     // SAFETY: as above. The pass keeps the link alive.
     Ok(unsafe { File::from_raw_fd(iterator) })
+}
+
+/// `struct perf_event_attr`, as far as its first version goes.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEvent {
+    kind: u32,
+    size: u32,
+    event: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint_type: u32,
+    breakpoint_address: u64,
+}
+
+/// Runs `program` at a tracepoint, given by its number, until the result is closed.
+pub(super) fn attach_to_event(program: BorrowedFd<'_>, event: u64) -> io::Result<OwnedFd> {
+    let attributes = PerfEvent {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: size_of::<PerfEvent>() as u32,
+        event,
+        ..PerfEvent::default()
+    };
+    // All processes; the processor does not matter, since programs run on every one.
+    // SAFETY: the kernel reads `size` bytes at `attributes`, which is borrowed for the call.
+    let event = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_ref(&attributes),
+            -1,
+            0,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let event = descriptor(event)?;
+    // SAFETY: both requests take an integer.
+    let result = unsafe {
+        match libc::ioctl(event.as_raw_fd(), PERF_SET_BPF, program.as_raw_fd()) {
+            0 => libc::ioctl(event.as_raw_fd(), PERF_ENABLE, 0),
+            failed => failed,
+        }
+    };
+    match result {
+        0 => Ok(event),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The root of a file system that nobody else sees, and that goes when the result is closed.
+pub(super) fn open_file_system(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: takes a string that ends with a zero, and an integer.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+    let context = descriptor(context)?;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: this command takes neither a key nor a value.
+    let created = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CREATE,
+            none,
+            none,
+            0,
+        )
+    };
+    if created != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: takes three integers.
+    let root = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) };
+    descriptor(root)
+}
+
+/// What a system call returned that makes a descriptor.
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(result) {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns once every BPF program that runs now has ended: they run inside RCU read sections, and

@@ -2,14 +2,17 @@
 //! `bpf/listen_queue.bpf.c`.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use zerocopy::FromBytes as _;
 
+use super::labels::address;
 use super::{Signal, SignalSettings};
 use crate::abi::listener;
 use crate::elf;
-use crate::enrich::{CgroupId, Enricher, NetnsId};
+use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
 use crate::export::{Counter, Gauge, Labels, OWNER, Registry, owner};
 use crate::kernel::{IteratorKind, KernelTypes, Object, Refusal};
 
@@ -28,6 +31,26 @@ pub(super) struct ListenQueue {
     repaired: Option<Instant>,
     can_repair: bool,
     output: Vec<u8>,
+    listeners_now: Vec<Listener>,
+}
+
+/// A listening socket: what `GET /api/listeners` shows, and metrics may not.
+#[derive(Serialize)]
+struct Listener {
+    namespace: String,
+    workload: String,
+    kind: &'static str,
+    address: IpAddr,
+    port: u16,
+    /// Open connections that wait to be accepted, and how many may.
+    length: u32,
+    limit: u32,
+    /// No further connection is opened.
+    full: bool,
+    /// Handshakes that are not complete.
+    half_open: u32,
+    /// Packets turned away since the socket was made.
+    drops: u32,
 }
 
 /// What the listeners of one workload add up to.
@@ -70,6 +93,7 @@ impl ListenQueue {
             repaired: None,
             can_repair: false,
             output: Vec::new(),
+            listeners_now: Vec::new(),
         }
     }
 }
@@ -107,12 +131,14 @@ impl Signal for ListenQueue {
     fn collect(&mut self, _object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
         let mut sums: HashMap<Labels, Sum> = HashMap::new();
         let mut seen = HashMap::new();
+        self.listeners_now.clear();
         for record in self.output.chunks_exact(size_of::<listener>()) {
             let Ok(listener) = listener::read_from_bytes(record) else {
                 continue;
             };
             let workload = enricher.owner(NetnsId(listener.netns), CgroupId(listener.cgroup));
             let labels = owner(&workload);
+            self.listeners_now.push(Listener::new(&listener, &workload));
             seen.insert(listener.cookie, listener.drops);
             // What a listener dropped before we first looked is not ours to count, unless it is
             // younger than that.
@@ -139,8 +165,50 @@ impl Signal for ListenQueue {
         gauge(&self.limit, |sum| sum.limit as f64);
         gauge(&self.utilization, |sum| sum.utilization);
         gauge(&self.listeners, |sum| sum.listeners as f64);
+        // The fullest first.
+        self.listeners_now.sort_by(|a, b| {
+            (b.utilization().total_cmp(&a.utilization())).then_with(|| a.place().cmp(&b.place()))
+        });
         Ok(())
     }
+
+    fn report(&self) -> Option<serde_json::Value> {
+        Some(serde_json::json!({ "listeners": self.listeners_now }))
+    }
+}
+
+impl Listener {
+    fn new(listener: &listener, workload: &Workload) -> Self {
+        Self {
+            namespace: workload.namespace.to_string(),
+            workload: workload.name.to_string(),
+            kind: workload.kind.as_str(),
+            // That of an IPv6 socket stands for IPv4 too, and is not one.
+            address: match listener.is_v6 {
+                0 => address(listener.address),
+                _ => IpAddr::V6(Ipv6Addr::from(listener.address)),
+            },
+            port: listener.port,
+            length: listener.length,
+            limit: listener.limit,
+            full: listener.length > listener.limit,
+            half_open: listener.half_open,
+            drops: listener.drops,
+        }
+    }
+
+    fn utilization(&self) -> f64 {
+        utilization(self.length, self.limit)
+    }
+
+    fn place(&self) -> (&str, &str, u16, IpAddr) {
+        (&self.namespace, &self.workload, self.port, self.address)
+    }
+}
+
+fn utilization(length: u32, limit: u32) -> f64 {
+    // A limit of 0 still lets one connection wait.
+    f64::from(length) / f64::from(limit.max(1))
 }
 
 impl Sum {
@@ -148,8 +216,7 @@ impl Sum {
         self.length += u64::from(listener.length);
         self.limit += u64::from(listener.limit);
         self.listeners += 1;
-        // A limit of 0 still lets one connection wait.
-        let ratio = f64::from(listener.length) / f64::from(listener.limit.max(1));
-        self.utilization = self.utilization.max(ratio);
+        let utilization = utilization(listener.length, listener.limit);
+        self.utilization = self.utilization.max(utilization);
     }
 }

@@ -2,14 +2,15 @@
 
 mod class;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Signal;
 use super::labels::{OTHER, address, other_edge, other_owner};
-use crate::abi::packet_drop_key;
+use crate::abi::{packet_drop_key, packet_drop_total};
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
-use crate::export::{Counter, EDGE, Labels, OWNER, Registry, edge, owner};
+use crate::export::{Counter, EDGE, OWNER, Registry, edge, owner};
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{KernelTypes, Object, Refusal, btf};
 
@@ -20,25 +21,32 @@ static ELF: &[u8] = elf!("packet_drop");
 const SITES_REMEMBERED: usize = 4096;
 
 pub(super) struct PacketDrop {
-    dropped: Counter,
-    reasons: HashMap<u32, String>,
+    packets: Counter,
+    bytes: Counter,
+    reasons: Reasons,
     symbols: Symbols,
     sites: HashMap<u64, &'static str>,
 }
 
 impl PacketDrop {
     pub(super) fn register(registry: &Registry) -> Self {
+        let registry = registry.for_signal(NAME);
         Self {
-            dropped: registry.for_signal(NAME).counter(
+            packets: registry.counter(
                 "dropped_packets",
                 "Packets dropped by the kernel in the namespace of an owner, on their way from src to dst",
                 &[
                     EDGE,
                     OWNER,
-                    &["reason", "site", "class", "protocol", "syn"],
+                    &["interface", "reason", "site", "class", "protocol", "syn"],
                 ],
             ),
-            reasons: HashMap::new(),
+            bytes: registry.counter(
+                "dropped_bytes",
+                "Size of the packets dropped by the kernel in the namespace of an owner, IP headers included",
+                &[OWNER, &["interface", "reason", "class"]],
+            ),
+            reasons: Reasons::default(),
             symbols: Symbols::default(),
             sites: HashMap::new(),
         }
@@ -55,8 +63,9 @@ impl PacketDrop {
             protocol: 0,
             syn: 0,
             reserved: [0; 6],
+            interface: [0; 16],
         };
-        Ok(object.reserve::<_, u64>("packet_drops", &[overflow])?)
+        Ok(object.reserve::<_, packet_drop_total>("packet_drops", &[overflow])?)
     }
 
     fn site(&mut self, location: u64) -> &'static str {
@@ -73,11 +82,15 @@ impl PacketDrop {
         site
     }
 
-    fn labels(&mut self, key: &packet_drop_key, enricher: &Enricher) -> Labels {
+    fn add(&mut self, key: &packet_drop_key, total: &packet_drop_total, enricher: &Enricher) {
         if key.location == 0 {
-            return other_edge()
+            let labels = other_edge()
                 .with(&other_owner().values().collect::<Vec<_>>())
-                .with(&[OTHER, "other", "error", "other", "false"]);
+                .with(&["", OTHER, "other", "error", "other", "false"]);
+            self.packets.add(labels, total.packets);
+            self.bytes
+                .add(other_owner().with(&["", OTHER, "error"]), total.bytes);
+            return;
         }
         let netns = NetnsId(key.netns);
         // Without a namespace an address means nothing.
@@ -91,17 +104,24 @@ impl PacketDrop {
         };
         let source = name(address(key.source));
         let destination = name(address(key.destination));
+        let interface = interface_name(&key.interface);
         let site = self.site(key.location);
-        let reason = (self.reasons.get(&key.reason)).map_or("unknown", String::as_str);
-        edge(&source, &destination)
-            .with(&owner(&place).values().collect::<Vec<_>>())
+        let reason = self.reasons.name(key.reason);
+        let class = class::of(reason, site, address(key.destination));
+        let place = owner(&place);
+        let labels = edge(&source, &destination)
+            .with(&place.values().collect::<Vec<_>>())
             .with(&[
+                &interface,
                 reason,
                 site,
-                class::of(reason, site),
+                class,
                 protocol_name(key.protocol),
                 if key.syn == 0 { "false" } else { "true" },
-            ])
+            ]);
+        self.packets.add(labels, total.packets);
+        self.bytes
+            .add(place.with(&[&interface, reason, class]), total.bytes);
     }
 }
 
@@ -116,10 +136,7 @@ impl Signal for PacketDrop {
 
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
-        let wanted = [("skb_drop_reason", "SKB_DROP_REASON_")];
-        let mut names = btf::enum_names(&wanted).unwrap_or_default();
-        // Empty before Linux 5.17: then every reason is "unknown" and the site has to tell.
-        self.reasons = names.remove("skb_drop_reason").unwrap_or_default();
+        self.reasons = Reasons::read();
         self.symbols = Symbols::read(&class::SITES);
         if self.symbols.is_empty() {
             object.note_hidden_symbols();
@@ -133,14 +150,52 @@ impl Signal for PacketDrop {
     }
 
     fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
-        for (key, packets) in object.drain_retired::<packet_drop_key, u64>("packet_drops")? {
-            if packets > 0 {
-                let labels = self.labels(&key, enricher);
-                self.dropped.add(labels, packets);
+        let drops = object.drain_retired::<packet_drop_key, packet_drop_total>("packet_drops")?;
+        for (key, total) in drops {
+            if total.packets > 0 {
+                self.add(&key, &total, enricher);
             }
         }
         Self::reserve(object)
     }
+}
+
+/// Names of `enum skb_drop_reason`, by number.
+#[derive(Default)]
+struct Reasons {
+    core: HashMap<u32, String>,
+    /// Parts of the kernel with reasons of their own: their number is in the high half.
+    subsystems: HashMap<u32, String>,
+}
+
+impl Reasons {
+    fn read() -> Self {
+        let wanted = [
+            ("skb_drop_reason", "SKB_DROP_REASON_"),
+            ("skb_drop_reason_subsys", "SKB_DROP_REASON_SUBSYS_"),
+        ];
+        let mut names = btf::enum_names(&wanted).unwrap_or_default();
+        Self {
+            // Empty before Linux 5.17: then every reason is "unknown" and the site has to tell.
+            core: names.remove("skb_drop_reason").unwrap_or_default(),
+            subsystems: names.remove("skb_drop_reason_subsys").unwrap_or_default(),
+        }
+    }
+
+    fn name(&self, reason: u32) -> &str {
+        let name = match reason >> 16 {
+            0 => self.core.get(&reason),
+            // Those names are a module's, which need not be there.
+            subsystem => self.subsystems.get(&subsystem),
+        };
+        name.map_or("unknown", String::as_str)
+    }
+}
+
+/// Up to the zero that ends it.
+fn interface_name(bytes: &[u8; 16]) -> Cow<'_, str> {
+    let length = bytes.iter().position(|&byte| byte == 0);
+    String::from_utf8_lossy(&bytes[..length.unwrap_or(bytes.len())])
 }
 
 fn protocol_name(protocol: u8) -> &'static str {
@@ -150,4 +205,16 @@ fn protocol_name(protocol: u8) -> &'static str {
         1 | 58 => "icmp",
         _ => "other",
     }
+}
+
+#[test]
+fn a_reason_of_a_part_of_the_kernel_is_named_after_that_part() {
+    let reasons = Reasons {
+        core: [(12, "netfilter_drop".to_owned())].into(),
+        subsystems: [(2, "openvswitch".to_owned())].into(),
+    };
+    assert_eq!(reasons.name(12), "netfilter_drop");
+    assert_eq!(reasons.name(0x2000c), "openvswitch");
+    assert_eq!(reasons.name(0x3000c), "unknown");
+    assert_eq!(interface_name(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "eth0");
 }

@@ -164,6 +164,14 @@ impl Signals {
             .collect()
     }
 
+    /// What a signal found that is no metric. `None` if it is not measured.
+    pub fn report(&self, signal: &str) -> Option<serde_json::Value> {
+        self.running
+            .iter()
+            .find(|running| running.signal.name() == signal)
+            .and_then(|running| running.signal.report())
+    }
+
     /// Moves what the kernel counted since the last call into the registry. Takes some ten
     /// milliseconds, nearly all of it waiting.
     pub fn collect(&mut self, enricher: &Enricher) {

@@ -1,26 +1,29 @@
 //! TCP connections from attempt to close, and what their sockets did: see `bpf/tcp_lifecycle.bpf.c`.
 
 mod families;
+mod older;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::labels::{Ends, inward, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{
     TCP_ROLE_CLIENT, TCP_ROLE_SERVER, tcp_edge, tcp_edge_key, tcp_role, tcp_state_key,
+    tcp_state_total,
 };
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
 use crate::export::{Histogram, Labels, Registry, owner};
 use crate::kernel::{Bounds, IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
 use families::Families;
+pub(super) use families::{connect_attempts, connect_failures};
+use older::OlderSockets;
 
 pub(super) const NAME: &str = "tcp_lifecycle";
 static ELF: &[u8] = elf!("tcp_lifecycle");
 
 /// `connection_failures` and `closed` reasons, in the order of the enums in `abi.h`.
-const FAILURES: [&str; 9] = [
+pub(super) const FAILURES: [&str; 11] = [
     "aborted",
     "refused",
     "reset",
@@ -29,6 +32,8 @@ const FAILURES: [&str; 9] = [
     "network_unreachable",
     "prohibited",
     "no_local_port",
+    "no_local_address",
+    "invalid_route",
     "other",
 ];
 const ENDS: [&str; 4] = ["none", "reset", "timeout", "other"];
@@ -41,6 +46,7 @@ pub(super) struct TcpLifecycle {
     /// Whether sockets that escaped tcp_state can be found; and whether live ones can be read.
     can_repair: bool,
     can_read_live: bool,
+    older: OlderSockets,
 }
 
 impl TcpLifecycle {
@@ -57,6 +63,7 @@ impl TcpLifecycle {
             repaired: None,
             can_repair: false,
             can_read_live: false,
+            older: OlderSockets::default(),
         }
     }
 
@@ -72,22 +79,35 @@ impl TcpLifecycle {
     }
 
     fn count_states(&self, object: &Object, enricher: &Enricher) -> anyhow::Result<()> {
-        let mut series: HashMap<Labels, f64> = HashMap::new();
-        for (key, count) in object.drain::<tcp_state_key, u64>("tcp_states")? {
+        let totals = object.drain::<tcp_state_key, tcp_state_total>("tcp_states")?;
+        let mut sockets = Vec::new();
+        let mut unread = Vec::new();
+        let mut half_open = Vec::new();
+        for (key, total) in totals {
             let owner = owner(&enricher.owner(NetnsId(key.netns), CgroupId(key.cgroup)));
-            let labels = owner.with(&[state_name(key.state)]);
-            *series.entry(labels).or_default() += count as f64;
+            let mut count = |state, n: u64| {
+                sockets.push((owner.clone().with(&[state]), n as f64));
+            };
+            count(state_name(key.state), total.sockets);
+            if total.half_open > 0 {
+                count("syn_recv", total.half_open);
+            }
+            if key.state == TCP_LISTEN {
+                half_open.push((owner, total.half_open as f64));
+            } else {
+                unread.push((owner, total.unread_bytes as f64));
+            }
         }
         // These are no sockets any more, so no iterator sees them.
         for (netns, count) in enricher.time_wait_sockets() {
             if count > 0 {
                 let owner = owner(&enricher.owner(netns, CgroupId(0)));
-                *series.entry(owner.with(&["time_wait"])).or_default() += count as f64;
+                sockets.push((owner.with(&["time_wait"]), count as f64));
             }
         }
-        self.families
-            .connections
-            .replace_all(series.into_iter().collect());
+        self.families.connections.replace_all(sockets);
+        self.families.unread_bytes.replace_all(unread);
+        self.families.half_open.replace_all(half_open);
         Ok(())
     }
 }
@@ -128,6 +148,7 @@ impl Signal for TcpLifecycle {
         self.can_read_live = object
             .load_iterator(types, "tcp_live", IteratorKind::StoredSockets)
             .is_ok();
+        self.older.attach(object, types);
         if self.can_repair && object.run_iterator("tcp_existing").is_ok() {
             self.repaired = Some(Instant::now());
         }
@@ -142,6 +163,7 @@ impl Signal for TcpLifecycle {
             object.run_iterator("tcp_existing")?;
             self.repaired = Some(Instant::now());
         }
+        self.older.find(object, enricher);
         if self.can_read_live {
             object.run_socket_iterator("tcp_live", "tcp_sockets")?;
             self.count_states(object, enricher)?;
@@ -195,7 +217,24 @@ impl TcpLifecycle {
                 n.into(),
             );
         }
-        count(&families.segments_sent, &outward, &[], edge.segments_sent);
+        for (family, from, n) in [
+            (&families.segments_sent, &outward, edge.segments_sent),
+            (&families.segments_received, &inward, edge.segments_received),
+            (
+                &families.data_segments_sent,
+                &outward,
+                edge.data_segments_sent,
+            ),
+            (
+                &families.data_segments_received,
+                &inward,
+                edge.data_segments_received,
+            ),
+            (&families.dsacks, &outward, edge.dsacks),
+            (&families.reordering_events, &outward, edge.reorderings),
+        ] {
+            count(family, from, &[], n.into());
+        }
         count(&families.bytes_sent, &outward, &[], edge.bytes_sent);
         count(&families.bytes_received, &inward, &[], edge.bytes_received);
 
@@ -244,6 +283,8 @@ impl TcpLifecycle {
     }
 }
 
+const TCP_LISTEN: u32 = 10;
+
 /// As `ss` calls the kernel's state numbers, in lower case.
 fn state_name(state: u32) -> &'static str {
     match state {
@@ -255,7 +296,7 @@ fn state_name(state: u32) -> &'static str {
         6 => "time_wait",
         8 => "close_wait",
         9 => "last_ack",
-        10 => "listen",
+        TCP_LISTEN => "listen",
         11 => "closing",
         _ => "unknown",
     }

@@ -13,6 +13,9 @@ use crate::kernel::{KernelTypes, Object, Refusal, btf};
 pub(super) const NAME: &str = "tcp_reset";
 static ELF: &[u8] = elf!("tcp_reset");
 
+/// What a received reset met, in the order of `enum reset_met`.
+const MET: [&str; 4] = ["connecting", "open", "peer_closed", "closed"];
+
 pub(super) struct TcpReset {
     resets: Counter,
     reasons: HashMap<u32, String>,
@@ -23,7 +26,7 @@ impl TcpReset {
         Self {
             resets: registry.for_signal(NAME).counter(
                 "tcp_resets",
-                "RST segments, from the end that sent them",
+                "RST segments, from the end that sent them; the reason of one received is what it met",
                 &[EDGE, &["direction", "reason"]],
             ),
             reasons: HashMap::new(),
@@ -73,10 +76,11 @@ impl Signal for TcpReset {
                 continue;
             }
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
-            let reason = (self.reasons.get(&key.reason)).map_or("unknown", String::as_str);
             let labels = if key.direction == RESET_RECEIVED {
-                inward(ends.as_ref()).with(&["received", reason])
+                let met = MET.get(key.reason as usize).unwrap_or(&"unknown");
+                inward(ends.as_ref()).with(&["received", met])
             } else {
+                let reason = (self.reasons.get(&key.reason)).map_or("unknown", String::as_str);
                 outward(ends.as_ref()).with(&["sent", reason])
             };
             self.resets.add(labels, resets);

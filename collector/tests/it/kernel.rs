@@ -9,6 +9,8 @@ mod dns;
 mod lab;
 mod measure;
 mod packet_drop;
+mod tcp_cost;
+mod tcp_exact;
 mod tcp_lifecycle;
 mod tcp_retransmit;
 mod udp;

@@ -1,5 +1,7 @@
 //! What a drop means to a person: policy, congestion, an error, a closed port, the MTU, or nothing.
 
+use std::net::IpAddr;
+
 /// Functions whose name says why a packet went. Other places are "other".
 pub(super) const SITES: [&str; 55] = [
     "__dev_forward_skb2",
@@ -60,11 +62,28 @@ pub(super) const SITES: [&str; 55] = [
 ];
 
 /// Of reasons, as the kernel's BTF names them. The site decides where the kernel gives no reason.
-pub(super) fn of(reason: &str, site: &str) -> &'static str {
+pub(super) fn of(reason: &str, site: &str, destination: IpAddr) -> &'static str {
+    // What is sent to all is not meant for each. Neighbour discovery and multicast membership on a
+    // link that has just come up find neither route nor address.
+    let to_all = match destination {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    };
     match reason {
+        "ip_innoroutes"
+        | "ip_outnoroutes"
+        | "ip_inaddrerrors"
+        | "ipv6disabled"
+        | "ipv6_ndisc_bad_options"
+        | "invalid_proto"
+        | "no_socket"
+            if to_all =>
+        {
+            "benign"
+        }
         "netfilter_drop" | "xfrm_policy" | "tc_ingress" | "tc_egress" | "xdp" | "socket_filter"
         | "bpf_cgroup_egress" | "security_hook" | "tap_filter" | "tap_txfilter" | "ip_rpfilter"
-        | "arp_pvlan_disable" => "policy",
+        | "arp_pvlan_disable" | "openvswitch" => "policy",
         "qdisc_drop"
         | "qdisc_overlimit"
         | "qdisc_congested"
@@ -108,9 +127,11 @@ pub(super) fn of(reason: &str, site: &str) -> &'static str {
         | "bridge_ingress_stp_state"
         | "mac_ieee_mac_control"
         | "tcp_close"
+        | "tcp_abort_on_data"
         | "tcp_reset"
         | "tcp_fastopen"
         | "dup_frag" => "benign",
+        "not_specified" | "unknown" if to_all => "benign",
         "not_specified" | "unknown" => of_site(site),
         _ => "error",
     }
@@ -152,9 +173,20 @@ fn sites_are_in_order_and_there_once() {
 
 #[test]
 fn a_firewall_is_policy_and_a_purged_queue_is_nothing() {
+    let someone = IpAddr::from([10, 0, 0, 1]);
+    let of = |reason, site| of(reason, site, someone);
     assert_eq!(of("netfilter_drop", "nft_do_chain"), "policy");
     assert_eq!(of("queue_purge", "other"), "benign");
     assert_eq!(of("not_specified", "__dev_forward_skb2"), "mtu");
     assert_eq!(of("not_specified", "tcp_v4_rcv"), "benign");
     assert_eq!(of("ip_innoroutes", "ip_error"), "error");
+}
+
+#[test]
+fn what_is_sent_to_all_is_no_error_where_nobody_wants_it() {
+    let group: IpAddr = "ff02::16".parse().unwrap();
+    assert_eq!(of("ip_innoroutes", "ip6_pkt_drop", group), "benign");
+    assert_eq!(of("not_specified", "ip6_pkt_drop", group), "benign");
+    assert_eq!(of("netfilter_drop", "nft_do_chain", group), "policy");
+    assert_eq!(of("qdisc_drop", "__dev_queue_xmit", group), "congestion");
 }

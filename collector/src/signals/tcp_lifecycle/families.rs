@@ -12,7 +12,14 @@ pub(super) struct Families {
     pub(super) connections: Gauge,
     pub(super) rtt: Histogram,
     pub(super) min_rtt: Histogram,
+    pub(super) unread_bytes: Gauge,
+    pub(super) half_open: Gauge,
     pub(super) segments_sent: Counter,
+    pub(super) segments_received: Counter,
+    pub(super) data_segments_sent: Counter,
+    pub(super) data_segments_received: Counter,
+    pub(super) dsacks: Counter,
+    pub(super) reordering_events: Counter,
     pub(super) bytes_sent: Counter,
     pub(super) bytes_received: Counter,
     pub(super) busy: Counter,
@@ -25,16 +32,8 @@ impl Families {
         // No more of them than there are slots in `abi.h`.
         let rtt = || Buckets::exponential(25e-6, 2.0, 17);
         Self {
-            connect_attempts: registry.counter(
-                "tcp_connect_attempts",
-                "TCP connections that a client began to open",
-                &[EDGE],
-            ),
-            connect_failures: registry.counter(
-                "tcp_connect_failures",
-                "TCP connections that were not opened",
-                &[EDGE, &["reason"]],
-            ),
+            connect_attempts: connect_attempts(registry),
+            connect_failures: connect_failures(registry),
             connect_duration: registry.histogram(
                 "tcp_connect_duration_seconds",
                 "Time from SYN to an open TCP connection, at the client",
@@ -62,6 +61,16 @@ impl Families {
                 "TCP sockets in a state",
                 &[OWNER, &["state"]],
             ),
+            unread_bytes: registry.gauge(
+                "tcp_unread_bytes",
+                "TCP payload received that the program has not read yet",
+                &[OWNER],
+            ),
+            half_open: registry.gauge(
+                "tcp_half_open_connections",
+                "TCP handshakes at a listener that are not complete",
+                &[OWNER],
+            ),
             rtt: registry.histogram(
                 "tcp_rtt_seconds",
                 "Smoothed round-trip time of a socket that moved data",
@@ -77,6 +86,31 @@ impl Families {
             segments_sent: registry.counter(
                 "tcp_segments_sent",
                 "TCP segments sent, those without data included",
+                &[EDGE],
+            ),
+            segments_received: registry.counter(
+                "tcp_segments_received",
+                "TCP segments received, those without data included, counted at the receiver",
+                &[EDGE],
+            ),
+            data_segments_sent: registry.counter(
+                "tcp_data_segments_sent",
+                "TCP segments with data sent, those sent again included",
+                &[EDGE],
+            ),
+            data_segments_received: registry.counter(
+                "tcp_data_segments_received",
+                "TCP segments with data received, counted at the receiver",
+                &[EDGE],
+            ),
+            dsacks: registry.counter(
+                "tcp_dsacks",
+                "Segments that the receiver reported to have got twice, counted at the sender",
+                &[EDGE],
+            ),
+            reordering_events: registry.counter(
+                "tcp_reordering_events",
+                "Times that a sender found its segments to have arrived out of order",
                 &[EDGE],
             ),
             bytes_sent: registry.counter(
@@ -106,4 +140,20 @@ impl Families {
             ),
         }
     }
+}
+
+pub(in crate::signals) fn connect_attempts(registry: &Registry) -> Counter {
+    registry.counter(
+        "tcp_connect_attempts",
+        "TCP connections that a client began to open",
+        &[EDGE],
+    )
+}
+
+pub(in crate::signals) fn connect_failures(registry: &Registry) -> Counter {
+    registry.counter(
+        "tcp_connect_failures",
+        "TCP connections that were not opened",
+        &[EDGE, &["reason"]],
+    )
 }

@@ -67,6 +67,11 @@ impl Measurement {
         }
     }
 
+    /// What a signal found that is no metric.
+    pub(crate) fn report(&self, signal: &str) -> serde_json::Value {
+        self.signals.report(signal).expect("the signal is on")
+    }
+
     /// The sum of all series of a metric that have these labels. `metric` as exposed, without the
     /// prefix.
     pub(crate) fn sum(&self, metric: &str, labels: Labels<'_>) -> f64 {

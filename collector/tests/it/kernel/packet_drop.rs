@@ -1,5 +1,6 @@
 //! Drops by a firewall rule and by a closed port; accept queues.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -51,6 +52,7 @@ fn a_firewall_drop_has_its_place_and_both_ends() {
         ("src_workload", lab.client.as_str()),
         ("dst_workload", lab.server.as_str()),
         ("workload", lab.server.as_str()),
+        ("interface", "eth0"),
     ];
     let count = |extra: &[(&str, &str)]| {
         let labels = [edge.as_slice(), extra].concat();
@@ -74,6 +76,127 @@ fn a_firewall_drop_has_its_place_and_both_ends() {
         5,
         "{show}"
     );
+}
+
+/// A segmentation-offload buffer is one event and many packets; the firewall counts its bytes.
+#[test]
+#[ignore = "needs root"]
+fn bytes_and_packets_of_large_buffers_are_those_of_the_wire() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("packet_drop") else {
+        return;
+    };
+    let server = &lab.server;
+    run(&format!("ip netns exec {server} nft add table inet t"));
+    run(&format!(
+        "ip netns exec {server} nft add chain inet t in {{ type filter hook prerouting priority 0 ; }}"
+    ));
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    let (accepted, _) = listener.accept().unwrap();
+    run(&format!(
+        "ip netns exec {server} nft add rule inet t in tcp dport {} counter drop",
+        address.port()
+    ));
+    client.write_all(&[0; 14_000]).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    run(&format!("ip netns exec {server} nft flush chain inet t in"));
+    // The rule is gone, and with it its counter; what was dropped is what was sent and not received.
+    thread::sleep(Duration::from_millis(100));
+    measurement.collect();
+    let labels = [
+        ("workload", server.as_str()),
+        ("reason", "netfilter_drop"),
+        ("interface", "eth0"),
+    ];
+    let packets = measurement.count("dropped_packets_total", &labels);
+    let bytes = measurement.count("dropped_bytes_total", &labels);
+    let show = measurement.show("dropped_");
+    // Ten segments of 1448 bytes at the first attempt alone.
+    assert!(packets >= 10, "{show}");
+    // Headers of a buffer are there once, however many packets it is.
+    assert!(bytes >= 14_000, "{show}");
+    assert!(bytes <= packets * 1_500, "{show}");
+    drop(accepted);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_link_that_comes_up_makes_no_errors() {
+    let Some(mut measurement) = Measurement::start("packet_drop") else {
+        return;
+    };
+    let lab = Lab::new();
+    let (client, server) = (&lab.client, &lab.server);
+    run(&format!(
+        "ip -n {client} link add eth1 type veth peer name eth1 netns {server}"
+    ));
+    for namespace in [client, server] {
+        run(&format!("ip -n {namespace} link set eth1 up"));
+    }
+    thread::sleep(Duration::from_millis(2_500));
+    measurement.collect();
+    let show = measurement.show("dropped_packets");
+    for namespace in [client, server] {
+        let errors = [("workload", namespace.as_str()), ("class", "error")];
+        assert_eq!(
+            measurement.count("dropped_packets_total", &errors),
+            0,
+            "{show}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_listener_is_listed_with_its_queue() {
+    let lab = Lab::new();
+    let old = lab.in_server(|| TcpListener::bind((lab.server6, 0)).unwrap());
+    let Some(mut measurement) = Measurement::start("listen_queue") else {
+        return;
+    };
+    // Many, of both families; one has two connections that wait, more than it may.
+    let many: Vec<_> = (0..40)
+        .map(|_| lab.in_server(|| TcpListener::bind("[::]:0").unwrap()))
+        .collect();
+    let full = lab.in_server(|| listen_with_backlog(lab.server4, 0));
+    let address = full.local_addr().unwrap();
+    let open: Vec<_> = (0..3)
+        .map(|_| {
+            let timeout = Duration::from_millis(100);
+            lab.in_client(|| TcpStream::connect_timeout(&address, timeout))
+        })
+        .collect();
+    measurement.collect();
+    let report = measurement.report("listen_queue");
+    let mine: Vec<_> = report["listeners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|listener| listener["workload"] == lab.server.as_str())
+        .collect();
+    assert_eq!(mine.len(), 42, "{mine:?}");
+    // The fullest first.
+    assert_eq!(mine[0]["address"], address.ip().to_string());
+    assert_eq!(mine[0]["port"], address.port());
+    assert_eq!(mine[0]["length"], 1);
+    assert_eq!(mine[0]["limit"], 0);
+    assert_eq!(mine[0]["full"], true);
+    assert_eq!(mine[0]["kind"], "netns");
+    assert!(mine[0]["drops"].as_u64() > Some(0), "{:?}", mine[0]);
+    let has = |address: &str, port: u16| {
+        mine.iter()
+            .any(|listener| listener["address"] == address && listener["port"] == port)
+    };
+    for listener in &many {
+        assert!(has("::", listener.local_addr().unwrap().port()));
+    }
+    assert!(has(
+        &lab.server6.to_string(),
+        old.local_addr().unwrap().port()
+    ));
+    drop(open);
 }
 
 #[test]

@@ -93,6 +93,49 @@ fn every_refused_connect_is_one_reset_at_each_end() {
         let labels = [edge.as_slice(), &[("direction", direction)]].concat();
         assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
     }
+    let met = [("direction", "received"), ("reason", "connecting")];
+    let labels = [edge.as_slice(), &met].concat();
+    assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn syn_acks_that_are_sent_again_are_counted_at_the_listener() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_retransmit") else {
+        return;
+    };
+    let client = &lab.client;
+    run(&format!("ip netns exec {client} nft add table inet t"));
+    run(&format!(
+        "ip netns exec {client} nft add chain inet t in {{ type filter hook input priority 0 ; }}"
+    ));
+    run(&format!(
+        "ip netns exec {client} nft add rule inet t in tcp flags syn,ack drop"
+    ));
+    for server in [lab.server4, lab.server6] {
+        let listener = lab.in_server(|| TcpListener::bind((server, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        lab.in_client(|| {
+            // The client's SYN is sent again after a second, which is answered again too.
+            let timeout = Duration::from_millis(1_300);
+            TcpStream::connect_timeout(&address, timeout).unwrap_err()
+        });
+    }
+    measurement.collect();
+    let server = ("src_workload", lab.server.as_str());
+    let show = measurement.show("tcp_retransmitted");
+    let synacks = measurement.count(
+        "tcp_retransmitted_segments_total",
+        &[server, ("kind", "synack")],
+    );
+    assert_eq!(synacks, Lab::nstat(&lab.server, "TcpRetransSegs"), "{show}");
+    assert!(synacks >= 2, "{show}");
+    let syns = measurement.count(
+        "tcp_retransmitted_segments_total",
+        &[("src_workload", lab.client.as_str()), ("kind", "syn")],
+    );
+    assert_eq!(syns, Lab::nstat(&lab.client, "TcpRetransSegs"), "{show}");
 }
 
 #[test]
