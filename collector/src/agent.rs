@@ -3,18 +3,15 @@
 mod health;
 mod run;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tracing::error;
 
 pub use health::{Health, HookHealth, SignalHealth, Status};
 pub use run::run;
 
 use crate::enrich::{Enricher, Kind, Workload};
 use crate::export::{Format, Gauge, Labels, OWNER, Registry, Scraper, owner};
-use crate::host::snmp::NetnsCounters;
+use crate::host::{READING_NAMES, Readings};
 use crate::signals::{self, Signals};
 
 /// Requests this close to one another share a collection.
@@ -35,7 +32,7 @@ pub struct Agent {
 struct Sources {
     /// `None` until they are loaded.
     signals: Option<Signals>,
-    netns_counters: Option<NetnsCounters>,
+    readings: Option<Readings>,
     collected: Option<Instant>,
 }
 
@@ -67,10 +64,10 @@ impl Agent {
     }
 
     /// From now on these are collected from.
-    pub fn start(&self, signals: Signals, netns_counters: Option<NetnsCounters>) {
+    pub fn start(&self, signals: Signals, readings: Readings) {
         let mut sources = lock(&self.sources);
         sources.signals = Some(signals);
-        sources.netns_counters = netns_counters;
+        sources.readings = Some(readings);
     }
 
     /// The exposition, of now.
@@ -93,7 +90,9 @@ impl Agent {
         }
         let start = Instant::now();
         self.enricher.refresh();
-        self.collect_netns_counters(&mut sources);
+        if let Some(readings) = &mut sources.readings {
+            readings.collect(&self.enricher);
+        }
         if let Some(signals) = &mut sources.signals {
             signals.collect(&self.enricher);
             sources.collected = Some(Instant::now());
@@ -126,18 +125,6 @@ impl Agent {
     pub fn health(&self) -> Health {
         lock(&self.health).clone()
     }
-
-    fn collect_netns_counters(&self, sources: &mut Sources) {
-        let Some(counters) = &mut sources.netns_counters else {
-            return;
-        };
-        let collect = AssertUnwindSafe(|| counters.collect(&self.enricher));
-        if catch_unwind(collect).is_err() {
-            error!(signal = NetnsCounters::NAME, "signal is off: it panicked");
-            self.registry.enable(NetnsCounters::NAME, false);
-            sources.netns_counters = None;
-        }
-    }
 }
 
 impl Sources {
@@ -146,8 +133,8 @@ impl Sources {
             return Health::default();
         };
         let mut on = signals.names();
-        if self.netns_counters.is_some() {
-            on.push(NetnsCounters::NAME);
+        if let Some(readings) = &self.readings {
+            on.extend(readings.names());
         }
         Health::of(&signal_names(), &on, &signals.hooks())
     }
@@ -155,9 +142,7 @@ impl Sources {
 
 /// All there are.
 pub fn signal_names() -> Vec<&'static str> {
-    let mut names = signals::NAMES.to_vec();
-    names.push(NetnsCounters::NAME);
-    names
+    [&signals::NAMES[..], &READING_NAMES[..]].concat()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

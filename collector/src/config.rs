@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::host::HostVeths;
 pub use load::{BadConfig, Loaded, Origin, Sources, load};
 use values::{duration, number, parse, show_switch, switch};
 
@@ -28,6 +29,7 @@ pub struct Config {
     pub statistics: bool,
     pub drop_capabilities: bool,
     pub debug_endpoints: bool,
+    pub host_veths: HostVeths,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,7 @@ impl Default for Config {
             statistics: false,
             drop_capabilities: true,
             debug_endpoints: true,
+            host_veths: HostVeths::Sum,
         }
     }
 }
@@ -299,5 +302,26 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| show_switch(config.debug_endpoints),
+    },
+    Key {
+        name: "host_veths",
+        flag: "host-veths",
+        value_name: "sum|each|off",
+        help: "How the interface metrics count the host's ends of the veth pairs of its containers: all as one series, each, or not at all",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.host_veths = match text {
+                "sum" => HostVeths::Sum,
+                "each" => HostVeths::Each,
+                "off" => HostVeths::Off,
+                _ => return Err("write sum, each or off".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| match config.host_veths {
+            HostVeths::Sum => "sum".to_owned(),
+            HostVeths::Each => "each".to_owned(),
+            HostVeths::Off => "off".to_owned(),
+        },
     },
 ];

@@ -19,6 +19,17 @@ use crate::host::Host;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsId(pub u32);
 
+impl NetnsId {
+    pub fn of_cookie(cookie: u64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "as in bpf/include/socket.bpf.h: four thousand million namespaces later they repeat"
+        )]
+        let low_half = cookie as u32;
+        Self(low_half)
+    }
+}
+
 /// Inode number of a directory in the cgroup2 hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CgroupId(pub u64);

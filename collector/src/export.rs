@@ -189,6 +189,11 @@ impl Counter {
         self.0.add(labels, n as f64);
     }
 
+    /// Forgets every series whose first label values are these.
+    pub fn forget(&self, first: &Labels) {
+        self.0.forget(first);
+    }
+
     /// For families that count seconds.
     pub fn add_seconds(&self, labels: Labels, seconds: f64) {
         self.0.add(labels, seconds);

@@ -1,19 +1,32 @@
 //! What this host says about itself: network namespaces, cgroups, containers.
 
 pub mod cgroup;
+mod conntrack;
 pub mod containers;
+mod interface;
+mod netlink;
 pub mod netns;
-pub mod snmp;
+mod node;
+mod qdisc;
+mod readings;
+mod snmp;
+mod sockets;
+mod totals;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+pub use interface::HostVeths;
+pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 
 use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
 use cgroup::{CgroupOwner, Cgroups, TooEarly};
 use containers::StatePaths;
-use netns::{Found, Inode, Look, Processes};
+use netns::{Found, Inode, Look, Place, Processes, Visitor};
 
 /// Every process is asked for its namespace this often. Named namespaces and new processes are
 /// looked for at each refresh.
@@ -60,6 +73,7 @@ pub struct Host {
     search_after: Option<Instant>,
     not_found: HashMap<IpAddr, Instant>,
     changed: bool,
+    visitor: Visitor,
 }
 
 struct Namespace {
@@ -92,6 +106,7 @@ impl Host {
             search_after: None,
             not_found: HashMap::new(),
             changed: true,
+            visitor: Visitor::default(),
         }
     }
 
@@ -171,18 +186,25 @@ impl Host {
     }
 
     pub fn time_wait_sockets(&mut self) -> Vec<(NetnsId, u64)> {
-        let places: Vec<_> = self.places().collect();
-        netns::visit(&places, || {
-            Some((netns::id().ok()?, netns::time_wait().ok()?))
-        })
-        .into_iter()
-        .filter_map(|(_, sockets)| sockets)
-        .collect()
+        let places = self.places();
+        let read = |_: &Place| Some((netns::id().ok()?, netns::time_wait().ok()?));
+        let sockets = self.visitor.visit(places, read).unwrap_or_default();
+        sockets
+            .into_iter()
+            .filter_map(|(_, sockets)| sockets)
+            .collect()
     }
 
     /// Every namespace and where it can be entered.
-    pub fn places(&self) -> impl Iterator<Item = (Inode, PathBuf)> {
-        (self.namespaces.iter()).map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
+    pub fn places(&self) -> Vec<Place> {
+        let place = |(&inode, namespace): (&Inode, &Namespace)| Place {
+            inode,
+            path: namespace.found.path.clone(),
+            id: namespace.inside.as_ref().map(|inside| inside.id),
+            owner: namespace.owner.clone(),
+            is_hosts: self.own.contains(&inode),
+        };
+        self.namespaces.iter().map(place).collect()
     }
 
     fn has(&self, netns: NetnsId) -> bool {
@@ -293,16 +315,13 @@ impl Host {
     }
 
     fn look_inside(&mut self, now: Instant, due: impl Fn(&Namespace) -> bool) {
-        let places: Vec<(Inode, PathBuf)> = (self.namespaces.iter())
-            .filter(|(_, namespace)| due(namespace))
-            .map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
-            .collect();
-        let read = || {
-            let id = netns::id().ok()?;
-            let addresses = netns::addresses().ok()?;
+        let mut places = self.places();
+        places.retain(|place| (self.namespaces.get(&place.inode)).is_some_and(&due));
+        let read = |_: &Place| {
+            let (id, addresses) = netns::look().ok()?;
             Some(Inside { id, addresses })
         };
-        for (inode, inside) in netns::visit(&places, read) {
+        for (inode, inside) in self.visitor.visit(places, read).unwrap_or_default() {
             let Some(namespace) = self.namespaces.get_mut(&inode) else {
                 continue;
             };
@@ -326,4 +345,9 @@ impl Namespace {
         self.read
             .is_none_or(|at| now.saturating_duration_since(at) >= pause)
     }
+}
+
+/// A panic while the lock was held leaves numbers that are at worst one addition short.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

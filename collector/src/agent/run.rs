@@ -17,8 +17,7 @@ use super::Agent;
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::export::Registry;
-use crate::host::snmp::NetnsCounters;
-use crate::host::{Host, Paths};
+use crate::host::{Host, Paths, ReadingSettings, Readings};
 use crate::server;
 use crate::signals::{SignalSettings, Signals};
 
@@ -80,12 +79,11 @@ fn start(agent: &Agent, registry: &Registry, config: &Config) {
     } else {
         info!(signals = on.join(","), "measuring");
     }
-    let off = config
-        .disabled_signals
-        .iter()
-        .any(|name| name == NetnsCounters::NAME);
-    let netns_counters = (!off).then(|| NetnsCounters::new(registry));
-    agent.start(signals, netns_counters);
+    let settings = ReadingSettings {
+        off: config.disabled_signals.clone(),
+        host_veths: config.host_veths,
+    };
+    agent.start(signals, Readings::new(registry, &settings));
     agent.collect(Duration::ZERO);
 }
 

@@ -195,6 +195,10 @@ impl Family {
         Labels::new(&values)
     }
 
+    pub(super) fn forget(&self, first: &Labels) {
+        lock(&self.series).retain(|labels, _| !labels.begin_with(first));
+    }
+
     pub(super) fn sweep(&self, sweeps: u8, is_alive: &impl Fn(&str, &str, &str) -> bool) {
         // A gauge is replaced as a whole and so forgets by itself.
         if self.kind == Kind::Gauge {

@@ -45,6 +45,10 @@ impl Labels {
         self
     }
 
+    pub(super) fn begin_with(&self, first: &Self) -> bool {
+        self.0.starts_with(&first.0)
+    }
+
     pub fn values(&self) -> impl Iterator<Item = &str> {
         self.0.split_terminator(END)
     }

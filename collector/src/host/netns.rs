@@ -5,16 +5,17 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Once, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, sockopt_impl};
 use tracing::{debug, warn};
 
 use super::Paths;
-use crate::enrich::NetnsId;
+use super::netlink::{Netlink, attributes};
+use crate::enrich::{NetnsId, Workload};
 
 sockopt_impl!(
     /// Says which namespace a socket is in.
@@ -28,6 +29,13 @@ sockopt_impl!(
 /// What the file system calls a namespace. When one is gone, the next gets its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(u32);
+
+impl Inode {
+    #[cfg(test)]
+    pub(super) fn of(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// A namespace as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,28 +163,34 @@ fn inode(path: &Path) -> Option<Inode> {
     parse_link(&fs::read_link(path).ok()?.to_string_lossy())
 }
 
+/// A namespace to go to, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub inode: Inode,
+    pub path: PathBuf,
+    /// As it was when its addresses were read.
+    pub id: Option<NetnsId>,
+    pub owner: Workload,
+    /// The host's own namespace.
+    pub is_hosts: bool,
+}
+
 /// Calls `read` inside each of these namespaces, on a thread that ends afterwards: no thread that
 /// goes on ever changes its namespace. Namespaces that cannot be entered are left out.
 pub fn visit<T: Send>(places: &[(Inode, PathBuf)], read: impl Fn() -> T + Send) -> Vec<(Inode, T)> {
-    if places.is_empty() {
-        return Vec::new();
-    }
     let enter_all = move || {
         let mut results = Vec::with_capacity(places.len());
         let mut current = inode(Path::new("/proc/thread-self/ns/net"));
         for (inode, path) in places {
-            // No right is needed to stay where we are.
-            if current != Some(*inode) {
-                if let Err(error) = enter(*inode, path) {
-                    say_that_closed(path, &error);
-                    continue;
-                }
-                current = Some(*inode);
+            if enter(*inode, path, &mut current) {
+                results.push((*inode, read()));
             }
-            results.push((*inode, read()));
         }
         results
     };
+    if places.is_empty() {
+        return Vec::new();
+    }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".to_owned());
         match thread.spawn_scoped(scope, enter_all) {
@@ -186,7 +200,62 @@ pub fn visit<T: Send>(places: &[(Inode, PathBuf)], read: impl Fn() -> T + Send) 
     })
 }
 
-fn enter(inode: Inode, path: &Path) -> std::io::Result<()> {
+/// As [`visit`], but waits only so long: the kernel lets whoever asks about an interface wait for a
+/// driver that hangs. While it does, there are no further visits.
+#[derive(Default)]
+pub struct Visitor {
+    last: Option<JoinHandle<()>>,
+}
+
+impl Visitor {
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// `None` if this visit or the one before has not come to its end.
+    pub fn visit<T: Send + 'static>(
+        &mut self,
+        places: Vec<Place>,
+        read: impl Fn(&Place) -> T + Send + 'static,
+    ) -> Option<Vec<(Inode, T)>> {
+        if self.last.as_ref().is_some_and(|last| !last.is_finished()) {
+            return None;
+        }
+        let (sender, results) = mpsc::channel();
+        let enter_all = move || {
+            let mut all = Vec::with_capacity(places.len());
+            let mut current = inode(Path::new("/proc/thread-self/ns/net"));
+            for place in &places {
+                if enter(place.inode, &place.path, &mut current) {
+                    all.push((place.inode, read(place)));
+                }
+            }
+            // Nobody listens any more if this took too long.
+            let _ = sender.send(all);
+        };
+        let thread = std::thread::Builder::new().name("netns".to_owned());
+        self.last = Some(thread.spawn(enter_all).ok()?);
+        results.recv_timeout(Self::PATIENCE).ok()
+    }
+}
+
+/// False if it cannot be. `current` is where the calling thread is.
+fn enter(inode: Inode, path: &Path, current: &mut Option<Inode>) -> bool {
+    // No right is needed to stay where we are.
+    if *current == Some(inode) {
+        return true;
+    }
+    match go(inode, path) {
+        Ok(()) => {
+            *current = Some(inode);
+            true
+        }
+        Err(error) => {
+            say_that_closed(path, &error);
+            false
+        }
+    }
+}
+
+fn go(inode: Inode, path: &Path) -> std::io::Result<()> {
     let file = File::open(path)?;
     // The process may have gone, its number been given to another one.
     if file.metadata()?.ino() != u64::from(inode.0) {
@@ -210,36 +279,35 @@ fn say_that_closed(path: &Path, error: &std::io::Error) {
     }
 }
 
-/// The calling thread's namespace.
-pub fn id() -> nix::Result<NetnsId> {
-    let socket = socket(
-        AddressFamily::Unix,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let cookie = getsockopt(&socket, NetnsCookie)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "as in bpf/include/socket.bpf.h: four thousand million namespaces later they repeat"
-    )]
-    let low_half = cookie as u32;
-    Ok(NetnsId(low_half))
-}
-
-/// The addresses of the calling thread's namespace, loopback excepted.
-pub fn addresses() -> nix::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = getifaddrs()?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .filter(|address| !address.is_loopback())
-        .collect();
+/// The calling thread's namespace, and its addresses, loopback excepted.
+pub fn look() -> std::io::Result<(NetnsId, Vec<IpAddr>)> {
+    let mut route = Netlink::route()?;
+    let mut addresses = route.list(libc::RTM_GETADDR, &[0; ADDRESS_HEADER], parse_address)?;
+    addresses.retain(|address| !address.is_loopback());
     addresses.sort_unstable();
     addresses.dedup();
-    Ok(addresses)
+    Ok((route.netns()?, addresses))
+}
+
+/// The attributes come after `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
+
+fn parse_address(message: &[u8]) -> Option<IpAddr> {
+    let find = |wanted| {
+        let mut all = attributes(message.get(ADDRESS_HEADER..)?);
+        all.find(|&(kind, _)| kind == wanted)
+            .map(|(_, value)| value)
+    };
+    // Of a point-to-point link, IFA_ADDRESS is the other end.
+    let bytes = find(libc::IFA_LOCAL).or_else(|| find(libc::IFA_ADDRESS))?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+/// The calling thread's namespace.
+pub fn id() -> std::io::Result<NetnsId> {
+    Netlink::route()?.netns()
 }
 
 /// Sockets in TIME_WAIT in the calling thread's namespace.

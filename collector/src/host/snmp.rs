@@ -2,164 +2,153 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 
-use crate::enrich::{CgroupId, Enricher, NetnsId};
-use crate::export::{Counter, OWNER, Registry, owner};
-
-use super::netns::{self, Inode};
-
-/// Namespaces read at one collection. Where there are more, each has its turn.
-const BATCH: usize = 256;
+use super::readings::{Moved, Reading, Visit};
+use super::totals::increase;
+use crate::enrich::NetnsId;
+use crate::export::{Counter, Labels, OWNER, Registry};
 
 /// What is exported, by the names of `nstat`. Those the running kernel lacks are not there.
 #[rustfmt::skip]
-pub const COUNTERS: &[&str] = &[
-    "Icmp6InDestUnreachs", "Icmp6InErrors", "Icmp6InPktTooBigs", "Icmp6InTimeExcds", "Icmp6OutDestUnreachs",
-    "Icmp6OutErrors", "Icmp6OutPktTooBigs", "Icmp6OutRateLimitHost", "Icmp6OutTimeExcds",
-    "IcmpInDestUnreachs", "IcmpInErrors", "IcmpInTimeExcds", "IcmpOutDestUnreachs", "IcmpOutErrors",
-    "IcmpOutRateLimitGlobal", "IcmpOutRateLimitHost", "IcmpOutTimeExcds",
-    "Ip6FragCreates", "Ip6FragFails", "Ip6InAddrErrors", "Ip6InDiscards", "Ip6InHdrErrors", "Ip6InNoRoutes",
-    "Ip6InTooBigErrors", "Ip6OutDiscards", "Ip6OutNoRoutes", "Ip6ReasmFails", "Ip6ReasmOKs", "Ip6ReasmReqds",
-    "Ip6ReasmTimeout",
-    "IpExtInCsumErrors", "IpExtInNoRoutes", "IpExtInTruncatedPkts", "IpExtReasmOverlaps",
-    "IpForwDatagrams", "IpFragCreates", "IpFragFails", "IpInAddrErrors", "IpInDiscards", "IpInHdrErrors",
-    "IpOutDiscards", "IpOutNoRoutes", "IpReasmFails", "IpReasmOKs", "IpReasmReqds", "IpReasmTimeout",
-    "TcpActiveOpens", "TcpAttemptFails", "TcpEstabResets", "TcpInCsumErrors", "TcpInErrs", "TcpInSegs",
-    "TcpOutRsts", "TcpOutSegs", "TcpPassiveOpens", "TcpRetransSegs",
-    "TcpExtEmbryonicRsts", "TcpExtIPReversePathFilter", "TcpExtListenDrops", "TcpExtListenOverflows",
-    "TcpExtLockDroppedIcmps", "TcpExtOfoPruned", "TcpExtOutOfWindowIcmps", "TcpExtPAWSEstab",
-    "TcpExtPFMemallocDrop", "TcpExtPruneCalled", "TcpExtRcvPruned",
-    "TcpExtSyncookiesFailed", "TcpExtSyncookiesRecv", "TcpExtSyncookiesSent",
+pub(super) const COUNTERS: &[&str] = &[
+    "Icmp6InCsumErrors", "Icmp6InDestUnreachs", "Icmp6InErrors", "Icmp6InParmProblems", "Icmp6InPktTooBigs",
+    "Icmp6InRedirects", "Icmp6InTimeExcds", "Icmp6OutDestUnreachs", "Icmp6OutErrors", "Icmp6OutPktTooBigs",
+    "Icmp6OutRateLimitHost", "Icmp6OutTimeExcds", "IcmpInCsumErrors", "IcmpInDestUnreachs", "IcmpInErrors",
+    "IcmpInParmProbs", "IcmpInRedirects", "IcmpInTimeExcds", "IcmpOutDestUnreachs", "IcmpOutErrors",
+    "IcmpOutRateLimitGlobal", "IcmpOutRateLimitHost", "IcmpOutRedirects", "IcmpOutTimeExcds", "Ip6OutForwDatagrams", "TcpExtPAWSTimewait", "Ip6FragCreates",
+    "Ip6FragFails", "Ip6FragOKs", "Ip6InAddrErrors", "Ip6InDiscards", "Ip6InHdrErrors", "Ip6InNoRoutes",
+    "Ip6InTooBigErrors", "Ip6InTruncatedPkts", "Ip6InUnknownProtos", "Ip6OutDiscards", "Ip6OutNoRoutes",
+    "Ip6ReasmFails", "Ip6ReasmOKs", "Ip6ReasmReqds", "Ip6ReasmTimeout", "IpExtInCsumErrors", "IpExtInNoRoutes",
+    "IpExtInTruncatedPkts", "IpExtReasmOverlaps", "IpForwDatagrams", "IpFragCreates", "IpFragFails", "IpFragOKs",
+    "IpInAddrErrors", "IpInDiscards", "IpInHdrErrors", "IpInUnknownProtos", "IpOutDiscards", "IpOutNoRoutes",
+    "IpReasmFails", "IpReasmOKs", "IpReasmReqds", "IpReasmTimeout", "TcpActiveOpens", "TcpAttemptFails",
+    "TcpEstabResets", "TcpExtArpFilter", "TcpExtBeyondWindow", "TcpExtDelayedACKLost", "TcpExtEmbryonicRsts",
+    "TcpExtIPReversePathFilter", "TcpExtListenDrops", "TcpExtListenOverflows", "TcpExtLockDroppedIcmps",
+    "TcpExtOfoPruned", "TcpExtOutOfWindowIcmps", "TcpExtPAWSActive", "TcpExtPAWSEstab", "TcpExtPAWSOldAck",
+    "TcpExtPFMemallocDrop", "TcpExtPruneCalled", "TcpExtRcvPruned", "TcpExtSyncookiesFailed",
+    "TcpExtSyncookiesRecv", "TcpExtSyncookiesSent", "TcpExtTCPACKSkippedChallenge", "TcpExtTCPACKSkippedFinWait2",
+    "TcpExtTCPACKSkippedPAWS", "TcpExtTCPACKSkippedSeq", "TcpExtTCPACKSkippedSynRecv", "TcpExtTCPACKSkippedTimeWait",
+    "TcpExtTCPAOBad", "TcpExtTCPAODroppedIcmps", "TcpExtTCPAOKeyNotFound", "TcpExtTCPAORequired",
     "TcpExtTCPAbortFailed", "TcpExtTCPAbortOnClose", "TcpExtTCPAbortOnData", "TcpExtTCPAbortOnLinger",
     "TcpExtTCPAbortOnMemory", "TcpExtTCPAbortOnTimeout", "TcpExtTCPBacklogDrop", "TcpExtTCPChallengeACK",
-    "TcpExtTCPDSACKOfoRecv", "TcpExtTCPDSACKRecv", "TcpExtTCPDSACKRecvSegs", "TcpExtTCPDeferAcceptDrop",
-    "TcpExtTCPFastRetrans", "TcpExtTCPFromZeroWindowAdv", "TcpExtTCPKeepAlive", "TcpExtTCPLossProbeRecovery",
-    "TcpExtTCPLossProbes", "TcpExtTCPLostRetransmit", "TcpExtTCPMTUPFail", "TcpExtTCPMTUPSuccess",
-    "TcpExtTCPMemoryPressures", "TcpExtTCPMemoryPressuresChrono", "TcpExtTCPMinTTLDrop", "TcpExtTCPOFODrop",
-    "TcpExtTCPOFOQueue", "TcpExtTCPOrigDataSent", "TcpExtTCPRcvCollapsed", "TcpExtTCPRcvQDrop",
+    "TcpExtTCPDSACKIgnoredDubious", "TcpExtTCPDSACKIgnoredNoUndo", "TcpExtTCPDSACKIgnoredOld",
+    "TcpExtTCPDSACKOfoRecv", "TcpExtTCPDSACKOfoSent", "TcpExtTCPDSACKOldSent", "TcpExtTCPDSACKRecv",
+    "TcpExtTCPDSACKRecvSegs", "TcpExtTCPDSACKUndo", "TcpExtTCPDeferAcceptDrop", "TcpExtTCPDeliveredCE",
+    "TcpExtTCPFastOpenActiveFail", "TcpExtTCPFastOpenBlackhole", "TcpExtTCPFastOpenListenOverflow",
+    "TcpExtTCPFastOpenPassiveFail", "TcpExtTCPFastRetrans", "TcpExtTCPFromZeroWindowAdv", "TcpExtTCPFullUndo",
+    "TcpExtTCPKeepAlive", "TcpExtTCPLossFailures", "TcpExtTCPLossProbeRecovery", "TcpExtTCPLossProbes",
+    "TcpExtTCPLossUndo", "TcpExtTCPLostRetransmit", "TcpExtTCPMD5Failure", "TcpExtTCPMD5NotFound",
+    "TcpExtTCPMD5Unexpected", "TcpExtTCPMTUPFail", "TcpExtTCPMTUPSuccess", "TcpExtTCPMemoryPressures",
+    "TcpExtTCPMemoryPressuresChrono", "TcpExtTCPMigrateReqFailure", "TcpExtTCPMinTTLDrop", "TcpExtTCPOFODrop",
+    "TcpExtTCPOFOQueue", "TcpExtTCPOrigDataSent", "TcpExtTCPPartialUndo", "TcpExtTCPRcvCollapsed",
+    "TcpExtTCPRcvQDrop", "TcpExtTCPRenoFailures", "TcpExtTCPRenoRecovery", "TcpExtTCPRenoRecoveryFail",
     "TcpExtTCPRenoReorder", "TcpExtTCPReqQFullDoCookies", "TcpExtTCPReqQFullDrop", "TcpExtTCPRetransFail",
-    "TcpExtTCPSACKReneging", "TcpExtTCPSACKReorder", "TcpExtTCPSlowStartRetrans", "TcpExtTCPSpuriousRTOs",
-    "TcpExtTCPSynRetrans", "TcpExtTCPTSReorder", "TcpExtTCPTimeWaitOverflow", "TcpExtTCPTimeouts",
-    "TcpExtTCPToZeroWindowAdv", "TcpExtTCPWantZeroWindowAdv", "TcpExtTCPWinProbe", "TcpExtTCPWqueueTooBig",
-    "TcpExtTCPZeroWindowDrop", "TcpExtTW", "TcpExtTWKilled", "TcpExtTWRecycled",
+    "TcpExtTCPSACKDiscard", "TcpExtTCPSACKReneging", "TcpExtTCPSACKReorder", "TcpExtTCPSYNChallenge",
+    "TcpExtTCPSackFailures", "TcpExtTCPSackRecovery", "TcpExtTCPSackRecoveryFail", "TcpExtTCPSlowStartRetrans",
+    "TcpExtTCPSpuriousRTOs", "TcpExtTCPSpuriousRtxHostQueues", "TcpExtTCPSynRetrans", "TcpExtTCPTSReorder",
+    "TcpExtTCPTimeWaitOverflow", "TcpExtTCPTimeouts", "TcpExtTCPToZeroWindowAdv", "TcpExtTCPWantZeroWindowAdv",
+    "TcpExtTCPWinProbe", "TcpExtTCPWqueueTooBig", "TcpExtTCPZeroWindowDrop", "TcpExtTSEcrRejected", "TcpExtTW",
+    "TcpExtTWKilled", "TcpExtTWRecycled", "TcpExtTcpDuplicateDataRehash", "TcpExtTcpTimeoutRehash",
+    "TcpInCsumErrors", "TcpInErrs", "TcpInSegs", "TcpOutRsts", "TcpOutSegs", "TcpPassiveOpens", "TcpRetransSegs",
     "Udp6InCsumErrors", "Udp6InDatagrams", "Udp6InErrors", "Udp6MemErrors", "Udp6NoPorts", "Udp6OutDatagrams",
-    "Udp6RcvbufErrors", "Udp6SndbufErrors",
-    "UdpInCsumErrors", "UdpInDatagrams", "UdpInErrors", "UdpMemErrors", "UdpNoPorts", "UdpOutDatagrams",
+    "Udp6RcvbufErrors", "Udp6SndbufErrors", "UdpInCsumErrors", "UdpInDatagrams", "UdpInErrors",
+    "UdpMemErrors", "UdpNoPorts", "UdpOutDatagrams",
     "UdpRcvbufErrors", "UdpSndbufErrors",
 ];
 
 /// Adds up what the namespaces counted.
-pub struct NetnsCounters {
+pub(super) struct NetnsCounters {
     counter: Counter,
     index: HashMap<&'static str, usize>,
     namespaces: HashMap<NetnsId, Seen>,
-    round: u64,
-    /// Where the last turn ended.
-    last: Option<Inode>,
 }
 
 struct Seen {
     totals: Totals,
-    /// The collection at which it was read last.
-    round: u64,
+    /// Of each file as it was read last: most have not changed, and need not be parsed.
+    hashes: [u64; FILES.len()],
 }
 
 /// In the order of [`COUNTERS`].
 type Totals = Box<[u64]>;
 
-impl NetnsCounters {
-    pub const NAME: &str = "netns_counters";
+type Parse = fn(&str, &mut dyn FnMut(&str, &str));
 
-    pub fn new(registry: &Registry) -> Self {
+const FILES: [(&str, Parse); 3] = [
+    ("/proc/thread-self/net/snmp", parse_columns),
+    ("/proc/thread-self/net/netstat", parse_columns),
+    ("/proc/thread-self/net/snmp6", parse_lines),
+];
+
+impl NetnsCounters {
+    pub(super) const NAME: &str = "netns_counters";
+
+    pub(super) fn new(registry: &Registry) -> Self {
         Self {
             counter: registry.for_signal(Self::NAME).counter(
                 "netns_mib",
                 "The kernel's own counters of a network namespace, by the names of nstat",
                 &[OWNER, &["counter"]],
             ),
-            index: COUNTERS
-                .iter()
-                .enumerate()
-                .map(|(i, &name)| (name, i))
+            index: (COUNTERS.iter().enumerate())
+                .map(|(at, &name)| (name, at))
                 .collect(),
             namespaces: HashMap::new(),
-            round: 0,
-            last: None,
         }
     }
 
-    pub fn collect(&mut self, enricher: &Enricher) {
-        self.round += 1;
-        let Some(places) = enricher
-            .host()
-            .map(|host| host.places().collect::<Vec<_>>())
-        else {
-            return;
-        };
-        let places = self.next_in_turn(places);
-        let index = &self.index;
-        for (_, (netns, totals)) in netns::visit(&places, || (netns::id(), read(index))) {
-            if let Ok(netns) = netns {
-                self.add(netns, totals, enricher);
-            }
-        }
-        // Ones that were not there for several turns are gone.
-        let turns = (self.namespaces.len() / BATCH + 2) as u64;
-        let round = self.round;
-        self.namespaces
-            .retain(|_, seen| round - seen.round <= turns);
-    }
-
-    fn next_in_turn(&mut self, mut places: Vec<(Inode, PathBuf)>) -> Vec<(Inode, PathBuf)> {
-        if places.len() > BATCH {
-            places.sort_unstable_by_key(|&(inode, _)| inode);
-            let next = places.partition_point(|&(inode, _)| Some(inode) <= self.last);
-            places.rotate_left(next);
-            places.truncate(BATCH);
-            self.last = places.last().map(|&(inode, _)| inode);
-        }
-        places
-    }
-
-    fn add(&mut self, netns: NetnsId, totals: Totals, enricher: &Enricher) {
-        let round = self.round;
+    fn add(
+        &mut self,
+        netns: NetnsId,
+        owner: &Labels,
+        files: &[Option<String>; FILES.len()],
+    ) -> Moved {
         let seen = self.namespaces.entry(netns).or_insert_with(|| Seen {
             totals: vec![0; COUNTERS.len()].into(),
-            round,
+            hashes: [0; FILES.len()],
         });
-        let labels = owner(&enricher.owner(netns, CgroupId(0)));
-        for ((name, now), before) in COUNTERS.iter().zip(&totals).zip(&seen.totals) {
-            if now > before {
-                self.counter.add(labels.clone().with(&[name]), now - before);
+        let mut moved = Moved::No;
+        for (at, ((_, parse), text)) in FILES.iter().zip(files).enumerate() {
+            // A kernel without IPv6 has no snmp6.
+            let Some(text) = text else { continue };
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let hash = hasher.finish();
+            if std::mem::replace(&mut seen.hashes[at], hash) == hash {
+                continue;
             }
+            parse(text, &mut |name, value| {
+                if let (Some(&at), Ok(now)) = (self.index.get(name), value.parse()) {
+                    let before = std::mem::replace(&mut seen.totals[at], now);
+                    let added = increase(before, now);
+                    if added > 0 {
+                        moved = Moved::Yes;
+                        self.counter.add(owner.clone().with(&[name]), added);
+                    }
+                }
+            });
         }
-        *seen = Seen { totals, round };
+        moved
     }
 }
 
-/// Reads the counters of the calling thread's namespace.
-fn read(index: &HashMap<&'static str, usize>) -> Totals {
-    let mut totals: Totals = vec![0; COUNTERS.len()].into();
-    let mut set = |name: &str, value: &str| {
-        if let (Some(&at), Ok(value)) = (index.get(name), value.parse()) {
-            totals[at] = value;
-        }
-    };
-    for (file, parse) in [
-        (
-            "snmp",
-            parse_columns as fn(&str, &mut dyn FnMut(&str, &str)),
-        ),
-        ("netstat", parse_columns),
-        ("snmp6", parse_lines),
-    ] {
-        // A kernel without IPv6 has no snmp6.
-        if let Ok(text) = fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-            parse(&text, &mut set);
-        }
+impl Reading for NetnsCounters {
+    fn name(&self) -> &'static str {
+        Self::NAME
     }
-    totals
+
+    fn read(&mut self, visit: &mut Visit) -> io::Result<Moved> {
+        let files = FILES.map(|(path, _)| fs::read_to_string(path).ok());
+        Ok(self.add(visit.netns, &visit.owner, &files))
+    }
+
+    fn forget(&mut self, netns: NetnsId) {
+        self.namespaces.remove(&netns);
+    }
+
+    fn publish(&mut self) {}
 }
 
 /// `Tcp: A B` above `Tcp: 1 2` is TcpA 1, TcpB 2.
@@ -195,8 +184,8 @@ fn parse_lines(text: &str, set: &mut dyn FnMut(&str, &str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enrich::{Identities, Kind, NamespaceIdentity, Workload};
-    use crate::export::Format;
+    use crate::enrich::{Kind, Workload};
+    use crate::export::{Format, owner};
 
     #[test]
     fn the_kernels_two_notations_give_the_names_of_nstat() {
@@ -229,24 +218,40 @@ mod tests {
     #[test]
     fn a_namespace_that_is_replaced_goes_on_where_the_old_one_was() {
         let registry = Registry::new(100);
-        let mut identities = Identities::default();
-        let identity = NamespaceIdentity {
-            owner: Workload::local("cart", Kind::Netns),
-            shared: false,
-            addresses: Vec::new(),
-        };
-        identities.set_namespace(NetnsId(1), identity.clone());
-        identities.set_namespace(NetnsId(2), identity);
-        let enricher = Enricher::of(identities, &registry);
         let mut counters = NetnsCounters::new(&registry);
-        let out_segs = counters.index["TcpOutSegs"];
-        for (netns, total) in [(1, 5), (1, 9), (2, 2), (2, 3)] {
-            let mut totals = vec![0; COUNTERS.len()];
-            totals[out_segs] = total;
-            counters.add(NetnsId(netns), totals.into(), &enricher);
+        let cart = owner(&Workload::local("cart", Kind::Netns));
+        for (netns, total) in [(1, 5), (1, 9), (2, 2), (2, 2), (2, 3)] {
+            let text = format!("Tcp: OutSegs Unknown\nTcp: {total} 7\n");
+            let files = [Some(text), None, None];
+            counters.add(NetnsId(netns), &cart, &files);
         }
         let text = registry.encode(Format::Text, None);
         let line = r#"runwire_netns_mib_total{namespace="host",workload="cart",kind="netns",counter="TcpOutSegs"} 12"#;
         assert!(text.contains(line), "{text}");
+    }
+
+    /// What the catalogue of failure modes asks for.
+    #[test]
+    fn the_counters_that_tell_failure_modes_apart_are_exported() {
+        for name in [
+            "TcpExtTCPSpuriousRtxHostQueues",
+            "TcpExtTCPSackRecovery",
+            "TcpExtTCPDSACKIgnoredDubious",
+            "TcpExtTCPDSACKRecv",
+            "TcpExtIPReversePathFilter",
+            "IpExtInNoRoutes",
+            "IpExtInCsumErrors",
+            "IpReasmTimeout",
+            "Ip6ReasmTimeout",
+            "UdpRcvbufErrors",
+            "Udp6RcvbufErrors",
+            "TcpExtTCPTimeWaitOverflow",
+            "TcpExtTCPReqQFullDoCookies",
+            "TcpExtTCPAbortOnTimeout",
+            "TcpExtTCPRetransFail",
+            "IcmpOutRateLimitHost",
+        ] {
+            assert!(COUNTERS.contains(&name), "{name}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use runwire_collector::enrich::{Enricher, Identities, Kind, Workload};
 use runwire_collector::export::{
     Buckets, EDGE, Format, Labels, OWNER, Registry, Scraper, edge, owner,
 };
-use runwire_collector::host::snmp::NetnsCounters;
+use runwire_collector::host::{ReadingSettings, Readings};
 use runwire_collector::signals::{SignalSettings, Signals};
 
 fn workload(name: &str) -> Workload {
@@ -46,7 +46,7 @@ fn every_family_is_in_metrics_prom() {
     };
     let _families = (
         Signals::start(&registry, &settings),
-        NetnsCounters::new(&registry),
+        Readings::new(&registry, &ReadingSettings::default()),
         Agent::new(registry.clone(), Arc::new(enricher)),
     );
     for signal in signal_names() {

@@ -1,5 +1,8 @@
 //! Real namespaces in, names out.
 
+mod churn;
+mod exact;
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::thread::sleep;
@@ -7,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use runwire_collector::enrich::{CgroupId, Enricher, NetnsId};
 use runwire_collector::export::{Format, Registry};
-use runwire_collector::host::snmp::NetnsCounters;
-use runwire_collector::host::{Host, Paths, netns};
+use runwire_collector::host::{Host, Paths, ReadingSettings, Readings, netns};
 
 fn run(command: &str) {
     let mut words = command.split(' ');
@@ -110,7 +112,7 @@ fn counters_of_a_namespace_are_those_of_nstat() {
 
     let registry = Registry::new(10_000);
     let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
-    let mut counters = NetnsCounters::new(&registry);
+    let mut counters = Readings::new(&registry, &ReadingSettings::default());
     counters.collect(&enricher);
     counters.collect(&enricher);
     let text = registry.encode(Format::Text, None);

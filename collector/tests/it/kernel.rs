@@ -6,8 +6,8 @@
 
 mod buckets;
 mod dns;
-mod lab;
-mod measure;
+pub(crate) mod lab;
+pub(crate) mod measure;
 mod packet_drop;
 mod tcp_cost;
 mod tcp_exact;

@@ -105,7 +105,7 @@ impl Measurement {
     }
 }
 
-fn has_label(series: &str, name: &str, value: &str) -> bool {
+pub(crate) fn has_label(series: &str, name: &str, value: &str) -> bool {
     let wanted = format!("{name}=\"{value}\"");
     series
         .trim_end_matches('}')

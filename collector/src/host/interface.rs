@@ -1,0 +1,277 @@
+//! Network interfaces: bytes, packets, drops and errors as `ip -s -s link` shows them, and how a link
+//! is: up, how fast, how large its packets may be.
+//!
+//! A host has a veth for each of its containers, and what it counts the container's own end counts
+//! too, under the container's name. So the host's veths are summed, unless the user wants each.
+//! When an interface goes and its namespace stays, its series go with it.
+
+mod link;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+pub(super) use link::Link;
+use link::{Counters, RECEIVE_ERRORS, TRANSMIT_ERRORS};
+
+use super::readings::{Moved, Reading, Visit};
+use super::totals::{NetnsGauge, increase};
+use crate::enrich::NetnsId;
+use crate::export::{Counter, Labels, OWNER, Registry};
+
+/// Veths of a namespace that are counted each by itself. More of them are counted together.
+const MAX_VETHS: usize = 64;
+/// What veths that are counted together are called.
+const VETHS: &str = "~veth";
+/// How often a link is asked for its speed.
+const READ_SPEEDS: Duration = Duration::from_secs(30);
+
+/// How the veths in the host's own namespace are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostVeths {
+    /// All together.
+    #[default]
+    Sum,
+    Each,
+    Off,
+}
+
+pub(super) struct Interfaces {
+    host_veths: HostVeths,
+    bytes: Counter,
+    packets: Counter,
+    dropped: Counter,
+    errors: Counter,
+    carrier_changes: Counter,
+    mtu: NetnsGauge,
+    speed: NetnsGauge,
+    up: NetnsGauge,
+    namespaces: HashMap<NetnsId, Namespace>,
+}
+
+#[derive(Default)]
+struct Namespace {
+    owner: Labels,
+    /// By the kernel's number.
+    links: HashMap<u32, Seen>,
+    /// Bytes a second.
+    speeds: HashMap<u32, f64>,
+    speeds_read: Option<Instant>,
+}
+
+struct Seen {
+    name: String,
+    is_summed: bool,
+    counters: Counters,
+}
+
+impl Interfaces {
+    pub(super) const NAME: &str = "interface";
+
+    pub(super) fn new(registry: &Registry, host_veths: HostVeths) -> Self {
+        let registry = registry.for_signal(Self::NAME);
+        let gauge = |name, help| {
+            // Of several namespaces with one owner, the worst.
+            NetnsGauge::new(
+                registry.gauge(name, help, &[OWNER, &["interface"]]),
+                f64::min,
+            )
+        };
+        let counter = |name, help, labels: &'static [&'static str]| {
+            registry.counter(name, help, &[OWNER, &["interface"], labels])
+        };
+        Self {
+            host_veths,
+            bytes: counter(
+                "interface_bytes",
+                "Bytes that an interface received and transmitted",
+                &["direction"],
+            ),
+            packets: counter(
+                "interface_packets",
+                "Packets that an interface received and transmitted",
+                &["direction"],
+            ),
+            dropped: counter(
+                "interface_dropped_packets",
+                "Packets that an interface or its driver dropped, as `ip -s link` counts them",
+                &["direction"],
+            ),
+            errors: counter(
+                "interface_errors",
+                "Bad packets by what was wrong; receive length, crc, frame and other, and all of transmit, add up to the errors of `ip -s link`; over, fifo and missed found no room",
+                &["direction", "error"],
+            ),
+            carrier_changes: counter(
+                "interface_carrier_changes",
+                "How often the link of an interface came up or went down",
+                &[],
+            ),
+            mtu: gauge(
+                "interface_mtu_bytes",
+                "Largest packet that an interface sends",
+            ),
+            speed: gauge(
+                "interface_speed_bytes",
+                "Bytes per second that the link of an interface carries, where it says so",
+            ),
+            up: gauge(
+                "interface_up",
+                "Whether an interface is switched on and its link is up",
+            ),
+            namespaces: HashMap::new(),
+        }
+    }
+
+    /// The series of interfaces that went, unless another namespace of this owner has one of that
+    /// name.
+    fn forget_series(&self, netns: NetnsId, owner: &Labels, names: &HashSet<String>) {
+        for name in names {
+            let is_elsewhere = (self.namespaces.iter()).any(|(&other, namespace)| {
+                other != netns
+                    && namespace.owner == *owner
+                    && namespace.links.values().any(|link| link.name == *name)
+            });
+            if !is_elsewhere {
+                let labels = owner.clone().with(&[name]);
+                for counter in [
+                    &self.bytes,
+                    &self.packets,
+                    &self.dropped,
+                    &self.errors,
+                    &self.carrier_changes,
+                ] {
+                    counter.forget(&labels);
+                }
+            }
+        }
+    }
+
+    fn add(&self, labels: &Labels, before: &Counters, now: &Counters) -> Moved {
+        let mut moved = Moved::No;
+        let mut add = |counter: &Counter, values: &[&str], before: u64, now: u64| {
+            let added = increase(before, now);
+            if added > 0 {
+                moved = Moved::Yes;
+                counter.add(labels.clone().with(values), added);
+            }
+        };
+        for (direction, kinds, before, now) in [
+            (
+                "receive",
+                &RECEIVE_ERRORS[..],
+                &before.receive,
+                &now.receive,
+            ),
+            (
+                "transmit",
+                &TRANSMIT_ERRORS[..],
+                &before.transmit,
+                &now.transmit,
+            ),
+        ] {
+            add(&self.bytes, &[direction], before.bytes, now.bytes);
+            add(&self.packets, &[direction], before.packets, now.packets);
+            add(&self.dropped, &[direction], before.dropped, now.dropped);
+            for ((kind, &before), &now) in kinds.iter().zip(&before.errors).zip(&now.errors) {
+                add(&self.errors, &[direction, kind], before, now);
+            }
+        }
+        add(
+            &self.carrier_changes,
+            &[],
+            before.carrier_changes,
+            now.carrier_changes,
+        );
+        moved
+    }
+}
+
+impl Reading for Interfaces {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn read(&mut self, visit: &mut Visit) -> io::Result<Moved> {
+        let links: Vec<Link> = visit
+            .links()?
+            .iter()
+            .filter(|link| link.is_used())
+            .cloned()
+            .collect();
+        let mut namespace = self.namespaces.remove(&visit.netns).unwrap_or_default();
+        namespace.owner = visit.owner.clone();
+        let renamed_or_gone = namespace.links.extract_if(|index, seen| {
+            !(links.iter()).any(|link| link.index == *index && link.name == seen.name)
+        });
+        let gone = renamed_or_gone
+            .filter(|(_, seen)| !seen.is_summed)
+            .map(|(_, seen)| seen.name);
+        let gone: HashSet<String> = gone.collect();
+        self.forget_series(visit.netns, &visit.owner, &gone);
+
+        if namespace.is_speed_due(visit.now) {
+            namespace.speeds = link::speeds().unwrap_or_default();
+            namespace.speeds_read = Some(visit.now);
+        }
+        let mut moved = Moved::No;
+        let (mut mtu, mut up, mut speed) = (Vec::new(), Vec::new(), Vec::new());
+        for link in links {
+            let together = match (link.is_veth(), visit.is_hosts, self.host_veths) {
+                (true, true, HostVeths::Off) => continue,
+                (true, true, HostVeths::Sum) => true,
+                (true, ..) => namespace.veths() >= MAX_VETHS,
+                _ => false,
+            };
+            let seen = namespace.links.entry(link.index).or_insert_with(|| Seen {
+                name: link.name.clone(),
+                is_summed: together,
+                counters: Counters::default(),
+            });
+            let name = if seen.is_summed { VETHS } else { &link.name };
+            let labels = visit.owner.clone().with(&[name]);
+            if self.add(&labels, &seen.counters, &link.counters) == Moved::Yes {
+                moved = Moved::Yes;
+            }
+            seen.counters = link.counters;
+            if seen.is_summed {
+                continue;
+            }
+            mtu.push((labels.clone(), link.mtu.into()));
+            up.push((labels.clone(), f64::from(u8::from(link.is_up()))));
+            if let Some(&bytes) = namespace.speeds.get(&link.index) {
+                speed.push((labels, bytes));
+            }
+        }
+        self.mtu.set(visit.netns, mtu);
+        self.up.set(visit.netns, up);
+        self.speed.set(visit.netns, speed);
+        self.namespaces.insert(visit.netns, namespace);
+        Ok(moved)
+    }
+
+    fn forget(&mut self, netns: NetnsId) {
+        self.namespaces.remove(&netns);
+        for gauge in [&mut self.mtu, &mut self.up, &mut self.speed] {
+            gauge.forget(netns);
+        }
+    }
+
+    fn publish(&mut self) {
+        for gauge in [&mut self.mtu, &mut self.up, &mut self.speed] {
+            gauge.publish();
+        }
+    }
+}
+
+impl Namespace {
+    /// Interfaces that are counted each by itself, veths or not: a namespace has few others.
+    fn veths(&self) -> usize {
+        self.links.values().filter(|seen| !seen.is_summed).count()
+    }
+
+    fn is_speed_due(&self, now: Instant) -> bool {
+        self.speeds_read
+            .is_none_or(|at| now.saturating_duration_since(at) >= READ_SPEEDS)
+    }
+}
