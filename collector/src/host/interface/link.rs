@@ -84,7 +84,7 @@ impl Link {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.has(libc::IFF_UP) && self.has(libc::IFF_RUNNING)
+        self.has(libc::IFF_UP) && self.has(libc::IFF_LOWER_UP)
     }
 
     fn has(&self, flag: libc::c_int) -> bool {
@@ -174,7 +174,7 @@ fn a_link_is_read_from_its_message() {
     let mut message = [
         [0; 4],
         7_u32.to_ne_bytes(),
-        0x1043_u32.to_ne_bytes(),
+        0x1_1043_u32.to_ne_bytes(),
         [0; 4],
     ]
     .concat();

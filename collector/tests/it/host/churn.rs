@@ -42,7 +42,7 @@ fn a_hundred_namespaces_leave_no_file_and_no_series() {
             .map(|number| {
                 let namespace = Namespace::new(&format!("n{round}{number}"));
                 run(&format!("ip -n {} link set lo up", namespace.0));
-                run(&format!(
+                lab::run(&format!(
                     "ip netns exec {} ping -q -c1 127.0.0.1",
                     namespace.0
                 ));
@@ -112,7 +112,7 @@ fn namespaces_that_go_while_they_are_read_go_for_good() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-    run(&format!("ip netns exec {} ping -q -c3 127.0.0.1", stable.0));
+    lab::run(&format!("ip netns exec {} ping -q -c3 127.0.0.1", stable.0));
     reader.collect();
     let bytes = reader.value(
         "interface_packets_total",

@@ -151,7 +151,7 @@ fn counters_of_fragments_and_routes_are_those_of_nstat() {
     for namespace in [client, server] {
         let kernel = nstat(namespace);
         let series = reader.series("netns_mib_total", namespace);
-        assert!(series.len() > 10, "{series:?}");
+        assert!(series.len() > 5, "{series:?}");
         for (labels, value) in series {
             let counter = labels
                 .rsplit_once("counter=\"")
