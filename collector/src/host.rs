@@ -186,7 +186,7 @@ impl Host {
     }
 
     pub fn time_wait_sockets(&mut self) -> Vec<(NetnsId, u64)> {
-        let places = self.places();
+        let places = self.owned_places();
         let read = |_: &Place| Some((netns::id().ok()?, netns::time_wait().ok()?));
         let sockets = self.visitor.visit(places, read).unwrap_or_default();
         sockets
@@ -196,7 +196,12 @@ impl Host {
     }
 
     /// Every namespace and where it can be entered.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> impl Iterator<Item = (Inode, PathBuf)> {
+        (self.namespaces.iter()).map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
+    }
+
+    /// The same, with whose it is.
+    pub fn owned_places(&self) -> Vec<Place> {
         let place = |(&inode, namespace): (&Inode, &Namespace)| Place {
             inode,
             path: namespace.found.path.clone(),
@@ -315,7 +320,7 @@ impl Host {
     }
 
     fn look_inside(&mut self, now: Instant, due: impl Fn(&Namespace) -> bool) {
-        let mut places = self.places();
+        let mut places = self.owned_places();
         places.retain(|place| (self.namespaces.get(&place.inode)).is_some_and(&due));
         let read = |_: &Place| {
             let (id, addresses) = netns::look().ok()?;

@@ -135,7 +135,7 @@ impl Readings {
 
     /// Reads what is due and shows it. Returns after a few seconds also when the kernel does not.
     pub fn collect(&mut self, enricher: &Enricher) {
-        let Some(places) = enricher.host().map(|host| host.places()) else {
+        let Some(places) = enricher.host().map(|host| host.owned_places()) else {
             return;
         };
         let gone = self.turns.retain(&places);
