@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod diagnosis;
 pub mod error;
+pub mod hash;
 pub mod metrics;
 pub mod prometheus;
 pub mod retrieval;

@@ -4,7 +4,8 @@
 //! built beside it and takes its place at once, so that no reader ever sees half an index.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -13,23 +14,32 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::runbook::{Library, load};
 
+mod codec;
 pub mod dense;
 pub mod embed;
 pub mod fuse;
 pub mod lexical;
 pub mod names;
+mod postings;
 mod search;
+mod segment;
 mod snapshot;
 mod spelling;
-pub mod store;
+mod store;
+mod texts;
+mod top;
 mod watch;
 pub mod words;
 
 use embed::{Embedder, MiniLm, Precision};
 pub use names::Names;
 pub use search::{Filters, RunbookReference, SearchResponse, SearchResult, SectionReference, url};
-use snapshot::Snapshot;
+use segment::Segment;
+use snapshot::{Made, Snapshot};
 use store::Store;
+
+/// An index of gigabytes takes seconds to write: at most this share of the time goes into it.
+const SAVING_SHARE: u32 = 20;
 
 /// Cheap to clone; all clones share the snapshot.
 #[derive(Clone)]
@@ -44,7 +54,15 @@ struct Shared {
     /// `None` until the first one is built.
     current: RwLock<Option<Arc<Snapshot>>>,
     /// Held while building: two at once would do the same work twice.
-    building: Mutex<()>,
+    building: Mutex<Building>,
+}
+
+#[derive(Default)]
+struct Building {
+    /// What is on disk.
+    saved: Vec<Arc<Segment>>,
+    /// When it was written, and how long that took.
+    last: Option<(Instant, Duration)>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -88,20 +106,15 @@ impl Retriever {
         embedder: Option<Box<dyn Embedder>>,
         cache: Option<&Path>,
     ) -> Self {
-        let store = cache.zip(embedder.as_ref()).map(|(cache, embedder)| {
-            // One file for each set of folders: sets that take turns would throw out each other's vectors.
-            let whole = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
-            let set: Vec<PathBuf> = folders.iter().map(whole).collect();
-            let name = format!("{} {set:?}", embedder.name());
-            Store::new(cache, &name, embedder.dimensions())
-        });
+        let model = embedder.as_ref().map_or("words", |model| model.name());
+        let store = cache.map(|cache| Store::new(cache, model, &folders));
         Self {
             shared: Arc::new(Shared {
                 folders,
                 embedder,
                 store,
                 current: RwLock::new(None),
-                building: Mutex::new(()),
+                building: Mutex::default(),
             }),
         }
     }
@@ -109,11 +122,8 @@ impl Retriever {
     /// Reads the runbooks and builds the index now.
     pub fn refresh(&self) -> anyhow::Result<()> {
         let shared = &self.shared;
-        let _building = shared
-            .building
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let started = std::time::Instant::now();
+        let mut building = shared.building();
+        let started = Instant::now();
         let before = self.current();
         let library = load(&shared.folders);
         for warning in &library.warnings {
@@ -124,24 +134,51 @@ impl Retriever {
                 warn!("{warning}");
             }
         }
-        let snapshot = Snapshot::build(
-            library,
-            shared.embedder.as_deref(),
-            shared.store.as_ref(),
-            before.as_deref(),
-        )?;
+        let made = match &before {
+            Some(before) => Made {
+                segments: before.segments.clone(),
+                vectors: Vec::new(),
+            },
+            None => {
+                let made = shared.saved();
+                building.saved = made.segments.clone();
+                made
+            }
+        };
+        let embedder = shared.embedder.as_deref();
+        let snapshot = Snapshot::build(library, embedder, made, |segments| {
+            shared.save(segments);
+        })?;
         info!(
             runbooks = snapshot.library.runbooks.len(),
             passages = snapshot.passages.len(),
             milliseconds = started.elapsed().as_millis(),
             "index built"
         );
-        let mut current = shared
+        *shared
             .current
             .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *current = Some(Arc::new(snapshot));
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
+        drop(building);
+        self.save();
         Ok(())
+    }
+
+    /// Writes what is new to disk, unless that was done a moment ago.
+    fn save(&self) {
+        let mut building = self.shared.building();
+        let is_early = building
+            .last
+            .is_some_and(|(last, took)| last.elapsed() < SAVING_SHARE * took);
+        if is_early {
+            return;
+        }
+        if let Some(snapshot) = self.current().filter(|now| building.is_new(now)) {
+            let started = Instant::now();
+            self.shared.save(&snapshot.segments);
+            building.saved.clone_from(&snapshot.segments);
+            building.last = Some((Instant::now(), started.elapsed()));
+        }
     }
 
     /// Builds the index and keeps it as the files are, from a thread of its own, until the last clone is gone.
@@ -221,6 +258,56 @@ impl Retriever {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         current.clone()
+    }
+}
+
+impl Building {
+    fn is_new(&self, snapshot: &Snapshot) -> bool {
+        let (ours, saved) = (&snapshot.segments, &self.saved);
+        let is_same = |(ours, saved)| Arc::ptr_eq(ours, saved);
+        ours.len() != saved.len() || !ours.iter().zip(saved).all(is_same)
+    }
+}
+
+impl Drop for Shared {
+    /// What was too early to save after the last change.
+    fn drop(&mut self) {
+        if let Some(snapshot) = self.current.read().ok().and_then(|current| current.clone())
+            && self.building().is_new(&snapshot)
+        {
+            self.save(&snapshot.segments);
+        }
+    }
+}
+
+impl Shared {
+    fn building(&self) -> MutexGuard<'_, Building> {
+        self.building.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an earlier run left, if it is of use.
+    fn saved(&self) -> Made {
+        let Some(store) = &self.store else {
+            return Made::default();
+        };
+        store.load().unwrap_or_else(|error| {
+            warn!(
+                error = error.to_string(),
+                "the saved index is of no use: it is built again"
+            );
+            Made::default()
+        })
+    }
+
+    fn save(&self, segments: &[Arc<Segment>]) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.save(segments)
+        {
+            warn!(
+                error = error.to_string(),
+                "the index is not kept for the next start"
+            );
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Runbook {
     pub source: String,
     /// Byte offset in `source` where the Markdown after the front matter begins.
     pub body_start: usize,
+    /// Of the id and the source: the same as long as neither changes.
+    pub digest: u128,
 }
 
 impl Runbook {
@@ -78,8 +80,15 @@ pub struct Section {
     pub line_end: usize,
     /// Line of the file on which `text` begins.
     pub text_line: usize,
-    /// Markdown below the heading.
+    /// Markdown below the heading, lines ended by `\n` alone.
     pub text: String,
+}
+
+impl Section {
+    /// Line of the file of a line of `text`, which is counted from 0.
+    pub fn line_of(&self, line: usize) -> usize {
+        self.text_line + line
+    }
 }
 
 /// Something that can be wrong, and how one would see it.

@@ -1,19 +1,18 @@
-//! BM25 over one kind of text, on tantivy, in memory. Scores are shares of what a text could reach at most for the
-//! same question, so that they can be compared between questions and added to cosines.
+//! BM25 over one kind of text. Scores are shares of what a text could reach at most for the same question, so that they
+//! can be compared between questions and added to cosines.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use tantivy::collector::TopDocs;
-use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
-use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
-use tantivy::tokenizer::TextAnalyzer;
-use tantivy::{Index, Searcher, TantivyDocument, TantivyError, Term};
-
+use super::postings::Postings;
+use super::segment::{GONE, Numbers};
 use super::spelling::Vocabulary;
-use super::words::{Word, Words, words};
+use super::top::Top;
+use super::words::Word;
 
-/// tantivy's k1 + 1: what repeating a word can bring at most.
-const MAX_TERM_FACTOR: f32 = 2.2;
+/// How soon repeating a word stops to matter, and how much longer texts are marked down: the usual values.
+const K1: f32 = 1.2;
+const B: f32 = 0.75;
 
 /// More than any candidate list needs.
 const MAX_HITS: usize = 1000;
@@ -21,12 +20,12 @@ const MAX_HITS: usize = 1000;
 /// The rarest words of a very long question decide; the rest costs time only.
 const MAX_TERMS: usize = 128;
 
-const MEMORY_BUDGET: usize = 256 << 20;
-
+/// Words of all segments under the numbers of a snapshot. Scores do not depend on how the texts are spread over
+/// segments: counts are of all that are not gone.
 pub struct LexicalIndex {
-    searcher: Searcher,
-    field: Field,
+    parts: Vec<(Arc<Postings>, Arc<Numbers>)>,
     texts: usize,
+    average_length: f32,
 }
 
 /// A question's words, corrected, each once.
@@ -34,92 +33,129 @@ pub struct LexicalQuery {
     words: Vec<Word>,
 }
 
+struct Term {
+    weight: f32,
+    /// Its number in each part that has it.
+    lists: Vec<(usize, usize)>,
+}
+
 impl LexicalIndex {
-    /// Texts are numbered in their order.
-    pub fn build<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, TantivyError> {
-        let mut schema = Schema::builder();
-        let indexing = TextFieldIndexing::default()
-            .set_tokenizer("words")
-            .set_index_option(IndexRecordOption::WithFreqs)
-            .set_fieldnorms(true);
-        let field = schema.add_text_field(
-            "text",
-            TextOptions::default().set_indexing_options(indexing),
-        );
-        let builder = Index::builder().schema(schema.build());
-        let mut index_builder = builder;
-        let tokenizers = tantivy::tokenizer::TokenizerManager::default();
-        tokenizers.register("words", TextAnalyzer::builder(Words).build());
-        index_builder = index_builder.tokenizers(tokenizers);
-        // One segment: numbers are then those of the texts, and scores do not depend on how threads met.
-        let mut writer = index_builder.single_segment_index_writer(
-            tantivy::directory::RamDirectory::create(),
-            MEMORY_BUDGET,
-        )?;
-        let mut count = 0;
-        for text in texts {
-            let mut document = TantivyDocument::default();
-            document.add_text(field, text);
-            writer.add_document(document)?;
-            count += 1;
+    pub(super) fn new(parts: Vec<(Arc<Postings>, Arc<Numbers>)>) -> Self {
+        let mut texts = 0_usize;
+        let mut length = 0_u64;
+        for (postings, numbers) in &parts {
+            texts += numbers.live;
+            for (of_text, number) in postings.lengths().iter().zip(&numbers.of_row) {
+                if *number != GONE {
+                    length += u64::from(*of_text);
+                }
+            }
         }
-        let index = writer.finalize()?;
-        Ok(Self {
-            searcher: index.reader()?.searcher(),
-            field,
-            texts: count,
-        })
+        Self {
+            parts,
+            texts,
+            // Both stay far below 2^52.
+            average_length: (length as f64 / texts.max(1) as f64).max(1.0) as f32,
+        }
     }
 
     /// The best texts with their scores between 0 and 1, best first.
-    pub fn search(&self, query: &LexicalQuery) -> Result<Vec<(usize, f32)>, TantivyError> {
-        if self.texts == 0 {
-            return Ok(Vec::new());
-        }
+    pub fn search(&self, query: &LexicalQuery) -> Vec<(usize, f32)> {
         let mut bound = 0.0;
         let mut terms = Vec::new();
         for word in &query.words {
-            let term = Term::from_field_text(self.field, &word.text);
-            let count = self.searcher.doc_freq(&term)?;
+            let (count, lists) = self.find(&word.text);
             // A name that no page has is judged by its parts.
             if count == 0 && word.is_compound {
                 continue;
             }
-            let weight = self.idf(count);
-            bound += weight * MAX_TERM_FACTOR;
+            let weight = self.idf(count) * (K1 + 1.0);
+            bound += weight;
             if count > 0 {
-                terms.push((weight, term));
+                terms.push(Term { weight, lists });
             }
         }
-        terms.sort_by(|a, b| b.0.total_cmp(&a.0));
+        terms.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         terms.truncate(MAX_TERMS);
-        if terms.is_empty() {
-            return Ok(Vec::new());
+
+        let mut top = Top::new(MAX_HITS);
+        for (at, (postings, numbers)) in self.parts.iter().enumerate() {
+            let lengths = postings.lengths();
+            let mut scores = vec![0.0_f32; lengths.len()];
+            for term in &terms {
+                for (_, list) in term.lists.iter().filter(|(part, _)| *part == at) {
+                    for (row, frequency) in postings.list(*list) {
+                        let (Some(score), Some(&length)) = (scores.get_mut(row), lengths.get(row))
+                        else {
+                            continue;
+                        };
+                        let frequency = frequency as f32;
+                        let share = length as f32 / self.average_length;
+                        *score +=
+                            term.weight * frequency / (frequency + K1 * (1.0 - B + B * share));
+                    }
+                }
+            }
+            for (score, &number) in scores.iter().zip(&numbers.of_row) {
+                if *score > 0.0 && number != GONE {
+                    top.push(number as usize, (score / bound).min(1.0));
+                }
+            }
         }
-        let clauses = terms
-            .into_iter()
-            .map(|(_, term)| {
-                let query: Box<dyn Query> =
-                    Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs));
-                (Occur::Should, query)
-            })
-            .collect();
-        let collector = TopDocs::with_limit(MAX_HITS).order_by_score();
-        let hits = self
-            .searcher
-            .search(&BooleanQuery::new(clauses), &collector)?;
-        Ok(hits
-            .into_iter()
-            .map(|(score, address)| (address.doc_id as usize, score / bound))
-            .collect())
+        top.finish()
     }
 
-    /// As tantivy computes it.
-    fn idf(&self, count: u64) -> f32 {
+    /// In how many texts a word is, and where.
+    fn find(&self, word: &str) -> (usize, Vec<(usize, usize)>) {
+        let mut count = 0;
+        let mut lists = Vec::new();
+        for (part, (postings, numbers)) in self.parts.iter().enumerate() {
+            let Some(list) = postings.find(word) else {
+                continue;
+            };
+            let of_part = live_count(postings, numbers, list);
+            if of_part > 0 {
+                lists.push((part, list));
+            }
+            count += of_part;
+        }
+        (count, lists)
+    }
+
+    fn idf(&self, count: usize) -> f32 {
         // Counts of texts are far below 2^24, where f32 stops being exact.
         let (texts, count) = (self.texts as f32, count as f32);
         (1.0 + (texts - count + 0.5) / (count + 0.5)).ln()
     }
+
+    /// In how many of the texts each word occurs.
+    pub(super) fn word_counts(&self) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for (postings, numbers) in &self.parts {
+            for list in 0..postings.word_count() {
+                let count = live_count(postings, numbers, list);
+                if count > 0
+                    && let Ok(word) = std::str::from_utf8(postings.word(list))
+                {
+                    *counts.entry(word.to_owned()).or_default() += count;
+                }
+            }
+        }
+        counts
+    }
+}
+
+fn live_count(postings: &Postings, numbers: &Numbers, list: usize) -> usize {
+    if numbers.is_whole() {
+        return postings.count(list) as usize;
+    }
+    let is_live = |row: usize| {
+        numbers
+            .of_row
+            .get(row)
+            .is_some_and(|number| *number != GONE)
+    };
+    postings.list(list).filter(|(row, _)| is_live(*row)).count()
 }
 
 impl LexicalQuery {
@@ -146,34 +182,28 @@ impl LexicalQuery {
     }
 }
 
-/// In how many of the texts each word occurs.
-pub(super) fn count_words<'a>(texts: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {
-    let mut counts = HashMap::new();
-    for text in texts {
-        let mut of_text = words(text);
-        of_text.sort_unstable();
-        of_text.dedup();
-        for word in of_text {
-            *counts.entry(word).or_default() += 1;
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ranking(texts: &[&str], query: &str) -> Vec<usize> {
-        let index = LexicalIndex::build(texts.iter().copied()).unwrap();
-        let vocabulary = Vocabulary::new(count_words(texts.iter().copied()));
-        let hits = index
-            .search(&LexicalQuery::new(query, &vocabulary))
-            .unwrap();
+    fn index(texts: &[&str]) -> LexicalIndex {
+        let postings = Postings::build(texts.iter());
+        let numbers = Numbers::in_order(texts.len());
+        LexicalIndex::new(vec![(Arc::new(postings), Arc::new(numbers))])
+    }
+
+    fn search(index: &LexicalIndex, query: &str) -> Vec<(usize, f32)> {
+        let vocabulary = Vocabulary::new(index.word_counts());
+        let hits = index.search(&LexicalQuery::new(query, &vocabulary));
         assert!(
             hits.iter().all(|(_, score)| (0.0..=1.0).contains(score)),
             "{hits:?}"
         );
+        hits
+    }
+
+    fn ranking(texts: &[&str], query: &str) -> Vec<usize> {
+        let hits = search(&index(texts), query);
         hits.into_iter().map(|(text, _)| text).collect()
     }
 
@@ -194,15 +224,38 @@ mod tests {
 
     #[test]
     fn an_unknown_word_makes_the_same_answer_less_sure() {
-        let texts = ["conntrack table full", "other words here"];
-        let index = LexicalIndex::build(texts.iter().copied()).unwrap();
-        let vocabulary = Vocabulary::default();
-        let score = |query| {
-            index
-                .search(&LexicalQuery::new(query, &vocabulary))
-                .unwrap()[0]
-                .1
-        };
+        let index = index(&["conntrack table full", "other words here"]);
+        let score = |query| search(&index, query)[0].1;
         assert!(score("conntrack full") > score("conntrack full zebra"));
+    }
+
+    /// Edits leave rows behind and spread pages over segments: nobody must be able to tell by the scores.
+    #[test]
+    fn scores_do_not_depend_on_segments_or_on_what_is_gone() {
+        let texts = [
+            "a table is full",
+            "the queue is full",
+            "a full disk",
+            "b c d",
+        ];
+        let whole = index(&texts);
+        let parts = [
+            (
+                &["the queue is full", "gone table", "b c d"][..],
+                vec![1, GONE, 3],
+            ),
+            (&["a full disk", "a table is full"], vec![2, 0]),
+        ];
+        let parts = parts.map(|(texts, numbers)| {
+            (
+                Arc::new(Postings::build(texts.iter())),
+                Arc::new(Numbers::new(numbers)),
+            )
+        });
+        let spread = LexicalIndex::new(parts.into());
+        assert_eq!(spread.word_counts(), whole.word_counts());
+        for query in ["full table", "queue", "gone", "a b"] {
+            assert_eq!(search(&spread, query), search(&whole, query), "{query}");
+        }
     }
 }

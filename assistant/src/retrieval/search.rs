@@ -114,10 +114,10 @@ pub(super) fn search(
         .collect();
 
     let words = snapshot.words_of_question(question);
-    let passage_words = snapshot.passage_words.search(&words)?;
-    let page_words = snapshot.page_words.search(&words)?;
+    let passage_words = snapshot.passage_words.search(&words);
+    let page_words = snapshot.page_words.search(&words);
     let title_words: HashMap<usize, f32> =
-        snapshot.title_words.search(&words)?.into_iter().collect();
+        snapshot.title_words.search(&words).into_iter().collect();
     let vector = match embedder {
         Some(embedder) => Some(embedder.embed_query(question)?),
         None => None,
@@ -234,7 +234,7 @@ pub(super) fn search(
                 line_start: passage.line_start,
                 line_end: passage.line_end,
             },
-            text: passage.text.clone(),
+            text: passage.text(runbook).into_owned(),
         });
     }
     Ok(SearchResponse {

@@ -1,29 +1,25 @@
-//! Everything that is needed to answer, built from the runbooks of one moment. Never changed, only replaced.
+//! Everything that is needed to answer, put together from the runbooks of one moment and the segments that were made of
+//! them. Never changed, only replaced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use anyhow::Context;
-
-use super::dense::DenseIndex;
-use super::embed::{Embedder, Embedding, MAX_TOKENS};
-use super::lexical::{LexicalIndex, LexicalQuery, count_words};
+use super::dense::{DenseIndex, Vectors};
+use super::embed::Embedder;
+use super::lexical::{LexicalIndex, LexicalQuery};
 use super::names::Names;
+use super::postings::Postings;
+use super::segment::{GONE, Known, Numbers, Segment};
 use super::spelling::Vocabulary;
-use super::store::{Store, hash};
-use super::words::humps;
-use crate::runbook::chunk::{Budget, chunk};
 use crate::runbook::{Library, Passage, Runbook};
 
-/// Of a page's first sentences, as many characters say what it is about.
-const INTRO_CHARACTERS: usize = 400;
+/// Pages of one step of a long build: after each, what is done so far is saved, and a crash costs a minute at most.
+const STEP: usize = 200;
 
-/// So many new vectors are kept on disk at a time: a crash costs a minute at most.
-const SAVE_EVERY: usize = 2000;
-
-/// Texts handed to the embedder at once.
-const BATCH: usize = 128;
+/// A segment is merged with the one after it unless it has so many times its passages: few segments to search, and
+/// nothing is merged often.
+const GROWTH: usize = 4;
 
 pub(super) struct Snapshot {
     pub(super) library: Arc<Library>,
@@ -36,83 +32,89 @@ pub(super) struct Snapshot {
     pub(super) page_words: LexicalIndex,
     pub(super) title_words: LexicalIndex,
     pub(super) meaning: Option<Meaning>,
+    pub(super) segments: Vec<Arc<Segment>>,
 }
 
-/// Vectors of all passages and of all intros, and from which content each was made.
+/// Vectors of all passages and of all intros.
 pub(super) struct Meaning {
     pub(super) passages: DenseIndex,
     pub(super) intros: DenseIndex,
-    keys: Vec<u128>,
+}
+
+/// Segments whose pages are cut and indexed as this program does it, and others of which only the vectors are of use.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) vectors: Vec<Arc<Segment>>,
 }
 
 impl Snapshot {
-    /// Only passages that neither `before` nor the store knows are embedded.
+    /// Only pages that no segment holds are cut and indexed, and only passages that are new are embedded.
     pub(super) fn build(
         library: Library,
         embedder: Option<&dyn Embedder>,
-        store: Option<&Store>,
-        before: Option<&Snapshot>,
+        made: Made,
+        save: impl Fn(&[Arc<Segment>]),
     ) -> anyhow::Result<Self> {
-        let count_bytes = |text: &str| text.len();
-        let count_tokens = |text: &str| embedder.map_or(0, |embedder| embedder.count_tokens(text));
-        let budget = match embedder {
-            Some(_) => Budget {
-                tokens: MAX_TOKENS,
-                count: &count_tokens,
-            },
-            None => Budget {
-                tokens: 4 * MAX_TOKENS,
-                count: &count_bytes,
-            },
-        };
+        let segments = segments(&library, embedder, made, save)?;
+        let at = places(&segments);
+        let runbooks = &library.runbooks;
+        let mut passage_numbers: Vec<Vec<u32>> = segments
+            .iter()
+            .map(|segment| vec![GONE; segment.passage_count()])
+            .collect();
+        let mut page_numbers: Vec<Vec<u32>> = segments
+            .iter()
+            .map(|segment| vec![GONE; segment.digests().len()])
+            .collect();
         let mut passages = Vec::new();
-        let mut passages_of = Vec::new();
-        for (at, runbook) in library.runbooks.iter().enumerate() {
+        let mut passages_of = Vec::with_capacity(runbooks.len());
+        for (number, runbook) in runbooks.iter().enumerate() {
             let start = passages.len();
-            passages.extend(
-                chunk(runbook, &budget)
-                    .into_iter()
-                    .map(|passage| (at, passage)),
-            );
+            if let Some(&(in_segment, page)) = at.get(&runbook.digest) {
+                let segment = &segments[in_segment];
+                page_numbers[in_segment][page] = to_u32(number);
+                for row in segment.rows(page) {
+                    // Nothing that was read from a file is worth a panic.
+                    if segment.passage(row).section >= runbook.sections.len() {
+                        continue;
+                    }
+                    passage_numbers[in_segment][row] = to_u32(passages.len());
+                    passages.push((number, segment.passage(row)));
+                }
+            }
             passages_of.push(start..passages.len());
         }
-
-        let pages = || library.runbooks.iter().map(AsRef::as_ref);
-        let passage_texts: Vec<String> = passages
-            .iter()
-            .map(|(runbook, passage)| words_of(&library.runbooks[*runbook], passage))
-            .collect();
-        let titles: Vec<String> = pages().map(title_words).collect();
-        let page_texts: Vec<String> = pages()
-            .zip(&titles)
-            .map(|(runbook, title)| format!("{title}\n{}", runbook.body()))
-            .collect();
-        let texts = |texts: &[String]| {
-            LexicalIndex::build(texts.iter().map(String::as_str))
-                .context("cannot build the word index")
+        let arcs = |numbers: Vec<Vec<u32>>| -> Vec<Arc<Numbers>> {
+            numbers
+                .into_iter()
+                .map(Numbers::new)
+                .map(Arc::new)
+                .collect()
         };
-        let meaning = match embedder {
-            Some(embedder) => Some(Meaning::build(
-                embedder,
-                store,
-                before.and_then(|before| before.meaning.as_ref()),
-                &passages
-                    .iter()
-                    .map(|(_, passage)| passage.with_breadcrumb())
-                    .collect::<Vec<_>>(),
-                &pages().map(intro).collect::<Vec<_>>(),
-            )?),
-            None => None,
+        let (of_passages, of_pages) = (arcs(passage_numbers), arcs(page_numbers));
+        let words = |field: fn(&Segment) -> &Arc<Postings>, numbers: &[Arc<Numbers>]| {
+            let postings = segments.iter().map(|segment| Arc::clone(field(segment)));
+            LexicalIndex::new(postings.zip(numbers.iter().cloned()).collect())
         };
+        let vectors = |field: fn(&Segment) -> &Arc<Vectors>, numbers: &[Arc<Numbers>]| {
+            let vectors = segments.iter().map(|segment| Arc::clone(field(segment)));
+            DenseIndex::new(vectors.zip(numbers.iter().cloned()).collect())
+        };
+        let passage_words = words(|segment| &segment.passage_words, &of_passages);
         Ok(Self {
-            names: Names::new(pages()),
-            vocabulary: Vocabulary::new(count_words(passage_texts.iter().map(String::as_str))),
-            passage_words: texts(&passage_texts)?,
-            page_words: texts(&page_texts)?,
-            title_words: texts(&titles)?,
-            meaning,
+            names: Names::new(runbooks.iter().map(AsRef::as_ref)),
+            vocabulary: Vocabulary::new(passage_words.word_counts()),
+            page_words: words(|segment| &segment.page_words, &of_pages),
+            title_words: words(|segment| &segment.title_words, &of_pages),
+            meaning: embedder.map(|_| Meaning {
+                passages: vectors(|segment| &segment.passages, &of_passages),
+                intros: vectors(|segment| &segment.intros, &of_pages),
+            }),
+            passage_words,
             passages,
             passages_of,
+            segments,
             library: Arc::new(library),
         })
     }
@@ -127,179 +129,135 @@ impl Snapshot {
     }
 }
 
-impl Meaning {
-    fn build(
-        embedder: &dyn Embedder,
-        store: Option<&Store>,
-        before: Option<&Meaning>,
-        passages: &[String],
-        intros: &[String],
-    ) -> anyhow::Result<Self> {
-        let texts: Vec<&str> = passages.iter().chain(intros).map(String::as_str).collect();
-        let keys: Vec<u128> = texts.iter().map(|text| hash(text.as_bytes())).collect();
-
-        let mut known: HashMap<u128, Embedding> = match (before, store) {
-            (Some(before), _) => before.known(&keys),
-            (None, Some(store)) => store.load().unwrap_or_else(|error| {
-                tracing::warn!(
-                    error = error.to_string(),
-                    "kept embeddings are of no use: all are made again"
-                );
-                HashMap::new()
-            }),
-            (None, None) => HashMap::new(),
-        };
-        // A vector of another length would be read as something else.
-        known.retain(|_, vector| vector.len() == embedder.dimensions());
-
-        let mut asked = HashSet::new();
-        let missing: Vec<(u128, &str)> = keys
-            .iter()
-            .zip(&texts)
-            .filter(|(key, _)| !known.contains_key(key) && asked.insert(**key))
-            .map(|(key, text)| (*key, *text))
-            .collect();
-        if missing.len() > SAVE_EVERY {
-            tracing::info!(passages = missing.len(), "embedding");
+/// Digest → segment and page in it.
+fn places(segments: &[Arc<Segment>]) -> HashMap<u128, (usize, usize)> {
+    let mut places = HashMap::new();
+    for (number, segment) in segments.iter().enumerate() {
+        for (page, digest) in segment.digests().iter().enumerate() {
+            places.insert(*digest, (number, page));
         }
-        let save = |known: &HashMap<u128, Embedding>| {
-            let Some(store) = store else { return };
-            let mut of_now: Vec<(u128, &[f32])> = keys
-                .iter()
-                .filter_map(|key| Some((*key, known.get(key)?.as_slice())))
-                .collect();
-            of_now.sort_unstable_by_key(|(key, _)| *key);
-            of_now.dedup_by_key(|(key, _)| *key);
-            if let Err(error) = store.save(of_now.into_iter()) {
-                tracing::warn!(
-                    error = error.to_string(),
-                    "embeddings are not kept for the next start"
-                );
-            }
-        };
-        let mut unsaved = 0;
-        for batch in missing.chunks(BATCH) {
-            let texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
-            let vectors = embedder
-                .embed_passages(&texts)
-                .context("cannot embed the runbooks")?;
-            known.extend(batch.iter().map(|(key, _)| *key).zip(vectors));
-            unsaved += batch.len();
-            if unsaved >= SAVE_EVERY {
-                save(&known);
-                unsaved = 0;
-            }
-        }
-        if unsaved > 0 {
-            save(&known);
-        }
-
-        let dimensions = embedder.dimensions();
-        let index = |keys: &[u128]| {
-            let mut vectors = Vec::with_capacity(keys.len() * dimensions);
-            for key in keys {
-                match known.get(key) {
-                    Some(vector) => vectors.extend_from_slice(vector),
-                    // The embedder gave fewer vectors than it was asked for: like nothing.
-                    None => vectors.resize(vectors.len() + dimensions, 0.0),
-                }
-            }
-            DenseIndex::new(dimensions, vectors)
-        };
-        let (of_passages, of_intros) = keys.split_at(passages.len());
-        Ok(Self {
-            passages: index(of_passages),
-            intros: index(of_intros),
-            keys,
-        })
     }
-
-    /// Those of our vectors that are asked for.
-    fn known(&self, wanted: &[u128]) -> HashMap<u128, Embedding> {
-        let wanted: HashSet<&u128> = wanted.iter().collect();
-        let count = self.passages.len();
-        let vector = |at: usize| match at.checked_sub(count) {
-            None => self.passages.vector(at),
-            Some(at) => self.intros.vector(at),
-        };
-        self.keys
-            .iter()
-            .enumerate()
-            .filter(|(_, key)| wanted.contains(key))
-            .map(|(at, key)| (*key, vector(at).to_vec()))
-            .collect()
-    }
+    places
 }
 
-/// What BM25 sees of a passage: the text under its headings, and the names it answers to.
-fn words_of(runbook: &Runbook, passage: &Passage) -> String {
-    let mut text = passage.with_breadcrumb();
-    let anchor = &runbook.sections[passage.section].anchor;
-    for mode in runbook
-        .failure_modes
-        .iter()
-        .filter(|mode| mode.anchor == *anchor)
-    {
-        for part in [&mode.id, &mode.title, &mode.summary] {
-            text.push('\n');
-            text.push_str(part);
-        }
-    }
-    for alert in &runbook.alerts {
-        text.push('\n');
-        text.push_str(alert);
-    }
-    text
+/// Pages that belong in one segment, and that segment, if there is one with just these.
+struct Group<'a> {
+    pages: Vec<&'a Runbook>,
+    passages: usize,
+    made: Option<Arc<Segment>>,
 }
 
-/// The page's title, its file's name and what it says it is for.
-fn title_words(runbook: &Runbook) -> String {
-    let mut text = runbook.title.clone();
-    let stem = runbook.id.rsplit('/').next().unwrap_or(&runbook.id);
-    let names = std::iter::once(stem)
-        .chain(runbook.alerts.iter().map(String::as_str))
-        .chain(runbook.failure_modes.iter().map(|mode| mode.title.as_str()));
-    for name in names {
-        if !text.contains(name) {
-            text.push('\n');
-            text.push_str(name);
-        }
-    }
-    text
-}
-
-/// Title, taken apart, and the first sentences: where a runbook says its symptom.
-fn intro(runbook: &Runbook) -> String {
-    let title: Vec<String> = runbook
-        .title
-        .split_whitespace()
-        .map(|word| humps(word).join(" "))
+/// Segments that hold each page of the library once, largest first.
+fn segments(
+    library: &Library,
+    embedder: Option<&dyn Embedder>,
+    mut made: Made,
+    save: impl Fn(&[Arc<Segment>]),
+) -> anyhow::Result<Vec<Arc<Segment>>> {
+    let at = places(&made.segments);
+    let pages = || library.runbooks.iter().map(AsRef::as_ref);
+    let missing: Vec<&Runbook> = pages()
+        .filter(|page| !at.contains_key(&page.digest))
         .collect();
-    let mut intro = format!("{}. ", title.join(" "));
-    for mode in &runbook.failure_modes {
-        intro.push_str(&mode.summary);
-        intro.push(' ');
+    if missing.len() > STEP && embedder.is_some() {
+        tracing::info!(pages = missing.len(), "indexing");
+        let known = known(&made, |_, _| true);
+        let mut steps = Vec::new();
+        for step in missing.chunks(STEP) {
+            steps.push(Arc::new(Segment::build(step, embedder, &known)?));
+            let so_far: Vec<_> = made.segments.iter().chain(&steps).cloned().collect();
+            save(&so_far);
+        }
+        drop(known);
+        made.segments.extend(steps);
     }
-    let mut room = INTRO_CHARACTERS;
-    for section in &runbook.sections {
-        let mut in_code = false;
-        for line in section.text.lines() {
-            let line = line.trim();
-            if line.starts_with("```") || line.starts_with("~~~") {
-                in_code = !in_code;
-                continue;
+
+    let at = places(&made.segments);
+    let mut groups: Vec<Group> = made
+        .segments
+        .iter()
+        .map(|segment| Group {
+            pages: Vec::new(),
+            passages: 0,
+            made: Some(Arc::clone(segment)),
+        })
+        .collect();
+    let mut new = Group {
+        pages: Vec::new(),
+        passages: 0,
+        made: None,
+    };
+    for page in pages() {
+        match at.get(&page.digest) {
+            Some(&(segment, row)) => {
+                groups[segment].pages.push(page);
+                groups[segment].passages += made.segments[segment].rows(row).len();
             }
-            if in_code || line.is_empty() || line.starts_with(['|', '<', '{']) {
-                continue;
-            }
-            let line: String = line.chars().take(room).collect();
-            room -= line.chars().count();
-            intro.push_str(&line);
-            intro.push(' ');
-            if room == 0 {
-                return intro;
+            None => {
+                new.pages.push(page);
+                new.passages += 1 + page.source.len() / 500;
             }
         }
     }
-    intro
+    groups.push(new);
+    groups.retain(|group| !group.pages.is_empty());
+    for group in &mut groups {
+        // Mostly gone: not worth its memory.
+        let is_hollow = |segment: &Arc<Segment>| segment.passage_count() > 2 * group.passages;
+        if group.made.as_ref().is_some_and(is_hollow) {
+            group.made = None;
+        }
+    }
+    groups.sort_by(|a, b| b.passages.cmp(&a.passages));
+    let mut merged: Vec<Group> = Vec::new();
+    for mut group in groups.into_iter().rev() {
+        while let Some(smaller) = merged.pop_if(|last| group.passages < GROWTH * last.passages) {
+            group.pages.extend(smaller.pages);
+            group.passages += smaller.passages;
+            group.made = None;
+        }
+        merged.push(group);
+    }
+    merged.reverse();
+
+    let at = places(&made.segments);
+    let is_kept = |segment: usize, page: usize| {
+        let segment = &made.segments[segment];
+        let same = |group: &Group| group.made.as_ref().is_some_and(|m| Arc::ptr_eq(m, segment));
+        merged.iter().any(same) && at.contains_key(&segment.digests()[page])
+    };
+    let needs_known = merged.iter().any(|group| group.made.is_none());
+    let known = match needs_known {
+        true => known(&made, |segment, page| !is_kept(segment, page)),
+        false => Known::new(),
+    };
+    merged
+        .iter_mut()
+        .map(|group| {
+            if let Some(made) = group.made.take() {
+                return Ok(made);
+            }
+            group.pages.sort_by(|a, b| a.id.cmp(&b.id));
+            Ok(Arc::new(Segment::build(&group.pages, embedder, &known)?))
+        })
+        .collect()
+}
+
+fn known(made: &Made, wanted: impl Fn(usize, usize) -> bool) -> Known<'_> {
+    let mut known = Known::new();
+    for segment in &made.vectors {
+        (0..segment.digests().len()).for_each(|page| segment.add_known(page, &mut known));
+    }
+    for (number, segment) in made.segments.iter().enumerate() {
+        for page in 0..segment.digests().len() {
+            if wanted(number, page) {
+                segment.add_known(page, &mut known);
+            }
+        }
+    }
+    known
+}
+
+fn to_u32(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }

@@ -1,172 +1,185 @@
-//! Embeddings kept between runs, by the content they were made from. A file that is damaged, cut short or of another
-//! model counts as empty: vectors can always be made again.
+//! The index on disk, so that a start takes no longer than reading it. One file, replaced whole: readers see the old one
+//! or the new one, at any time, from any number of processes, and need no right to write. What is damaged, cut short, or
+//! of another model or version is not used: everything can be made again from the runbooks.
 
-use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use super::embed::Embedding;
+use super::codec::{Reader, Writer};
+use super::segment::Segment;
+use super::snapshot::Made;
+use crate::hash::{checksum, fnv};
 
-const MAGIC: &[u8; 8] = b"RWEMBED1";
+const MAGIC: &[u8; 8] = b"RWINDEX\0";
+
+/// Of the file's layout.
+const VERSION: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(super) enum StoreError {
     #[error("cannot read {path}: {error}")]
     Read { path: String, error: io::Error },
     #[error("{path} is damaged")]
     Damaged { path: String },
+    #[error("{path} is of another version or model")]
+    Foreign { path: String },
     #[error("cannot write {path}: {error}")]
     Write { path: String, error: io::Error },
 }
 
-/// 128 bits of FNV-1a: enough that no two passages ever meet, and the same on every machine.
-pub fn hash(bytes: &[u8]) -> u128 {
-    bytes
-        .iter()
-        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
-            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        })
-}
-
-/// One file a model, so that trying another one loses nothing.
-pub struct Store {
+/// One file for each model and set of folders: those that take turns would throw out each other's work.
+pub(super) struct Store {
     path: PathBuf,
     model: u128,
-    dimensions: usize,
+    program: u128,
 }
 
 impl Store {
-    pub fn new(folder: &Path, model: &str, dimensions: usize) -> Self {
-        let model = hash(model.as_bytes());
+    pub(super) fn new(cache: &Path, model: &str, folders: &[PathBuf]) -> Self {
+        let whole = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let folders: Vec<PathBuf> = folders.iter().map(whole).collect();
+        let name = fnv(&[model.as_bytes(), format!("{folders:?}").as_bytes()]);
         Self {
-            path: folder.join(format!("embeddings-{model:032x}.bin")),
-            model,
-            dimensions,
+            path: cache.join(format!("index-{name:032x}.bin")),
+            model: fnv(&[model.as_bytes()]),
+            program: program(),
         }
     }
 
     /// Nothing if there is no file yet.
-    pub fn load(&self) -> Result<HashMap<u128, Embedding>, StoreError> {
+    pub(super) fn load(&self) -> Result<Made, StoreError> {
+        let path = || self.path.display().to_string();
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Made::default()),
             Err(error) => {
-                let path = self.shown();
+                let path = path();
                 return Err(StoreError::Read { path, error });
             }
         };
-        self.decode(&bytes)
-            .ok_or_else(|| StoreError::Damaged { path: self.shown() })
+        let damaged = || StoreError::Damaged { path: path() };
+        let foreign = || StoreError::Foreign { path: path() };
+        let (content, sum) = bytes.split_last_chunk::<8>().ok_or_else(damaged)?;
+        if checksum(content) != u64::from_le_bytes(*sum) {
+            return Err(damaged());
+        }
+        let content = content.strip_prefix(MAGIC).ok_or_else(foreign)?;
+        let mut reader = Reader::new(content);
+        if reader.u64() != Some(VERSION) || reader.u128() != Some(self.model) {
+            return Err(foreign());
+        }
+        let program = reader.u128().ok_or_else(damaged)?;
+        let mut segments = Vec::new();
+        while !reader.is_at_end() {
+            let segment = Segment::decode(&mut reader).ok_or_else(damaged)?;
+            segments.push(Arc::new(segment));
+        }
+        // What a word is and where a page is cut is decided by the program: of another one only the vectors are of use.
+        Ok(if program == self.program {
+            Made {
+                segments,
+                vectors: Vec::new(),
+            }
+        } else {
+            Made {
+                segments: Vec::new(),
+                vectors: segments,
+            }
+        })
     }
 
-    /// Whole or not at all: readers see the old file or the new one.
-    pub fn save<'a>(
-        &self,
-        vectors: impl Iterator<Item = (u128, &'a [f32])>,
-    ) -> Result<(), StoreError> {
-        let bytes = self.encode(vectors);
-        let temporary = self
-            .path
-            .with_extension(format!("{}.tmp", std::process::id()));
+    /// Whole or not at all. False: another process is at it, which will do.
+    pub(super) fn save(&self, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
         let write = || {
             if let Some(folder) = self.path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let mut file = fs::File::create(&temporary)?;
-            file.write_all(&bytes)?;
+            let lock = File::create(self.path.with_extension("lock"))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Under the lock, so that one name does: what a crash left behind is overwritten.
+            let temporary = self.path.with_extension("tmp");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&self.encode(segments))?;
             file.sync_all()?;
-            fs::rename(&temporary, &self.path)
+            fs::rename(&temporary, &self.path)?;
+            if let Some(folder) = self.path.parent() {
+                File::open(folder)?.sync_all()?;
+            }
+            Ok(true)
         };
         write().map_err(|error| {
-            // The error is what counts; a file left behind is overwritten next time.
-            let _ = fs::remove_file(&temporary);
-            let path = self.shown();
+            let path = self.path.display().to_string();
             StoreError::Write { path, error }
         })
     }
 
-    fn shown(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn encode<'a>(&self, vectors: impl Iterator<Item = (u128, &'a [f32])>) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.model.to_le_bytes());
-        bytes.extend((self.dimensions as u64).to_le_bytes());
-        for (key, vector) in vectors {
-            bytes.extend(key.to_le_bytes());
-            bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+    fn encode(&self, segments: &[Arc<Segment>]) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.u64(u64::from_le_bytes(*MAGIC));
+        writer.u64(VERSION);
+        writer.u128(self.model);
+        writer.u128(self.program);
+        for segment in segments {
+            segment.encode(&mut writer);
         }
+        let mut bytes = writer.finish();
         let sum = checksum(&bytes);
         bytes.extend(sum.to_le_bytes());
         bytes
     }
-
-    fn decode(&self, bytes: &[u8]) -> Option<HashMap<u128, Embedding>> {
-        let (content, sum) = bytes.split_last_chunk::<8>()?;
-        if checksum(content) != u64::from_le_bytes(*sum) {
-            return None;
-        }
-        let rest = content.strip_prefix(MAGIC)?;
-        let (model, rest) = rest.split_first_chunk::<16>()?;
-        let (dimensions, rest) = rest.split_first_chunk::<8>()?;
-        let matches = u128::from_le_bytes(*model) == self.model
-            && u64::from_le_bytes(*dimensions) == self.dimensions as u64;
-        let record = 16 + 4 * self.dimensions;
-        if !matches || rest.len() % record != 0 {
-            return None;
-        }
-        let mut vectors = HashMap::with_capacity(rest.len() / record);
-        for record in rest.chunks_exact(record) {
-            let (key, numbers) = record.split_first_chunk::<16>()?;
-            let numbers = numbers.as_chunks::<4>().0;
-            let vector = numbers
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect();
-            vectors.insert(u128::from_le_bytes(*key), vector);
-        }
-        Some(vectors)
-    }
 }
 
-/// Finds bits that a disk or a crash turned; it is no defence against forgers.
-pub fn checksum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let sum = words.iter().fold(bytes.len() as u64, |sum, word| {
-        mix(sum, u64::from_le_bytes(*word))
+/// Which build this is: the release, and the size and time of the binary for builds between releases.
+fn program() -> u128 {
+    let file = std::env::current_exe().and_then(fs::metadata);
+    let (size, time) = file.map_or((0, 0), |file| {
+        let time = file.modified().ok();
+        let time = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        (file.len(), time.map_or(0, |time| time.as_nanos()))
     });
-    rest.iter()
-        .fold(sum, |sum, &byte| mix(sum, u64::from(byte)))
+    let release = env!("CARGO_PKG_VERSION").as_bytes();
+    fnv(&[release, &size.to_le_bytes(), &time.to_le_bytes()])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::embed::HashingEmbedder;
     use super::*;
+    use crate::runbook::{Runbook, parse};
+
+    fn page(id: &str, source: &str) -> Runbook {
+        parse(id, id, source.to_owned()).0
+    }
+
+    fn made_of(pages: &[Runbook]) -> Vec<Arc<Segment>> {
+        let build = |page: &Runbook| {
+            Segment::build(&[page], Some(&HashingEmbedder), &Default::default()).unwrap()
+        };
+        pages.iter().map(build).map(Arc::new).collect()
+    }
 
     #[test]
     fn what_is_saved_is_read_again_and_damage_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&folder.path().join("new/folder"), "model", 2);
-        assert!(store.load().unwrap().is_empty());
-        let vectors = [(hash(b"a"), vec![1.0, 2.0]), (hash(b"b"), vec![-1.0, 0.5])];
-        let save = || {
-            store.save(
-                vectors
-                    .iter()
-                    .map(|(key, vector)| (*key, vector.as_slice())),
-            )
-        };
-        save().unwrap();
-        assert_eq!(store.load().unwrap(), HashMap::from(vectors.clone()));
-        assert_eq!(
-            fs::read_dir(store.path.parent().unwrap()).unwrap().count(),
-            1
-        );
-
+        let store = Store::new(&folder.path().join("new/folder"), "model", &[]);
+        assert!(store.load().unwrap().segments.is_empty());
+        let segments = made_of(&[
+            page("a", "# A\n\nWords of a.\n\n## More\n\nOf it.\n"),
+            page("b", ""),
+        ]);
+        assert!(store.save(&segments).unwrap());
+        assert_eq!(store.load().unwrap().segments, segments);
         let good = fs::read(&store.path).unwrap();
+        assert!(store.save(&segments).unwrap());
+        assert_eq!(fs::read(&store.path).unwrap(), good);
+
         for damaged in [
             &good[..good.len() - 3],
             &good[..10],
@@ -176,19 +189,46 @@ mod tests {
             fs::write(&store.path, damaged).unwrap();
             assert!(matches!(store.load(), Err(StoreError::Damaged { .. })));
         }
-        for at in [0, 9, 30, 50] {
+        for at in (0..good.len()).step_by(13) {
             let mut turned = good.clone();
             turned[at] ^= 1;
             fs::write(&store.path, turned).unwrap();
             assert!(store.load().is_err(), "bit of byte {at}");
         }
-        save().unwrap();
-        assert_eq!(store.load().unwrap().len(), 2);
+    }
 
-        let other = Store {
-            dimensions: 4,
+    #[test]
+    fn another_model_is_not_used_and_of_another_program_only_the_vectors() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "model", &[]);
+        let segments = made_of(&[page("a", "# A\n\nWords.\n")]);
+        store.save(&segments).unwrap();
+        let other_model = Store {
+            model: 1,
+            path: store.path.clone(),
             ..store
         };
-        assert!(other.load().is_err());
+        assert!(matches!(
+            other_model.load(),
+            Err(StoreError::Foreign { .. })
+        ));
+        let other_program = Store {
+            program: 1,
+            ..store
+        };
+        let made = other_program.load().unwrap();
+        assert!(made.segments.is_empty());
+        assert_eq!(made.vectors, segments);
+    }
+
+    #[test]
+    fn while_another_process_saves_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "model", &[]);
+        let lock = File::create(store.path.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        assert!(!store.save(&[]).unwrap());
+        drop(lock);
+        assert!(store.save(&[]).unwrap());
     }
 }

@@ -64,7 +64,8 @@ fn run(shared: &Weak<Shared>) {
                 ),
             }
         } else {
-            drop(shared);
+            // What was too early after the last change.
+            Retriever { shared }.save();
         }
         match changes.recv_timeout(LOOK_EVERY) {
             Ok(_) => {

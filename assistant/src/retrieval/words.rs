@@ -1,8 +1,6 @@
 //! Text → words, the same for pages and questions. A name is kept whole and also taken apart:
 //! `KubePodCrashLooping` is found by «kube pod crash looping», and `net.core.somaxconn` by «somaxconn».
 
-use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
-
 /// Longer runs are hashes and base64: no one asks for them.
 const MAX_WORD_BYTES: usize = 80;
 
@@ -78,45 +76,6 @@ fn push(words: &mut Vec<Word>, word: &str, is_compound: bool) {
             text: word.to_lowercase(),
             is_compound,
         });
-    }
-}
-
-/// The same for tantivy.
-#[derive(Clone, Default)]
-pub(super) struct Words;
-
-pub(super) struct Stream {
-    words: std::vec::IntoIter<String>,
-    token: Token,
-}
-
-impl Tokenizer for Words {
-    type TokenStream<'a> = Stream;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> Stream {
-        Stream {
-            words: words(text).into_iter(),
-            token: Token::default(),
-        }
-    }
-}
-
-impl TokenStream for Stream {
-    fn advance(&mut self) -> bool {
-        let Some(word) = self.words.next() else {
-            return false;
-        };
-        self.token.position = self.token.position.wrapping_add(1);
-        self.token.text = word;
-        true
-    }
-
-    fn token(&self) -> &Token {
-        &self.token
-    }
-
-    fn token_mut(&mut self) -> &mut Token {
-        &mut self.token
     }
 }
 

@@ -1,5 +1,9 @@
 //! [`Section`](super::Section) → [`Passage`]s, the unit of retrieval. Pure.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::Runbook;
 
 /// A passage as long as a paragraph or two: longer ones blur in the embedding.
@@ -9,30 +13,85 @@ const TARGET_CHARACTERS: usize = 700;
 const MAX_BREADCRUMB_CHARACTERS: usize = 200;
 
 /// Lines of one section that are found and shown together.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
     /// Index into the runbook's sections.
     pub section: usize,
     /// Lines of the file, counted from 1.
     pub line_start: usize,
     pub line_end: usize,
-    /// Title > headings: put before the text wherever it is indexed.
-    pub breadcrumb: String,
-    /// Markdown.
-    pub text: String,
+    /// Bytes of the section's text. Empty: the headings are all there is.
+    pub start: usize,
+    pub end: usize,
 }
 
 impl Passage {
+    /// Markdown. The runbook must be the one that was cut.
+    pub fn text<'a>(&self, runbook: &'a Runbook) -> Cow<'a, str> {
+        let section = &runbook.sections[self.section];
+        if self.start == self.end {
+            return section.heading_path.join(" > ").into();
+        }
+        section
+            .text
+            .get(self.start..self.end)
+            .unwrap_or_default()
+            .into()
+    }
+
+    /// Title > headings: put before the text wherever it is indexed.
+    pub fn breadcrumb(&self, runbook: &Runbook) -> String {
+        breadcrumb(&runbook.title, &runbook.sections[self.section].heading_path)
+    }
+
     /// What is embedded.
-    pub fn with_breadcrumb(&self) -> String {
-        format!("{}\n{}", self.breadcrumb, self.text)
+    pub fn with_breadcrumb(&self, runbook: &Runbook) -> String {
+        format!("{}\n{}", self.breadcrumb(runbook), self.text(runbook))
     }
 }
 
-/// What the model can take, and how it counts.
+/// What the model can take, and how it counts. Tokens never reach over white space, so that each word is counted once
+/// and remembered: asking the tokenizer about every piece takes minutes for a few thousand pages.
 pub struct Budget<'a> {
-    pub tokens: usize,
-    pub count: &'a dyn Fn(&str) -> usize,
+    tokens: usize,
+    count: &'a dyn Fn(&str) -> usize,
+    /// Tokens that mark the two ends of any text.
+    marks: usize,
+    known: RefCell<HashMap<String, usize>>,
+}
+
+/// Longer words are hashes and base64: each is seen once, and keeping it would not pay.
+const MAX_KNOWN_BYTES: usize = 40;
+
+impl<'a> Budget<'a> {
+    pub fn new(tokens: usize, count: &'a dyn Fn(&str) -> usize) -> Self {
+        Self {
+            tokens,
+            count,
+            marks: count(""),
+            known: RefCell::default(),
+        }
+    }
+
+    fn of_word(&self, word: &str) -> usize {
+        let count = || (self.count)(word).saturating_sub(self.marks);
+        if word.len() > MAX_KNOWN_BYTES {
+            return count();
+        }
+        if let Some(&known) = self.known.borrow().get(word) {
+            return known;
+        }
+        let tokens = count();
+        self.known.borrow_mut().insert(word.to_owned(), tokens);
+        tokens
+    }
+
+    /// Without the marks.
+    fn of_text(&self, text: &str) -> usize {
+        text.split_whitespace()
+            .map(|word| self.of_word(word))
+            .fold(0, usize::saturating_add)
+    }
 }
 
 /// Cuts every section along its blocks. Every line of text ends up in a passage, and every passage fits the budget.
@@ -40,22 +99,20 @@ pub fn chunk(runbook: &Runbook, budget: &Budget) -> Vec<Passage> {
     let mut passages = Vec::new();
     for (index, section) in runbook.sections.iter().enumerate() {
         let breadcrumb = breadcrumb(&runbook.title, &section.heading_path);
-        let lines: Vec<&str> = section.text.lines().collect();
+        let above = budget.marks + budget.of_text(&breadcrumb);
         let splitter = Splitter {
-            lines: &lines,
-            breadcrumb: &breadcrumb,
+            text: &section.text,
+            lines: lines(&section.text, budget),
+            room: budget.tokens.saturating_sub(above),
             budget,
         };
         for piece in splitter.pieces() {
-            if piece.text.trim().is_empty() {
-                continue;
-            }
             passages.push(Passage {
                 section: index,
-                line_start: section.text_line + piece.start,
-                line_end: section.text_line + piece.end - 1,
-                breadcrumb: breadcrumb.clone(),
-                text: piece.text,
+                line_start: section.line_of(piece.first),
+                line_end: section.line_of(piece.last),
+                start: piece.start,
+                end: piece.end,
             });
         }
     }
@@ -67,8 +124,8 @@ pub fn chunk(runbook: &Runbook, budget: &Budget) -> Vec<Passage> {
             section: 0,
             line_start: section.line_start,
             line_end: section.line_end,
-            breadcrumb: breadcrumb(&runbook.title, &section.heading_path),
-            text: section.heading_path.join(" > "),
+            start: 0,
+            end: 0,
         });
     }
     passages
@@ -85,16 +142,48 @@ fn breadcrumb(title: &str, heading_path: &[String]) -> String {
     }
 }
 
-struct Piece {
-    /// Lines of the section's text, counted from 0; `end` is behind the last.
+struct Line {
+    /// Bytes of the section's text, without the line's end.
     start: usize,
     end: usize,
-    text: String,
+    /// Of all lines before this one.
+    tokens_before: usize,
+    tokens: usize,
+}
+
+fn lines(text: &str, budget: &Budget) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut start = 0;
+    let mut tokens_before = 0_usize;
+    for line in text.split('\n') {
+        let end = start + line.len();
+        let tokens = budget.of_text(line);
+        lines.push(Line {
+            start,
+            end,
+            tokens_before,
+            tokens,
+        });
+        tokens_before = tokens_before.saturating_add(tokens);
+        start = end + 1;
+    }
+    lines
+}
+
+struct Piece {
+    /// Lines of the section's text, counted from 0.
+    first: usize,
+    last: usize,
+    /// Bytes of the section's text.
+    start: usize,
+    end: usize,
 }
 
 struct Splitter<'a> {
-    lines: &'a [&'a str],
-    breadcrumb: &'a str,
+    text: &'a str,
+    lines: Vec<Line>,
+    /// Tokens that the breadcrumb leaves.
+    room: usize,
     budget: &'a Budget<'a>,
 }
 
@@ -120,15 +209,17 @@ impl Splitter<'_> {
         pieces
     }
 
-    /// Paragraphs, lists, tables and fenced code: what blank lines separate, code whole.
+    /// Paragraphs, lists, tables and fenced code: what blank lines separate, code whole. As numbers of lines, `end`
+    /// behind the last.
     fn blocks(&self) -> Vec<(usize, usize)> {
         let mut blocks = Vec::new();
         let mut start = None;
         let mut fence: Option<&str> = None;
         for (at, line) in self.lines.iter().enumerate() {
-            let text = line.trim_start();
+            let text = self.text[line.start..line.end].trim();
             if let Some(mark) = fence {
-                if text.starts_with(mark) {
+                // A line of the mark and nothing else closes; text after it would be the start of another.
+                if text.starts_with(mark) && text.trim_start_matches(&mark[..1]).is_empty() {
                     fence = None;
                 }
                 continue;
@@ -142,7 +233,11 @@ impl Splitter<'_> {
             start.get_or_insert(at);
             fence = ["```", "~~~"]
                 .into_iter()
-                .find(|mark| text.starts_with(mark));
+                .find(|mark| text.starts_with(mark))
+                .map(|mark| {
+                    let run = text.len() - text.trim_start_matches(&mark[..1]).len();
+                    &text[..run]
+                });
         }
         if let Some(start) = start {
             blocks.push((start, self.lines.len()));
@@ -150,58 +245,82 @@ impl Splitter<'_> {
         blocks
     }
 
-    fn text(&self, start: usize, end: usize) -> String {
-        self.lines[start..end].join("\n")
+    fn length(&self, first: usize, end: usize) -> usize {
+        self.lines[end - 1].end - self.lines[first].start
     }
 
-    fn is_short(&self, start: usize, end: usize) -> bool {
-        let text = self.text(start, end);
-        text.len() <= TARGET_CHARACTERS && self.fits(&text)
+    fn fits(&self, first: usize, end: usize) -> bool {
+        let last = &self.lines[end - 1];
+        last.tokens_before.saturating_add(last.tokens) - self.lines[first].tokens_before
+            <= self.room
     }
 
-    fn fits(&self, text: &str) -> bool {
-        let whole = format!("{}\n{text}", self.breadcrumb);
-        // No token is shorter than a byte, and two mark the ends: short texts need no counting.
-        whole.len() + 2 <= self.budget.tokens || (self.budget.count)(&whole) <= self.budget.tokens
+    fn is_short(&self, first: usize, end: usize) -> bool {
+        self.length(first, end) <= TARGET_CHARACTERS && self.fits(first, end)
+    }
+
+    fn push(&self, first: usize, end: usize, pieces: &mut Vec<Piece>) {
+        // Blank lines at the ends say nothing.
+        let is_blank = |line: &Line| self.text[line.start..line.end].trim().is_empty();
+        let mut last = end - 1;
+        let mut first = first;
+        while first < last && is_blank(&self.lines[first]) {
+            first += 1;
+        }
+        while last > first && is_blank(&self.lines[last]) {
+            last -= 1;
+        }
+        if is_blank(&self.lines[first]) {
+            return;
+        }
+        pieces.push(Piece {
+            first,
+            last,
+            start: self.lines[first].start,
+            end: self.lines[last].end,
+        });
     }
 
     /// Emits the lines as one piece where they fit, and else cuts them.
     fn close(&self, start: usize, end: usize, pieces: &mut Vec<Piece>) {
-        let text = self.text(start, end);
         let is_whole = {
-            let first = self.lines[start].trim_start();
+            let first = self.text[self.lines[start].start..].trim_start();
             first.starts_with("```") || first.starts_with("~~~") || first.starts_with('|')
         };
-        if (is_whole || text.len() <= TARGET_CHARACTERS) && self.fits(&text) {
-            pieces.push(Piece { start, end, text });
+        if (is_whole || self.length(start, end) <= TARGET_CHARACTERS) && self.fits(start, end) {
+            self.push(start, end, pieces);
             return;
         }
         let mut from = start;
         while from < end {
+            if !self.is_short(from, from + 1) {
+                self.cut_line(from, pieces);
+                from += 1;
+                continue;
+            }
             let mut to = from + 1;
             while to < end && self.is_short(from, to + 1) {
                 to += 1;
             }
-            let text = self.text(from, to);
-            if to == from + 1 && !self.is_short(from, to) {
-                self.cut_line(from, &text, pieces);
-            } else {
-                pieces.push(Piece {
-                    start: from,
-                    end: to,
-                    text,
-                });
-            }
+            self.push(from, to, pieces);
             from = to;
         }
     }
 
     /// One line that is too long by itself: at spaces, and a word without end anywhere.
-    fn cut_line(&self, at: usize, line: &str, pieces: &mut Vec<Piece>) {
-        let mut rest = line.trim();
-        while !rest.is_empty() {
+    fn cut_line(&self, at: usize, pieces: &mut Vec<Piece>) {
+        let line = &self.lines[at];
+        let mut start = line.start;
+        loop {
+            let whole = &self.text[start..line.end];
+            let rest = whole.trim_start();
+            start += whole.len() - rest.len();
+            let rest = rest.trim_end();
+            if rest.is_empty() {
+                return;
+            }
             let mut end = floor_char_boundary(rest, TARGET_CHARACTERS);
-            while !self.fits(&rest[..end]) && end > 1 {
+            while end > 1 && self.budget.of_text(&rest[..end]) > self.room {
                 end = floor_char_boundary(rest, end / 2);
             }
             if end < rest.len()
@@ -212,11 +331,12 @@ impl Splitter<'_> {
             }
             let end = end.max(rest.chars().next().map_or(1, char::len_utf8));
             pieces.push(Piece {
-                start: at,
-                end: at + 1,
-                text: rest[..end].to_owned(),
+                first: at,
+                last: at,
+                start,
+                end: start + end,
             });
-            rest = rest[end..].trim_start();
+            start += end;
         }
     }
 }
@@ -236,17 +356,26 @@ mod tests {
     use super::*;
     use crate::runbook::parse;
 
+    struct Shown {
+        breadcrumb: String,
+        text: String,
+        line_start: usize,
+        line_end: usize,
+    }
+
     /// A token a word.
-    fn chunks(source: &str, tokens: usize) -> Vec<Passage> {
+    fn chunks(source: &str, tokens: usize) -> Vec<Shown> {
         let (runbook, _) = parse("id", "id.md", source.to_owned());
         let count = |text: &str| text.split_whitespace().count();
-        chunk(
-            &runbook,
-            &Budget {
-                tokens,
-                count: &count,
-            },
-        )
+        chunk(&runbook, &Budget::new(tokens, &count))
+            .into_iter()
+            .map(|passage| Shown {
+                breadcrumb: passage.breadcrumb(&runbook),
+                text: passage.text(&runbook).into_owned(),
+                line_start: passage.line_start,
+                line_end: passage.line_end,
+            })
+            .collect()
     }
 
     #[test]
@@ -318,7 +447,8 @@ mod tests {
             let kept: usize = passages.iter().map(|p| p.text.split_whitespace().count()).sum();
             prop_assert!(kept >= words);
             for passage in passages {
-                prop_assert!(passage.with_breadcrumb().split_whitespace().count() <= tokens);
+                let words = format!("{} {}", passage.breadcrumb, passage.text);
+                prop_assert!(words.split_whitespace().count() <= tokens);
             }
         }
     }

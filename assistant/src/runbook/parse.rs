@@ -80,6 +80,7 @@ pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
         failure_modes,
         symptoms: front_matter.symptoms,
         body_start,
+        digest: digest(id, &source),
         source,
     };
     (runbook, warnings)
@@ -215,7 +216,7 @@ fn sections(
             line_start: lines.of(start),
             line_end: lines.last(start, preamble_end, source),
             text_line: lines.of(start),
-            text: preamble.trim().to_owned(),
+            text: unix_lines(preamble.trim()),
         });
     }
 
@@ -233,10 +234,19 @@ fn sections(
             line_start: lines.of(heading.start),
             line_end: lines.last(heading.start, end, source),
             text_line: lines.of(text_start.min(source.len())),
-            text: text.trim().to_owned(),
+            text: unix_lines(text.trim()),
         });
     }
     sections
+}
+
+fn unix_lines(text: &str) -> String {
+    text.replace("\r\n", "\n")
+}
+
+/// 128 bits of FNV-1a over both: enough that no two pages ever meet, and the same on every machine.
+fn digest(id: &str, source: &str) -> u128 {
+    crate::hash::fnv(&[id.as_bytes(), &[0], source.as_bytes()])
 }
 
 /// Byte offset → line number.

@@ -1,4 +1,8 @@
 //! The assistant from outside: requests in, answers out, against real parts.
 
 mod diagnose;
+mod index;
+mod model;
+mod pages;
 mod search;
+mod service;

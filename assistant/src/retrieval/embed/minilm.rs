@@ -31,7 +31,7 @@ impl MiniLm {
     ) -> Result<Self, EmbedError> {
         let weights_path = folder.join("model.safetensors");
         let weights = read(&weights_path)?;
-        let identity = crate::retrieval::store::checksum(&weights);
+        let identity = crate::hash::checksum(&weights);
         let model = graph::build(&weights, precision).map_err(|reason| EmbedError::Weights {
             path: weights_path.display().to_string(),
             reason,

@@ -1,0 +1,262 @@
+//! The index between starts and edits: what is kept, what is made again, and how soon.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use runwire_assistant::retrieval::embed::{EmbedError, Embedder, Embedding, HashingEmbedder};
+use runwire_assistant::retrieval::{Filters, Retriever, SearchResponse};
+
+use crate::service::service;
+
+#[test]
+fn an_edit_is_found_and_a_deleted_page_is_not() {
+    let service = service(Some(Box::new(HashingEmbedder)));
+    service.retriever.watch().unwrap();
+    let ids = |query: &str| -> Vec<String> {
+        match service.retriever.search(query, 10, &Filters::default()) {
+            Ok(found) => found.results.into_iter().map(|r| r.runbook.id).collect(),
+            Err(_) => Vec::new(),
+        }
+    };
+    let within = |what: &str, limit: Duration, holds: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !holds() {
+            assert!(
+                started.elapsed() < limit,
+                "{what} took longer than {limit:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    within("the first index", Duration::from_secs(10), &|| {
+        !ids("certificate").is_empty()
+    });
+
+    let new = service.folder.path().join("zebra.md");
+    std::fs::write(&new, "# Zebra\n\nStripes on the console.\n").unwrap();
+    within("a new page", Duration::from_secs(2), &|| {
+        ids("zebra stripes").first().is_some_and(|id| id == "zebra")
+    });
+    std::fs::write(&new, "# Giraffe\n\nA long neck.\n").unwrap();
+    within("an edit", Duration::from_secs(2), &|| {
+        ids("giraffe neck").first().is_some_and(|id| id == "zebra")
+    });
+    std::fs::remove_file(&new).unwrap();
+    within("a deletion", Duration::from_secs(2), &|| {
+        !ids("giraffe neck").contains(&"zebra".to_owned())
+    });
+}
+
+/// Counts the texts that are embedded.
+#[derive(Clone, Default)]
+struct Counting {
+    embedded: Arc<AtomicUsize>,
+}
+
+impl Embedder for Counting {
+    fn name(&self) -> &str {
+        HashingEmbedder.name()
+    }
+
+    fn dimensions(&self) -> usize {
+        HashingEmbedder.dimensions()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        HashingEmbedder.count_tokens(text)
+    }
+
+    fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
+        self.embedded.fetch_add(texts.len(), Ordering::Relaxed);
+        HashingEmbedder.embed_passages(texts)
+    }
+
+    fn embed_query(&self, text: &str) -> Result<Embedding, EmbedError> {
+        HashingEmbedder.embed_query(text)
+    }
+}
+
+/// A start with a cache folder: its retriever and how many texts it embedded.
+fn start(folder: &Path, cache: &Path) -> (Retriever, Counting) {
+    let counting = Counting::default();
+    let embedder: Box<dyn Embedder> = Box::new(counting.clone());
+    let retriever = Retriever::new(vec![folder.to_owned()], Some(embedder), Some(cache));
+    retriever.refresh().unwrap();
+    (retriever, counting)
+}
+
+fn count(counting: &Counting) -> usize {
+    counting.embedded.swap(0, Ordering::Relaxed)
+}
+
+fn ask(retriever: &Retriever, question: &str) -> SearchResponse {
+    retriever.search(question, 10, &Filters::default()).unwrap()
+}
+
+fn index_file(cache: &Path) -> PathBuf {
+    fs::read_dir(cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "bin"))
+        .unwrap()
+}
+
+#[test]
+fn the_index_is_kept_between_starts_and_a_damaged_one_is_made_anew() {
+    let service = service(None);
+    let cache = tempfile::tempdir().unwrap();
+    let start = || start(service.folder.path(), cache.path());
+    let (retriever, counting) = start();
+    let first = ask(&retriever, "certificate expired");
+    assert!(count(&counting) > 3);
+    let file = index_file(cache.path());
+    let kept = fs::read(&file).unwrap();
+
+    let (retriever, counting) = start();
+    assert_eq!(ask(&retriever, "certificate expired"), first);
+    assert_eq!(count(&counting), 0);
+
+    let mut turned = kept.clone();
+    turned[kept.len() / 2] ^= 4;
+    for damaged in [
+        &kept[..kept.len() / 2],
+        &turned,
+        b"",
+        b"RWINDEX\0 of somebody else",
+    ] {
+        fs::write(&file, damaged).unwrap();
+        let (retriever, counting) = start();
+        assert_eq!(ask(&retriever, "certificate expired"), first);
+        assert!(count(&counting) > 3);
+        assert_eq!(fs::read(&file).unwrap(), kept);
+    }
+}
+
+#[test]
+fn only_what_changed_is_embedded_again() {
+    let service = service(None);
+    let cache = tempfile::tempdir().unwrap();
+    let (retriever, counting) = start(service.folder.path(), cache.path());
+    count(&counting);
+    let page = service.folder.path().join("dns-servfail.md");
+    let text = fs::read_to_string(&page).unwrap();
+    fs::write(
+        &page,
+        text.replace("Restart the forwarder", "Turn the forwarder off"),
+    )
+    .unwrap();
+    retriever.refresh().unwrap();
+    assert_eq!(count(&counting), 1, "one passage of the page is new");
+    assert!(
+        ask(&retriever, "turn forwarder off").results[0]
+            .text
+            .contains("Turn the forwarder off")
+    );
+    // To another name: breadcrumbs and words stay, so no vector is made.
+    fs::rename(&page, service.folder.path().join("resolver.md")).unwrap();
+    retriever.refresh().unwrap();
+    assert_eq!(count(&counting), 0);
+    assert_eq!(
+        ask(&retriever, "turn forwarder off").results[0].runbook.id,
+        "resolver"
+    );
+}
+
+const QUESTIONS: [&str; 5] = [
+    "queue full",
+    "listener 33 is full",
+    "certificate expired",
+    "CoreDNSErrorsHigh",
+    "zebra",
+];
+
+#[test]
+fn after_many_edits_answers_are_those_of_a_fresh_start() {
+    let service = service(None);
+    let cache = tempfile::tempdir().unwrap();
+    let (retriever, _) = start(service.folder.path(), cache.path());
+    for edit in 0..40 {
+        let page = service.folder.path().join(format!("page-{}.md", edit % 7));
+        if edit % 5 == 4 {
+            // May be gone already.
+            let _ = fs::remove_file(&page);
+        } else {
+            let text = format!(
+                "# Page {edit}\n\nThe queue of listener {edit} is full.\n\n## More\n\nExpired number {edit}.\n"
+            );
+            fs::write(&page, text).unwrap();
+        }
+        retriever.refresh().unwrap();
+    }
+    let fresh_cache = tempfile::tempdir().unwrap();
+    let (fresh, _) = start(service.folder.path(), fresh_cache.path());
+    let answers = QUESTIONS.map(|question| ask(&retriever, question));
+    drop(retriever);
+    let (again, counting) = start(service.folder.path(), cache.path());
+    assert_eq!(count(&counting), 0);
+    for (question, answer) in QUESTIONS.into_iter().zip(answers) {
+        let expected = ask(&fresh, question);
+        assert_eq!(answer, expected, "{question}");
+        assert_eq!(ask(&again, question), expected, "{question}");
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_read_all_the_same() {
+    let service = service(None);
+    let cache = tempfile::tempdir().unwrap();
+    start(service.folder.path(), cache.path());
+    let kept = fs::read(index_file(cache.path())).unwrap();
+    // Root may write anywhere, so the lock's place is taken as well.
+    let lock = index_file(cache.path()).with_extension("lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let (retriever, counting) = start(service.folder.path(), cache.path());
+    assert_eq!(count(&counting), 0);
+    let new = service.folder.path().join("zebra.md");
+    fs::write(new, "# Zebra\n\nStripes.\n").unwrap();
+    retriever.refresh().unwrap();
+    assert_eq!(
+        ask(&retriever, "zebra stripes").results[0].runbook.id,
+        "zebra"
+    );
+    assert_eq!(fs::read(index_file(cache.path())).unwrap(), kept);
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_swapped_by_its_link_is_seen() {
+    let place = tempfile::tempdir().unwrap();
+    let version = |name: &str, text: &str| {
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("page.md"), text).unwrap();
+        folder
+    };
+    let link = place.path().join("current");
+    let swap = |folder: &Path| {
+        let next = place.path().join("next");
+        symlink(folder, &next).unwrap();
+        fs::rename(&next, &link).unwrap();
+    };
+    swap(&version("one", "# Zebra\n\nStripes.\n"));
+    let cache = tempfile::tempdir().unwrap();
+    let (retriever, _) = start(&link, cache.path());
+    retriever.watch().unwrap();
+    assert!(ask(&retriever, "zebra stripes").answerable);
+    swap(&version("two", "# Giraffe\n\nA long neck.\n"));
+    let started = Instant::now();
+    while !ask(&retriever, "giraffe neck")
+        .results
+        .iter()
+        .any(|result| result.runbook.title == "Giraffe")
+    {
+        assert!(started.elapsed() < Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
