@@ -1,7 +1,7 @@
 //! Everything that is needed to answer, put together from the runbooks of one moment and the segments that were made of
 //! them. Never changed, only replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -220,11 +220,11 @@ fn segments(
     }
     merged.reverse();
 
-    let at = places(&made.segments);
+    let live: HashSet<u128> = pages().map(|page| page.digest).collect();
     let is_kept = |segment: usize, page: usize| {
         let segment = &made.segments[segment];
         let same = |group: &Group| group.made.as_ref().is_some_and(|m| Arc::ptr_eq(m, segment));
-        merged.iter().any(same) && at.contains_key(&segment.digests()[page])
+        merged.iter().any(same) && live.contains(&segment.digests()[page])
     };
     let needs_known = merged.iter().any(|group| group.made.is_none());
     let known = match needs_known {
