@@ -9,6 +9,7 @@ pub mod symbols;
 mod syscall;
 mod system_call;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -17,8 +18,10 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use thiserror::Error;
 
 pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
-pub use maps::ReadError;
-pub use syscall::{monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs};
+pub use maps::{MapFill, ReadError};
+pub use syscall::{
+    keep_capabilities, monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs,
+};
 
 /// A compiled `bpf/<stem>.bpf.c`.
 #[macro_export]
@@ -49,6 +52,8 @@ pub struct Object {
     active: u32,
     /// What keeps programs attached that aya did not attach.
     links: Vec<OwnedFd>,
+    /// Entries that a map, or the retired one of a pair, held when it was last looked at.
+    fill: RefCell<BTreeMap<String, usize>>,
 }
 
 /// Upper bounds of a histogram's slots, for programs that include `histogram.bpf.h`.
@@ -121,6 +126,7 @@ impl Object {
             hooks: Vec::new(),
             active: 0,
             links: Vec::new(),
+            fill: RefCell::default(),
         })
     }
 

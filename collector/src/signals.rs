@@ -74,6 +74,8 @@ pub struct SignalSettings {
     pub map_capacity: BTreeMap<String, u32>,
     /// A signal that failed is tried again after this long, then after twice as long, and so on.
     pub retry_after: Duration,
+    /// Whether the kernel is to measure programs.
+    pub statistics: bool,
 }
 
 /// Histograms whose buckets the user may choose, and how many (+Inf not counted) there is room for.
@@ -114,6 +116,7 @@ impl From<&Config> for SignalSettings {
             off: config.disabled_signals.clone(),
             dns_timeout: config.dns_timeout,
             map_capacity: config.map_capacity.clone(),
+            statistics: config.statistics,
             ..Self::default()
         }
     }
@@ -128,6 +131,7 @@ impl Default for SignalSettings {
             udp_flows: None,
             map_capacity: BTreeMap::new(),
             retry_after: Duration::from_secs(10),
+            statistics: false,
         }
     }
 }

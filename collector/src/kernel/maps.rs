@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::{Array, Map};
 use aya::programs::Iter;
+use serde::Serialize;
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -25,6 +26,15 @@ pub enum ReadError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// How full a map was.
+#[derive(Clone, Debug, Serialize)]
+pub struct MapFill {
+    /// Of a pair, without the number.
+    pub map: String,
+    pub entries: usize,
+    pub capacity: u32,
 }
 
 impl Object {
@@ -106,9 +116,30 @@ impl Object {
                 }
             }
             if last {
+                self.note_fill(name, entries.len());
                 return Ok(entries);
             }
         }
+    }
+
+    fn note_fill(&self, map: &str, entries: usize) {
+        let pair = map.strip_suffix("_0").or_else(|| map.strip_suffix("_1"));
+        let name = pair.unwrap_or(map).to_owned();
+        self.fill.borrow_mut().insert(name, entries);
+    }
+
+    /// Every map that was looked at. Of a pair, what it held when it was emptied.
+    pub fn maps(&self) -> Vec<MapFill> {
+        let fill = self.fill.borrow();
+        let describe = |(map, &entries): (&String, &usize)| {
+            let found = (self.ebpf.map(map)).or_else(|| self.ebpf.map(&format!("{map}_0")));
+            Some(MapFill {
+                map: map.clone(),
+                entries,
+                capacity: capacity(found?)?,
+            })
+        };
+        fill.iter().filter_map(describe).collect()
     }
 
     /// Additions that found their map full since the object was loaded.
@@ -133,6 +164,7 @@ impl Object {
         let mut map = aya::maps::HashMap::<_, [u8; K], [u8; V]>::try_from(map)
             .map_err(|error| failed(object, name, error))?;
         let keys: Vec<_> = map.keys().collect::<Result<_, _>>().unwrap_or_default();
+        let found = keys.len();
         for key in keys {
             // Gone in the meantime: an answer came.
             let Ok(value) = map.get(&key, 0) else {
@@ -142,6 +174,7 @@ impl Object {
                 let _ = map.remove(&key);
             }
         }
+        self.note_fill(name, found);
         Ok(())
     }
 
@@ -193,6 +226,15 @@ impl Object {
             _ => Err(missing(self.name, name)),
         }
     }
+}
+
+fn capacity(map: &Map) -> Option<u32> {
+    let data = match map {
+        Map::HashMap(data) | Map::PerCpuHashMap(data) => data,
+        Map::LruHashMap(data) | Map::PerCpuLruHashMap(data) => data,
+        _ => return None,
+    };
+    Some(data.info().ok()?.max_entries())
 }
 
 fn read(mut file: File) -> io::Result<Vec<u8>> {

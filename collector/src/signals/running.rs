@@ -1,70 +1,83 @@
 //! The signals of this process while they run: a signal that fails is turned off, shows as such,
-//! and leaves the others alone.
+//! leaves the others alone, and is tried again after a while.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Signal, SignalSettings, all};
 use crate::enrich::Enricher;
 use crate::export::{Counter, Gauge, Labels, Registry};
-use crate::kernel::statistics::ProgramRuns;
-use crate::kernel::{HookStatus, KernelTypes, Object, Refusal, release_memory, wait_for_programs};
+use crate::kernel::statistics::{Measuring, ProgramRuns};
+use crate::kernel::{
+    HookStatus, KernelTypes, MapFill, Object, Refusal, release_memory, wait_for_programs,
+};
+
+/// A signal that fails again and again is tried no more often than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Loaded and attached signals.
 pub struct Signals {
     running: Vec<Running>,
     /// Hooks of signals that are off; those of running ones are in their objects.
     refused: Vec<HookStatus>,
+    /// Signals that failed, also after they are running again until that has lasted.
+    retries: HashMap<&'static str, Retry>,
+    settings: SignalSettings,
+    make: Make,
+    /// While programs' runs are counted.
+    measuring: Option<Measuring>,
     registry: Registry,
     hook_attached: Gauge,
     insert_failures: Counter,
     events_lost: Counter,
     run_seconds: Counter,
     runs: Counter,
-    /// Program runs as of the last collection.
-    counted_runs: HashMap<String, ProgramRuns>,
+    map_entries: Gauge,
+    map_capacity: Gauge,
 }
+
+/// Registers and returns every signal there is.
+type Make = fn(&Registry, &SignalSettings) -> Vec<Box<dyn Signal>>;
 
 struct Running {
     signal: Box<dyn Signal>,
     object: Object,
     insert_failures: u64,
+    /// Program runs as of the last collection.
+    counted_runs: HashMap<String, ProgramRuns>,
     failure: Option<Refusal>,
+}
+
+struct Retry {
+    at: Instant,
+    pause: Duration,
 }
 
 impl Signals {
     /// Loads and attaches what this kernel allows. Never fails: what could not be had is in
     /// [`Signals::hooks`].
     pub fn start(registry: &Registry, settings: &SignalSettings) -> Self {
-        let mut signals = Self::none(registry);
-        let types = KernelTypes::read();
-        for signal in all(registry, settings) {
-            let name = signal.name();
-            if settings.off.iter().any(|off| off == name) {
-                let refusal = Refusal {
-                    reason: "off",
-                    detail: "turned off in the configuration".into(),
-                };
-                signals.refuse(name, refusal);
-                continue;
-            }
-            match &types {
-                Ok(types) => signals.add(signal, types, settings),
-                Err(error) => signals.refuse(name, Refusal::of_load(error)),
-            }
-        }
-        drop(types);
-        release_memory();
-        signals.expose();
+        Self::start_all(registry, settings, all)
+    }
+
+    fn start_all(registry: &Registry, settings: &SignalSettings, make: Make) -> Self {
+        let mut signals = Self::none(registry, settings, make);
+        signals.measure();
+        signals.bring_up(|_| true);
         signals
     }
 
-    fn none(registry: &Registry) -> Self {
+    fn none(registry: &Registry, settings: &SignalSettings, make: Make) -> Self {
         Self {
             running: Vec::new(),
             refused: Vec::new(),
+            retries: HashMap::new(),
+            settings: settings.clone(),
+            make,
+            measuring: None,
             registry: registry.clone(),
             hook_attached: registry.gauge(
                 "hook_attached",
@@ -91,19 +104,88 @@ impl Signals {
                 "Runs of a BPF program, while the kernel measures them",
                 &[&["program"]],
             ),
-            counted_runs: HashMap::new(),
+            map_entries: registry.gauge(
+                "bpf_map_entries",
+                "Entries that a kernel map held when it was last looked at or emptied",
+                &[&["map"]],
+            ),
+            map_capacity: registry.gauge(
+                "bpf_map_capacity",
+                "Entries that a kernel map has room for",
+                &[&["map"]],
+            ),
         }
     }
 
-    fn add(&mut self, mut signal: Box<dyn Signal>, types: &KernelTypes, settings: &SignalSettings) {
+    /// Takes what may change while signals run: some are turned on, some off.
+    pub fn configure(&mut self, settings: SignalSettings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.measure();
+        let off = self.settings.off.clone();
+        let (ended, running) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|running| off.iter().any(|name| name == running.signal.name()));
+        self.running = running;
+        for running in &mut self.running {
+            running.signal.configure(&self.settings);
+        }
+        for name in ended.into_iter().map(|ended: Running| ended.signal.name()) {
+            self.refuse(name, turned_off());
+        }
+        self.retries
+            .retain(|name, _| !off.iter().any(|off| off == name));
+        self.bring_up(|name| before.off.iter().any(|was| was == name));
+    }
+
+    /// Has the kernel measure programs, or no longer.
+    fn measure(&mut self) {
+        if !self.settings.statistics {
+            self.measuring = None;
+        } else if self.measuring.is_none() {
+            match Measuring::start() {
+                Ok(measuring) => self.measuring = Some(measuring),
+                Err(error) => warn!(
+                    %error,
+                    "the kernel does not measure programs: `statistics: on` needs CAP_SYS_ADMIN"
+                ),
+            }
+        }
+    }
+
+    /// Loads and attaches those that do not run and are `wanted`.
+    fn bring_up(&mut self, wanted: impl Fn(&str) -> bool) {
+        let runs: Vec<_> = self.names();
+        let wanted = |name: &str| wanted(name) && !runs.contains(&name);
+        // Families are registered even if nothing is to be started: they show as not measured.
+        let signals = (self.make)(&self.registry, &self.settings);
+        let signals: Vec<_> = (signals.into_iter())
+            .filter(|signal| wanted(signal.name()))
+            .collect();
+        if !signals.is_empty() {
+            let types = KernelTypes::read();
+            for signal in signals {
+                let name = signal.name();
+                self.refused.retain(|hook| hook.signal != name);
+                if self.settings.off.iter().any(|off| off == name) {
+                    self.refuse(name, turned_off());
+                    continue;
+                }
+                match &types {
+                    Ok(types) => self.add(signal, types),
+                    Err(error) => self.refuse(name, Refusal::of_load(error)),
+                }
+            }
+            drop(types);
+            release_memory();
+        }
+        self.expose();
+    }
+
+    fn add(&mut self, mut signal: Box<dyn Signal>, types: &KernelTypes) {
         let name = signal.name();
-        let mut object = match Object::load(
-            name,
-            signal.elf(),
-            types,
-            &settings.map_capacity,
-            &signal.bounds(),
-        ) {
+        let capacity = &self.settings.map_capacity;
+        let loaded = Object::load(name, signal.elf(), types, capacity, &signal.bounds());
+        let mut object = match loaded {
             Ok(object) => object,
             Err(error) => return self.refuse(name, Refusal::of_load(&error)),
         };
@@ -114,6 +196,7 @@ impl Signals {
                     signal,
                     object,
                     insert_failures: 0,
+                    counted_runs: HashMap::new(),
                     failure: None,
                 });
             }
@@ -126,6 +209,7 @@ impl Signals {
                 );
                 self.refused.extend_from_slice(object.hooks());
                 self.registry.enable(name, false);
+                self.try_again_later(name, &refusal);
             }
         }
     }
@@ -139,12 +223,29 @@ impl Signals {
                 "signal is off"
             );
         }
+        self.try_again_later(signal, &refusal);
         self.refused.push(HookStatus {
             signal,
             hook: "all",
             refusal: Some(refusal),
         });
         self.registry.enable(signal, false);
+    }
+
+    fn try_again_later(&mut self, signal: &'static str, refusal: &Refusal) {
+        // The kernel will not have learnt it, and no right comes back.
+        if !matches!(
+            refusal.reason,
+            "failed" | "load_failed" | "attach_failed" | "no_cgroup2"
+        ) {
+            return;
+        }
+        let pause = match self.retries.get(signal) {
+            None => self.settings.retry_after,
+            Some(retry) => (retry.pause * 2).min(LONGEST_PAUSE),
+        };
+        let at = Instant::now() + pause;
+        self.retries.insert(signal, Retry { at, pause });
     }
 
     /// Every hook, attached or not.
@@ -172,6 +273,12 @@ impl Signals {
             .and_then(|running| running.signal.report())
     }
 
+    /// How full the kernel's maps were when they were last looked at.
+    pub fn maps(&self) -> Vec<MapFill> {
+        let objects = self.running.iter().map(|running| &running.object);
+        objects.flat_map(Object::maps).collect()
+    }
+
     /// Moves what the kernel counted since the last call into the registry. Takes some ten
     /// milliseconds, nearly all of it waiting.
     pub fn collect(&mut self, enricher: &Enricher) {
@@ -186,6 +293,7 @@ impl Signals {
             running.run("collect", |signal, object| signal.collect(object, enricher));
         }
         self.turn_off_failed();
+        self.try_again();
         self.account();
         self.expose();
     }
@@ -205,6 +313,27 @@ impl Signals {
         }
     }
 
+    fn try_again(&mut self) {
+        let now = Instant::now();
+        let is_up = self.names();
+        // What has run for as long as it rested is well again.
+        self.retries
+            .retain(|name, retry| !is_up.contains(name) || now < retry.at + retry.pause);
+        let due: Vec<&str> = (self.retries.iter())
+            .filter(|(name, retry)| retry.at <= now && !is_up.contains(name))
+            .map(|(name, _)| *name)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.bring_up(|name| due.contains(&name));
+        for name in self.names() {
+            if due.contains(&name) {
+                info!(signal = name, "signal is on again");
+            }
+        }
+    }
+
     fn account(&mut self) {
         for running in &mut self.running {
             let total = running.object.insert_failures();
@@ -217,7 +346,9 @@ impl Signals {
                 if now.runs == 0 {
                     continue;
                 }
-                let before = self.counted_runs.insert(now.program.clone(), now.clone());
+                let before = running
+                    .counted_runs
+                    .insert(now.program.clone(), now.clone());
                 let (runs, time) =
                     before.map_or((0, 0.0), |before| (before.runs, before.time.as_secs_f64()));
                 let labels = Labels::new(&[&now.program]);
@@ -240,6 +371,24 @@ impl Signals {
             })
             .collect();
         self.hook_attached.replace_all(series);
+        let maps = self.maps();
+        let of_each = |value: fn(&MapFill) -> f64| {
+            let series = maps.iter();
+            series
+                .map(|map| (Labels::new(&[&map.map]), value(map)))
+                .collect()
+        };
+        self.map_entries
+            .replace_all(of_each(|map| map.entries as f64));
+        self.map_capacity
+            .replace_all(of_each(|map| f64::from(map.capacity)));
+    }
+}
+
+fn turned_off() -> Refusal {
+    Refusal {
+        reason: "off",
+        detail: "turned off in the configuration".into(),
     }
 }
 
@@ -261,3 +410,6 @@ impl Running {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

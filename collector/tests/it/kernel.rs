@@ -11,6 +11,7 @@ pub(crate) mod measure;
 mod packet_drop;
 mod tcp_cost;
 mod tcp_exact;
+mod series;
 mod tcp_lifecycle;
 mod tcp_retransmit;
 mod udp;
