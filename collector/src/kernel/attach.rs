@@ -9,9 +9,19 @@ use aya::programs::{
 };
 use thiserror::Error;
 
+use crate::capabilities::missing_for_programs;
+
 use super::{KernelTypes, LoadError, Object, cgroup2_mount};
 
-const CAPABILITIES: &str = "the collector needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+/// What a person has to grant.
+fn lacking() -> String {
+    match missing_for_programs() {
+        missing if missing.is_empty() => {
+            "the collector needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned()
+        }
+        missing => format!("{} missing: grant it", missing.join(" and ")),
+    }
+}
 
 /// A hook and what became of it.
 #[derive(Clone, Debug)]
@@ -219,7 +229,7 @@ impl Refusal {
         match (error, system) {
             (_, Some(libc::EPERM)) => Self {
                 reason: "permission_denied",
-                detail: format!("{}: {CAPABILITIES}", chain(error)),
+                detail: format!("{}: {}", chain(error), lacking()),
             },
             (LoadError::KernelTypes(_), _) => Self {
                 reason: "unsupported_by_kernel",
@@ -267,7 +277,7 @@ fn of_io(error: &io::Error) -> &'static str {
 fn describe(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, .. } if reason(error) == "permission_denied" => {
-            format!("{io_error}: {CAPABILITIES}")
+            format!("{io_error}: {}", lacking())
         }
         // The whole log has thousands of lines; the reason is at its end.
         ProgramError::LoadError {

@@ -1,7 +1,32 @@
 //! Which function an instruction address of the kernel lies in, for a few functions of interest:
 //! all of them would be megabytes.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::sync::OnceLock;
+
+static OPENED: OnceLock<File> = OnceLock::new();
+
+/// Opens the kernel's list of its functions. Whether it shows addresses depends on the rights of
+/// who opens it, so this comes before they are given up.
+pub fn open() {
+    if let Ok(file) = File::open(PATH) {
+        let _ = OPENED.set(file);
+    }
+}
+
+const PATH: &str = "/proc/kallsyms";
+
+fn read() -> io::Result<Vec<u8>> {
+    let mut file = match OPENED.get() {
+        Some(file) => file.try_clone()?,
+        None => File::open(PATH)?,
+    };
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
 
 /// Where some functions of the kernel and its modules start and end.
 #[derive(Debug, Default)]
@@ -10,7 +35,7 @@ pub struct Symbols(Vec<(u64, u64, &'static str)>);
 impl Symbols {
     /// Empty if the kernel hides its addresses.
     pub fn read(wanted: &[&'static str]) -> Self {
-        let kallsyms = fs::read("/proc/kallsyms").unwrap_or_default();
+        let kallsyms = read().unwrap_or_default();
         Self::parse(&String::from_utf8_lossy(&kallsyms), wanted)
     }
 

@@ -3,7 +3,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "bpf(2), perf_event_open(2), fsmount(2), membarrier(2) and clock_gettime(2) called directly; each wrapper states what the kernel reads and writes"
+    reason = "bpf(2), perf_event_open(2), fsmount(2), membarrier(2), clock_gettime(2), capset(2) and prctl(2) called directly; each wrapper states what the kernel reads and writes"
 )]
 
 use std::ffi::CStr;
@@ -292,6 +292,70 @@ fn clock(
     let seconds = u64::try_from(time.tv_sec).ok()?;
     let nanoseconds = u64::try_from(time.tv_nsec).ok()?;
     (result == 0).then(|| seconds * 1_000_000_000 + nanoseconds)
+}
+
+/// `struct __user_cap_header_struct` and two of `struct __user_cap_data_struct`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    /// Zero is the calling thread.
+    thread: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+const HIGHEST_CAPABILITY: u32 = 63;
+
+/// Leaves the calling thread, of the capabilities that it has, only those in `mask`, and no way to
+/// others: not by starting another program either.
+pub fn keep_capabilities(mask: u64) -> io::Result<()> {
+    // SAFETY: prctl(2) takes integers here.
+    let control = |option, argument: u32| unsafe { libc::prctl(option, argument, 0, 0, 0) };
+    for bit in 0..=HIGHEST_CAPABILITY {
+        if mask & (1 << bit) == 0 {
+            // Refused without CAP_SETPCAP, and for numbers this kernel does not know.
+            control(libc::PR_CAPBSET_DROP, bit);
+        }
+    }
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL.cast_unsigned();
+    control(libc::PR_CAP_AMBIENT, clear);
+    if control(libc::PR_SET_NO_NEW_PRIVS, 1) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        thread: 0,
+    };
+    let mut halves = [CapabilityHalf::default(); 2];
+    capabilities(libc::SYS_capget, &mut header, &mut halves)?;
+    for (half, kept) in halves.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
+        half.permitted &= kept;
+        half.effective = half.permitted;
+        half.inheritable = 0;
+    }
+    capabilities(libc::SYS_capset, &mut header, &mut halves)
+}
+
+fn capabilities(
+    call: libc::c_long,
+    header: &mut CapabilityHeader,
+    halves: &mut [CapabilityHalf; 2],
+) -> io::Result<()> {
+    // SAFETY: with this version, both calls read the header and read or write two halves.
+    let result =
+        unsafe { libc::syscall(call, std::ptr::from_mut(header), std::ptr::from_mut(halves)) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Gives freed memory back to the kernel: loading programs needs some thirty megabytes for a moment.
