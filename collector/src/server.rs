@@ -1,5 +1,7 @@
 //! The HTTP interface, on one screen.
 
+mod connections;
+mod debug;
 mod health;
 mod listeners;
 mod metrics;
@@ -11,6 +13,9 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+
+pub use connections::serve;
+pub use debug::{WRITE_HEADER, routes as debug_routes};
 
 use crate::agent::Agent;
 

@@ -1,0 +1,122 @@
+//! Accepts connections, and sees to it that no client is a burden: each has a time in which its
+//! request must come and its answer be taken, and there are only so many of them.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use super::problem;
+
+const MAX_CONNECTIONS: usize = 512;
+/// For the head of a request, and between requests.
+const HEAD: Duration = Duration::from_secs(30);
+const HEAD_BYTES: usize = 32 * 1024;
+/// For a body to come and an answer to be made.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A client that takes nothing of its answer for so long is gone.
+const UNREAD_MILLISECONDS: u32 = 30_000;
+
+/// Serves until the other end of `stopped` is dropped, and then what was asked before.
+pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            _ = stopped.changed() => break,
+        };
+        // Those that are over are forgotten.
+        while connections.try_join_next().is_some() {}
+        let Some((stream, peer, place)) = accepted else {
+            continue;
+        };
+        let connection = converse(stream, peer, router.clone(), stopped.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            // No descriptor is free, most likely; one will be.
+            warn!(%error, "cannot accept a connection");
+            sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Loses us no more than a safeguard.
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &UNREAD_MILLISECONDS);
+    let service = service_fn(move |request| answer(router.clone(), peer, request));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%peer, %error, "a client went");
+    }
+}
+
+fn answer(
+    router: Router,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    async move {
+        match timeout(ANSWER, router.oneshot(request)).await {
+            Ok(response) => response,
+            Err(_) => Ok(problem(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request took too long: send it again, and at once",
+            )),
+        }
+    }
+}
