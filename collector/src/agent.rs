@@ -1,18 +1,26 @@
 //! What runs: namespaces and signals are read when somebody asks or time has passed.
 
 mod health;
+mod process;
 mod run;
+mod settings;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use health::{Health, HookHealth, SignalHealth, Status};
-pub use run::run;
+pub use run::{listen, run};
+pub use settings::{Setting, Settings};
 
+use crate::config::Config;
 use crate::enrich::{Enricher, Kind, Workload};
-use crate::export::{Format, Gauge, Labels, OWNER, Registry, Scraper, owner};
+use crate::export::{
+    Buckets, Counter, Format, Gauge, Histogram, Labels, OWNER, Registry, Scraper, owner,
+};
 use crate::host::{READING_NAMES, Readings};
-use crate::signals::{self, Signals};
+use crate::kernel::MapFill;
+use crate::signals::{self, SignalSettings, Signals};
+use process::Process;
 
 /// Requests this close to one another share a collection.
 const SHARED: Duration = Duration::from_millis(100);
@@ -26,6 +34,11 @@ pub struct Agent {
     health: Mutex<Health>,
     workload_info: Gauge,
     collect_duration: Gauge,
+    scrape_duration: Histogram,
+    series_limit: Gauge,
+    config_reloads: Counter,
+    config_is_good: Gauge,
+    process: Process,
 }
 
 #[derive(Default)]
@@ -34,6 +47,8 @@ struct Sources {
     signals: Option<Signals>,
     readings: Option<Readings>,
     collected: Option<Instant>,
+    /// Processor time that is in our metrics already.
+    cpu_seconds: f64,
 }
 
 impl Agent {
@@ -45,6 +60,12 @@ impl Agent {
             &[&["version"]],
         );
         build_info.set(Labels::new(&[env!("CARGO_PKG_VERSION")]), 1.0);
+        let config_is_good = registry.gauge(
+            "config_last_reload_successful",
+            "Whether the configuration file was good when it was last read",
+            &[],
+        );
+        config_is_good.set(Labels::default(), 1.0);
         Self {
             workload_info: registry.gauge(
                 "workload_info",
@@ -56,6 +77,24 @@ impl Agent {
                 "How long the last collection took",
                 &[],
             ),
+            scrape_duration: registry.histogram(
+                "scrape_duration_seconds",
+                "How long it took to collect and write what a scrape asked for",
+                &[],
+                Buckets::exponential(0.001, 2.0, 14),
+            ),
+            series_limit: registry.gauge(
+                "series_limit",
+                "Series that one metric family may have",
+                &[],
+            ),
+            config_reloads: registry.counter(
+                "config_reloads",
+                "Times that the configuration file was read again",
+                &[&["outcome"]],
+            ),
+            config_is_good,
+            process: Process::register(&registry),
             registry,
             enricher,
             sources: Mutex::default(),
@@ -72,8 +111,12 @@ impl Agent {
 
     /// The exposition, of now.
     pub fn scrape(&self, format: Format, scraper: Option<Scraper>) -> String {
+        let start = Instant::now();
         self.collect(SHARED);
-        self.registry.encode(format, scraper)
+        let text = self.registry.encode(format, scraper);
+        let took = start.elapsed().as_secs_f64();
+        self.scrape_duration.observe(Labels::default(), took);
+        text
     }
 
     /// What a signal found that is no metric, as of now. `None` if it is not measured.
@@ -97,12 +140,35 @@ impl Agent {
             signals.collect(&self.enricher);
             sources.collected = Some(Instant::now());
         }
+        self.process.update(&mut sources.cpu_seconds);
+        let limit = self.registry.budget() as f64;
+        self.series_limit.set(Labels::default(), limit);
         let known = self.enricher.workloads();
         let info = (known.iter()).map(|workload| (owner(workload), 1.0));
         self.workload_info.replace_all(info.collect());
         let took = start.elapsed().as_secs_f64();
         self.collect_duration.set(Labels::default(), took);
         *lock(&self.health) = sources.health();
+    }
+
+    /// Takes what may change while the collector runs.
+    pub fn configure(&self, config: &Config) {
+        self.registry.set_budget(config.series_budget);
+        let mut sources = lock(&self.sources);
+        if let Some(signals) = &mut sources.signals {
+            signals.configure(SignalSettings::from(config));
+        }
+        if let Some(readings) = &mut sources.readings {
+            readings.turn_off(&config.disabled_signals);
+        }
+        *lock(&self.health) = sources.health();
+    }
+
+    /// Notes that the configuration file was read again.
+    pub fn count_reload(&self, outcome: &'static str, is_good: bool) {
+        self.config_reloads.add(Labels::new(&[outcome]), 1);
+        let value = f64::from(u8::from(is_good));
+        self.config_is_good.set(Labels::default(), value);
     }
 
     /// Follows namespaces that come and go.
@@ -120,6 +186,12 @@ impl Agent {
                 .find(|known| known.as_str() == kind);
             kind.is_none_or(|kind| alive.contains(&Workload::new(namespace, name, kind)))
         });
+    }
+
+    /// What the kernel's maps held when they were last looked at.
+    pub fn maps(&self) -> Vec<MapFill> {
+        let sources = lock(&self.sources);
+        (sources.signals.as_ref()).map_or_else(Vec::new, Signals::maps)
     }
 
     pub fn health(&self) -> Health {

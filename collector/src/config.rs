@@ -3,6 +3,7 @@
 
 mod load;
 mod values;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +13,9 @@ use tracing::Level;
 
 use crate::host::HostVeths;
 pub use load::{BadConfig, Loaded, Origin, Sources, load};
+pub use watch::FileWatch;
+
+pub use values::mask;
 use values::{duration, number, parse, show_switch, switch};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +98,11 @@ impl Applies {
 impl Key {
     pub fn named(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// As [`Key::value`], without passwords in addresses: for logs and support bundles.
+    pub fn shown(&self, config: &Config) -> String {
+        values::mask(&self.value(config))
     }
 
     /// Whether the file may have keys of their own under it.

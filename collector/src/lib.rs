@@ -7,11 +7,13 @@
 
 pub mod abi;
 pub mod agent;
+pub mod capabilities;
 pub mod cli;
 pub mod config;
 pub mod enrich;
 pub mod export;
 pub mod host;
 pub mod kernel;
+pub mod logs;
 pub mod server;
 pub mod signals;

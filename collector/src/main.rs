@@ -1,12 +1,12 @@
-//! `runwire-collector`: arguments, logs, one arm per subcommand.
+//! `runwire-collector`: arguments, logs, rights, one arm per subcommand.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
-use runwire_collector::config::{Config, LogFormat, load};
-use runwire_collector::{agent, cli};
-use tracing_subscriber::fmt;
+use runwire_collector::config::{Loaded, LogFormat, Sources, load};
+use runwire_collector::kernel::symbols;
+use runwire_collector::logs::Logs;
+use runwire_collector::{agent, capabilities, cli};
+use tracing::{error, warn};
 
 fn main() -> ExitCode {
     let matches = match cli::command().try_get_matches() {
@@ -14,42 +14,57 @@ fn main() -> ExitCode {
         Err(error) => return cli::refuse_arguments(&error),
     };
     let (name, arguments) = matches.subcommand().expect("clap requires a subcommand");
-    let config = match load(&cli::sources(arguments)) {
-        Ok(loaded) => loaded.config,
+    // `config get` and the like are commands of their own, with arguments of their own.
+    let (name, arguments) = match (name, arguments.subcommand()) {
+        ("config", Some((part, arguments))) => (part, arguments),
+        _ => (name, arguments),
+    };
+    let sources = cli::sources(arguments);
+    let loaded = match load(&sources) {
+        Ok(loaded) => loaded,
+        // The archive is for when something is wrong.
+        Err(_) if name == "bundle" => Loaded::default(),
         Err(error) => return cli::fail(2, &error),
     };
-    match dispatch(name, arguments, config) {
-        Ok(code) => code,
+    let outcome = match name {
+        "run" => return run(sources, loaded),
+        "status" => cli::status::status(&loaded.config, arguments),
+        "doctor" => Ok(cli::doctor::doctor(&loaded.config, arguments)),
+        "trace" => cli::trace::trace(&loaded.config, arguments),
+        "bundle" => cli::bundle::bundle(&sources, &loaded.config, arguments),
+        "config" => Ok(cli::config::show(&loaded.config)),
+        "get" => cli::config::get(&loaded.config, arguments),
+        "set" => cli::config::set(&loaded.config, arguments),
+        "schema" => Ok(cli::config::schema()),
+        _ => unreachable!("clap knows the subcommands: {name} {arguments:?}"),
+    };
+    outcome.unwrap_or_else(|error| cli::fail(1, &error))
+}
+
+fn run(sources: Sources, loaded: Loaded) -> ExitCode {
+    let logs = Logs::start(&loaded.config);
+    let format = loaded.config.log_format;
+    match serve(sources, loaded, logs) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if format == LogFormat::Json => {
+            error!(error = format!("{error:#}"), "the collector ends");
+            ExitCode::FAILURE
+        }
         Err(error) => cli::fail(1, &error),
     }
 }
 
-fn dispatch(name: &str, arguments: &ArgMatches, config: Config) -> anyhow::Result<ExitCode> {
-    match name {
-        "run" => {
-            log_to_stderr(&config);
-            // All that takes time runs on threads made for it; requests need no more than one.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(agent::run(config))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        "status" => cli::status::status(&config),
-        "doctor" => Ok(cli::doctor::doctor(&config)),
-        "config" => Ok(cli::show_config(&config)),
-        _ => unreachable!("clap knows the subcommands: {name} {arguments:?}"),
+fn serve(sources: Sources, loaded: Loaded, logs: Logs) -> anyhow::Result<()> {
+    let listener = agent::listen(loaded.config.listen)?;
+    symbols::open();
+    if loaded.config.drop_capabilities
+        && let Err(error) = capabilities::drop_others()
+    {
+        warn!(%error, "capabilities that are not needed could not be given up");
     }
-}
-
-fn log_to_stderr(config: &Config) {
-    let stderr = std::io::stderr;
-    let builder = fmt()
-        .with_writer(stderr)
-        .with_max_level(config.log_level)
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().init(),
-    }
+    // All that takes time runs on threads made for it; requests need no more than one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(agent::run(listener, sources, loaded, logs))
 }

@@ -1,56 +1,65 @@
 //! `runwire-collector run`: start, tick, shut down.
 
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::Agent;
-use crate::config::Config;
+use super::{Agent, Settings};
+use crate::config::{Config, FileWatch, Loaded, Sources};
 use crate::enrich::Enricher;
 use crate::export::Registry;
 use crate::host::{Host, Paths, ReadingSettings, Readings};
+use crate::logs::Logs;
 use crate::server;
 use crate::signals::{SignalSettings, Signals};
 
-const TICK: Duration = Duration::from_secs(1);
-/// The kernel's maps are emptied at least this often, whether somebody scrapes or not.
-const COLLECT_UNASKED: Duration = Duration::from_secs(5);
-const SWEEP_TICKS: u64 = 60;
+const SWEEP: Duration = Duration::from_secs(60);
+/// A file that was changed is noticed at the second look.
+const LOOK_AT_FILE: Duration = Duration::from_secs(1);
 /// Clients that keep a connection open do not keep us from ending.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}: set `listen` to an address that is free",
-            config.listen
-        )
+/// Takes the address for the metrics: before rights are given up, since some ports need one.
+pub fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}: set `listen` to an address that is free")
     })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+pub async fn run(
+    listener: std::net::TcpListener,
+    sources: Sources,
+    loaded: Loaded,
+    logs: Logs,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let address = listener.local_addr()?;
+    let config = loaded.config.clone();
     let registry = Registry::with_buckets(config.series_budget, config.buckets.clone());
     let enricher = {
         let registry = registry.clone();
         spawn_blocking(move || Enricher::of_host(Host::new(Paths::default()), &registry)).await?
     };
     let agent = Arc::new(Agent::new(registry.clone(), Arc::new(enricher)));
+    let watch = loaded.watch(&sources);
+    let settings = Arc::new(Settings::new(agent.clone(), logs, sources, loaded));
     let (stop, stopped) = watch::channel(());
+    // Without a handler the signal would end us.
+    let hangup = signal(SignalKind::hangup()).ok();
 
-    let served = {
-        let router = server::router(agent.clone());
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let stopped = stopped.clone();
-        axum::serve(listener, service).with_graceful_shutdown(until_closed(stopped))
-    };
-    let served = tokio::spawn(served.into_future());
-    info!(address = %config.listen, "serving /metrics");
+    let router = server::router(agent.clone()).merge(server::debug_routes(settings.clone()));
+    let served = tokio::spawn(server::serve(listener, router, stopped));
+    info!(%address, "serving /metrics");
 
     let starting = {
         let agent = agent.clone();
@@ -58,7 +67,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let ticking = async {
         starting.await.context("loading the signals panicked")?;
-        tick(&agent).await
+        let (started, now) = (agent.clone(), settings.current());
+        // What somebody changed meanwhile.
+        spawn_blocking(move || started.configure(&now)).await?;
+        let reloading = tokio::spawn(follow_file(settings.clone(), watch, hangup));
+        let result = tick(&agent, &settings).await;
+        reloading.abort();
+        result
     };
     tokio::select! {
         result = ticking => result?,
@@ -87,28 +102,73 @@ fn start(agent: &Agent, registry: &Registry, config: &Config) {
     agent.collect(Duration::ZERO);
 }
 
-async fn tick(agent: &Arc<Agent>) -> anyhow::Result<()> {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for count in 1_u64.. {
-        ticks.tick().await;
+async fn tick(agent: &Arc<Agent>, settings: &Settings) -> anyhow::Result<()> {
+    let mut changes = settings.subscribe();
+    let (mut refreshed, mut swept) = (Instant::now(), Instant::now());
+    loop {
+        let config = settings.current();
+        let pause = config.refresh_interval.min(config.collect_interval);
+        tokio::select! {
+            () = sleep(pause) => {}
+            // The new intervals count from now on.
+            _ = changes.changed() => continue,
+        }
+        let refresh = refreshed.elapsed() >= config.refresh_interval;
+        let sweep = swept.elapsed() >= SWEEP;
         let agent = agent.clone();
         spawn_blocking(move || {
-            agent.refresh();
-            agent.collect(COLLECT_UNASKED);
-            if count.is_multiple_of(SWEEP_TICKS) {
+            if refresh {
+                agent.refresh();
+            }
+            agent.collect(config.collect_interval);
+            if sweep {
                 agent.sweep();
             }
         })
         .await
         .context("collecting panicked")?;
+        if refresh {
+            refreshed = Instant::now();
+        }
+        if sweep {
+            swept = Instant::now();
+        }
     }
-    Ok(())
 }
 
-async fn until_closed(mut stopped: watch::Receiver<()>) {
-    // Ends with an error when the sender is dropped, which is what we wait for.
-    let _ = stopped.changed().await;
+/// Reads the configuration again when its file changed, or at SIGHUP.
+async fn follow_file(
+    settings: Arc<Settings>,
+    mut watch: Option<FileWatch>,
+    mut hangup: Option<Signal>,
+) {
+    loop {
+        let asked = tokio::select! {
+            () = sleep(LOOK_AT_FILE) => false,
+            () = received(&mut hangup) => true,
+        };
+        let (settings, mut following) = (settings.clone(), watch.take());
+        let look = spawn_blocking(move || {
+            let changed = (following.as_mut()).is_some_and(FileWatch::has_changed);
+            if asked || changed {
+                settings.reload();
+            }
+            following
+        });
+        match look.await {
+            Ok(following) => watch = following,
+            Err(_) => return error!("the configuration file is not followed any more"),
+        }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 async fn asked_to_stop() {

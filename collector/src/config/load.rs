@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_yaml_ng::Value;
 use thiserror::Error;
 
-use super::{Config, KEYS, Key};
+use super::{Config, FileWatch, KEYS, Key};
 
 /// What is wrong with a configuration, as one sentence that says the fix.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -44,11 +44,26 @@ pub enum Origin {
 pub struct Loaded {
     pub config: Config,
     origins: BTreeMap<&'static str, Origin>,
+    /// The file as it was read.
+    text: Option<String>,
 }
 
 impl Loaded {
     pub fn origin(&self, key: &Key) -> Origin {
         self.origins.get(key.name).copied().unwrap_or_default()
+    }
+
+    /// This, with a key set at run time.
+    pub fn with(&self, key: &Key, value: &str) -> Result<Self, BadConfig> {
+        let mut changed = self.clone();
+        changed.set(key, value, Origin::RunTime, &format!("`{}`", key.name))?;
+        Ok(changed)
+    }
+
+    /// To notice when the file is no longer what was read.
+    pub fn watch(&self, sources: &Sources) -> Option<FileWatch> {
+        let path = sources.file.clone()?;
+        Some(FileWatch::new(path, self.text.clone()))
     }
 
     fn set(
@@ -91,6 +106,7 @@ fn read_file(loaded: &mut Loaded, path: &Path) -> Result<(), BadConfig> {
     let text = fs::read_to_string(path).map_err(|error| {
         BadConfig(format!("cannot read the configuration file {file}: {error}; name another with --config or leave it out"))
     })?;
+    loaded.text = Some(text.clone());
     let content: Value = serde_yaml_ng::from_str(&text)
         .map_err(|error| BadConfig(format!("{file} is not valid YAML: {error}")))?;
     let entries = match content {

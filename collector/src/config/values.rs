@@ -133,6 +133,35 @@ pub(super) fn show_map_capacity(capacity: &BTreeMap<String, u32>) -> String {
     sizes.collect::<Vec<_>>().join(";")
 }
 
+/// Hides the user and password of every URL in a text.
+pub fn mask(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let authority = after.find(['/', ',', ' ', '?', '#']).unwrap_or(after.len());
+        masked.push_str(before);
+        masked.push_str("://");
+        rest = match after[..authority].rfind('@') {
+            Some(at) => {
+                masked.push_str("***");
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    masked.push_str(rest);
+    masked
+}
+
+#[test]
+fn passwords_in_addresses_are_hidden() {
+    assert_eq!(mask("on"), "on");
+    assert_eq!(
+        mask("http://a/x@y,https://me:secret@b:9090/,c://d@e"),
+        "http://a/x@y,https://***@b:9090/,c://***@e"
+    );
+}
+
 fn entries(text: &str, example: &str) -> Result<Vec<(String, String)>, String> {
     let entries = text.split(';').map(str::trim);
     let split = |entry: &str| {

@@ -88,6 +88,8 @@ pub struct Readings {
 
 struct Running {
     reading: Box<dyn Reading>,
+    /// By configuration. What it counts meanwhile shows when it is on again.
+    off: bool,
     failed: u64,
     panicked: bool,
 }
@@ -102,21 +104,15 @@ impl Readings {
             Box::new(Sockets::new(registry)),
             Box::new(Node::new(registry)),
         ];
-        let mut running = Vec::new();
-        for reading in readings {
-            let on = !settings.off.iter().any(|off| off == reading.name());
-            registry.enable(reading.name(), on);
-            if on {
-                running.push(Running {
-                    reading,
-                    failed: 0,
-                    panicked: false,
-                });
-            }
-        }
-        Self {
-            names: running.iter().map(|running| running.reading.name()).collect(),
-            running: Arc::new(Mutex::new(running)),
+        let running = readings.into_iter().map(|reading| Running {
+            reading,
+            off: false,
+            failed: 0,
+            panicked: false,
+        });
+        let mut readings = Self {
+            names: Vec::new(),
+            running: Arc::new(Mutex::new(running.collect())),
             turns: Turns::default(),
             visitor: Visitor::default(),
             registry: registry.clone(),
@@ -125,6 +121,22 @@ impl Readings {
                 "Readings of a network namespace that failed; `stuck`: the kernel did not answer in time",
                 &[&["signal"]],
             ),
+        };
+        readings.turn_off(&settings.off);
+        readings
+    }
+
+    /// From now on these are not made, and all others are.
+    pub fn turn_off(&mut self, off: &[String]) {
+        let mut all = super::lock(&self.running);
+        self.names.clear();
+        for running in all.iter_mut() {
+            let name = running.reading.name();
+            running.off = off.iter().any(|off| off == name);
+            self.registry.enable(name, !running.off);
+            if !running.off {
+                self.names.push(name);
+            }
         }
     }
 
@@ -215,7 +227,7 @@ fn read(all: &mut [Running], place: &Place, now: Instant) -> Option<(NetnsId, Mo
 
 impl Running {
     fn guard<T>(&mut self, work: impl FnOnce(&mut dyn Reading) -> T) -> Option<T> {
-        if self.panicked {
+        if self.panicked || self.off {
             return None;
         }
         let result = catch_unwind(AssertUnwindSafe(|| work(self.reading.as_mut())));
