@@ -1,18 +1,23 @@
 //! The command line.
 
+pub mod bundle;
+pub mod config;
 pub mod doctor;
+mod exposition;
 mod http;
 pub mod status;
 mod table;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{Config, KEYS, Sources};
 
@@ -28,6 +33,8 @@ Try it:
   sudo runwire-collector run             measure, and serve http://127.0.0.1:9435/metrics
   runwire-collector status               what is measured now, and what cannot be
   sudo runwire-collector doctor          what this kernel lacks, and how to get it
+  runwire-collector trace                connections, failures, drops and DNS as they happen
+  runwire-collector config schema        every key of the configuration
 
 In Prometheus:
   scrape_configs:
@@ -36,7 +43,10 @@ In Prometheus:
 
 A configuration file has the same keys as the flags (`series_budget: 20000` is --series-budget
 20000), and so do variables (RUNWIRE_SERIES_BUDGET). A flag counts more than a variable, a variable
-more than the file.";
+more than the file. The file is read again when it changes, and at SIGHUP.
+
+Exit codes: 0 all is well; 1 something failed, or no collector answers; 2 wrong arguments or
+configuration.";
 
 pub fn command() -> Command {
     Command::new("runwire-collector")
@@ -52,16 +62,24 @@ pub fn command() -> Command {
         )
         .subcommand(
             configurable(Command::new("status"))
-                .about("Show what the running collector measures: signals, hooks, metrics, rates"),
+                .about("Show what the running collector measures: signals, hooks, totals, rates")
+                .arg(json_flag()),
         )
         .subcommand(
             configurable(Command::new("doctor"))
-                .about("Check what the kernel offers and what this user may do; says every fix"),
+                .about("Check what the kernel offers and what this user may do; says every fix")
+                .arg(json_flag()),
         )
-        .subcommand(
-            configurable(Command::new("config"))
-                .about("Print the configuration that `run` with the same arguments would have"),
-        )
+        .subcommand(trace::command())
+        .subcommand(config::command())
+        .subcommand(bundle::command())
+}
+
+fn json_flag() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print JSON")
 }
 
 fn configurable(command: Command) -> Command {
@@ -92,10 +110,11 @@ pub fn sources(arguments: &ArgMatches) -> Sources {
         .filter(|(name, _)| name.starts_with("RUNWIRE_"))
         .collect();
     let flags = KEYS.iter().filter_map(|key| {
-        let value = arguments.get_one::<String>(key.name)?;
+        let value = arguments.try_get_one::<String>(key.name).ok()??;
         Some((key.name, value.clone()))
     });
-    let named = arguments.get_one::<PathBuf>("config").cloned();
+    let named = arguments.try_get_one::<PathBuf>("config");
+    let named = named.ok().flatten().cloned();
     Sources {
         flags: flags.collect(),
         file: named.or_else(|| variables.get("RUNWIRE_CONFIG").map(PathBuf::from)),
@@ -132,10 +151,7 @@ pub fn fail(code: u8, error: &dyn Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-#[expect(clippy::print_stdout, reason = "what the user asked for")]
-pub fn show_config(config: &Config) -> ExitCode {
-    for key in KEYS {
-        println!("# {}\n{}: {}", key.help, key.name, key.value(config));
-    }
-    ExitCode::SUCCESS
+/// A line on standard output. Who reads only the first ones has what they wanted.
+fn print(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -2,10 +2,17 @@
 //! for what they lack. Works without root, by saying what is missing.
 
 use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::ArgMatches;
+use serde::Serialize;
+
+use super::print;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
+use crate::capabilities::{self, Capability, NEEDED, missing_for_programs};
 use crate::config::Config;
 use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
@@ -15,36 +22,16 @@ use crate::signals::{SignalSettings, Signals};
 /// Older kernels lack helpers that the programs call.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
-/// Bit, name, and what it is for: `include/uapi/linux/capability.h`.
-const CAPABILITIES: [(u32, &str, &str); 6] = [
-    (39, "CAP_BPF", "load programs and maps"),
-    (38, "CAP_PERFMON", "read kernel memory in programs"),
-    (12, "CAP_NET_ADMIN", "see the packets of cgroups (DNS)"),
-    (
-        21,
-        "CAP_SYS_ADMIN",
-        "enter network namespaces for their addresses and counters",
-    ),
-    (
-        19,
-        "CAP_SYS_PTRACE",
-        "see which namespace another user's process lives in",
-    ),
-    (
-        34,
-        "CAP_SYSLOG",
-        "name the kernel function that drops a packet, which tells a firewall from a full table",
-    ),
-];
-
-struct Check {
+#[derive(Serialize)]
+pub(super) struct Check {
     what: String,
     outcome: Outcome,
     found: String,
     fix: &'static str,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Outcome {
     Fine,
     /// Works, with something missing.
@@ -63,48 +50,71 @@ impl Check {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what the user asked for")]
-pub fn doctor(config: &Config) -> ExitCode {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = effective_capabilities(&status).unwrap_or(0);
-    let mut checks = vec![kernel(), types(), cgroup2(), lockdown(), jit()];
-    checks.extend(capabilities(held));
+pub fn doctor(config: &Config, arguments: &ArgMatches) -> ExitCode {
+    let checks = checks(config);
+    if arguments.get_flag("json") {
+        print(format_args!("{}", serde_json::json!(checks)));
+    } else {
+        print(format_args!("{}", report(&checks, colours()).trim_end()));
+    }
+    if count(&checks, Outcome::Broken) > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+pub(super) fn checks(config: &Config) -> Vec<Check> {
+    let mut checks = vec![
+        kernel(),
+        types(),
+        cgroup2(),
+        lockdown(),
+        jit(),
+        memory_lock(),
+        tracefs(),
+        bpffs(),
+        port(config),
+    ];
+    let held = capabilities::held();
+    checks.extend(
+        NEEDED
+            .iter()
+            .map(|capability| capability_check(held, capability)),
+    );
     checks.push(namespaces());
-    if held & (1 << 39) != 0 || held & (1 << 21) != 0 {
+    if missing_for_programs().is_empty() {
         checks.extend(hooks(config));
     } else {
+        let missing = missing_for_programs().join(" and ");
         checks.push(Check::new(
             "hooks",
             Outcome::Broken,
-            "not tried: they need CAP_BPF",
+            format!("not tried: {missing} missing"),
             "run `sudo runwire-collector doctor`",
         ));
     }
+    checks
+}
+
+pub(super) fn report(checks: &[Check], colours: bool) -> String {
     let rows: Vec<Vec<Cell>> = checks.iter().map(row).collect();
-    println!("{}", render(&rows, colours()).trim_end());
-    let broken = checks
-        .iter()
-        .filter(|check| check.outcome == Outcome::Broken)
-        .count();
-    let lacking = checks
-        .iter()
-        .filter(|check| check.outcome == Outcome::Lacking)
-        .count();
-    if broken > 0 {
-        println!(
-            "\n{broken} of {} checks failed; the line of each says the fix",
-            checks.len()
-        );
-        return ExitCode::FAILURE;
-    }
-    match lacking {
-        0 => println!("\neverything is there"),
-        _ => println!(
-            "\nthe collector runs; {lacking} of {} checks cost it something",
-            checks.len()
-        ),
-    }
-    ExitCode::SUCCESS
+    let (broken, lacking) = (
+        count(checks, Outcome::Broken),
+        count(checks, Outcome::Lacking),
+    );
+    let all = checks.len();
+    let verdict = match (broken, lacking) {
+        (0, 0) => "everything is there".to_owned(),
+        (0, n) => format!("the collector runs; {n} of {all} checks cost it something"),
+        (n, _) => format!("{n} of {all} checks failed; the line of each says the fix"),
+    };
+    format!("{}\n{verdict}\n", render(&rows, colours))
+}
+
+fn count(checks: &[Check], outcome: Outcome) -> usize {
+    let such = checks.iter().filter(|check| check.outcome == outcome);
+    such.count()
 }
 
 fn row(check: &Check) -> Vec<Cell> {
@@ -190,21 +200,102 @@ fn jit() -> Check {
     }
 }
 
-fn capabilities(held: u64) -> impl Iterator<Item = Check> {
-    CAPABILITIES.iter().map(move |&(bit, name, purpose)| {
-        let fix = "run as root, or grant it (systemd: AmbientCapabilities=, Kubernetes: securityContext.capabilities.add)";
-        match held & (1 << bit) {
-            0 => Check::new(name, Outcome::Broken, format!("missing: to {purpose}"), fix),
-            _ => Check::new(name, Outcome::Fine, purpose, fix),
-        }
-    })
+/// Kernels before 5.11 charge maps to the limit; aya raises it there, which needs a right.
+fn memory_lock() -> Check {
+    let fix = "raise it: `ulimit -l unlimited`, systemd: LimitMEMLOCK=infinity";
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max locked memory"));
+    let limit = line.and_then(|line| line.split_ascii_whitespace().nth(3));
+    let found = limit.unwrap_or("unknown");
+    Check::new(
+        "locked memory",
+        Outcome::Fine,
+        format!("limit {found}; this kernel charges maps to the control group instead"),
+        fix,
+    )
 }
 
-fn effective_capabilities(status: &str) -> Option<u64> {
-    let mask = status
+fn tracefs() -> Check {
+    mounted("tracefs", "hooks are found by type")
+}
+
+fn bpffs() -> Check {
+    mounted("bpf", "nothing is pinned")
+}
+
+/// File systems that other tools need and we do not: said, since it is often looked for.
+fn mounted(kind: &str, why: &str) -> Check {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let is_there = mounts
         .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
+        .any(|line| line.split(' ').nth(2) == Some(kind));
+    let found = match is_there {
+        true => "mounted",
+        false => "not mounted",
+    };
+    let what = if kind == "bpf" { "bpffs" } else { kind };
+    Check::new(
+        what,
+        Outcome::Fine,
+        format!("{found}; not needed: {why}"),
+        "",
+    )
+}
+
+fn port(config: &Config) -> Check {
+    let address = config.listen;
+    let fix = "end what has it, or set `listen` to an address of this host that is free";
+    let what = "listen address";
+    match TcpListener::bind(address) {
+        Ok(_) => Check::new(what, Outcome::Fine, format!("{address} is free"), fix),
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_collector(address) => Check::new(
+            what,
+            Outcome::Fine,
+            format!("a collector answers on {address}"),
+            fix,
+        ),
+        Err(error) => Check::new(what, Outcome::Broken, format!("{address}: {error}"), fix),
+    }
+}
+
+fn is_collector(address: SocketAddr) -> bool {
+    let metrics = super::http::get(address, "/metrics").unwrap_or_default();
+    metrics.contains("runwire_build_info")
+}
+
+fn capability_check(held: u64, capability: &Capability) -> Check {
+    let Capability { name, purpose, .. } = capability;
+    let fix = "run as root, or grant it (systemd: AmbientCapabilities=, Kubernetes: securityContext.capabilities.add)";
+    // On a kernel that shows its addresses to everybody, this one is not needed.
+    let is_spare = *name == "CAP_SYSLOG" && shows_addresses();
+    match capabilities::holds(held, capability) {
+        true => Check::new(name, Outcome::Fine, *purpose, fix),
+        false if is_spare => Check::new(name, Outcome::Fine, "missing; not needed here", fix),
+        false => Check::new(
+            name,
+            if capability.kept {
+                Outcome::Broken
+            } else {
+                Outcome::Lacking
+            },
+            format!("missing: to {purpose}"),
+            fix,
+        ),
+    }
+}
+
+fn shows_addresses() -> bool {
+    let Ok(file) = fs::File::open("/proc/kallsyms") else {
+        return false;
+    };
+    let mut line = String::new();
+    let read = BufReader::new(file).read_line(&mut line);
+    read.is_ok()
+        && line
+            .trim_start_matches('0')
+            .starts_with(|c: char| c.is_ascii_hexdigit())
 }
 
 fn namespaces() -> Check {
@@ -272,10 +363,8 @@ fn fix_of(reason: &str) -> &'static str {
 }
 
 #[test]
-fn versions_and_capabilities_are_read() {
+fn versions_are_read() {
     assert_eq!(version("6.18.44-fc-v509"), Some((6, 18)));
     assert_eq!(version("5.15.0"), Some((5, 15)));
     assert_eq!(version("unknown"), None);
-    let status = "Name:\tx\nCapEff:\t000001ffffffffff\n";
-    assert_eq!(effective_capabilities(status), Some(0x1ff_ffff_ffff));
 }

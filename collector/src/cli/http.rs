@@ -1,37 +1,123 @@
-//! `GET` from the running collector.
+//! Requests to the running collector.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body, whatever the status: a collector that is not ready says why.
 pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let address = reachable(address);
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| {
-        format!("no collector answers on {address}; start `runwire-collector run`, or give its address with --listen")
-    })?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    // 1.0: the body is what comes until the connection is closed.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut response = String::new();
-    stream
-        .read_to_string(&mut response)
-        .with_context(|| format!("cannot read {path} from {address}"))?;
-    let Some((head, body)) = response.split_once("\r\n\r\n") else {
-        bail!("{address} answers, but not as a collector does");
-    };
-    if head.contains(" 404 ") {
-        bail!("{address} is not a collector: it has no {path}");
+    Connection::open(address)?.get(path)
+}
+
+/// Fails with the collector's own sentence if it refuses.
+pub(super) fn put(address: SocketAddr, path: &str, value: &str) -> anyhow::Result<()> {
+    match Connection::open(address)?.send("PUT", path, value)? {
+        (200, _) => Ok(()),
+        (_, body) => bail!("{}", detail(&body)),
     }
-    Ok(body.to_owned())
+}
+
+/// For more than one request: who watches the network should not be what is seen there.
+pub(super) struct Connection {
+    address: SocketAddr,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let address = reachable(address);
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| {
+            format!("no collector answers on {address}; start `runwire-collector run`, or give its address with --listen")
+        })?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let stream = BufReader::new(stream);
+        Ok(Self { address, stream })
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> anyhow::Result<String> {
+        let (status, body) = self.send("GET", path, "")?;
+        match status {
+            404 => bail!("{} is not a collector: it has no {path}", self.address),
+            403 => bail!("{}", detail(&body)),
+            _ => Ok(body),
+        }
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
+        let Self { address, stream } = self;
+        let header = crate::server::WRITE_HEADER;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{header}: 1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut answer = || {
+            stream.get_mut().write_all(request.as_bytes())?;
+            receive(stream)
+        };
+        let answer = answer().with_context(|| format!("cannot read {path} from {address}"))?;
+        answer.with_context(|| format!("{address} answers, but not as a collector does"))
+    }
+}
+
+/// Status and body; `None` if this is no answer that a collector gives.
+fn receive(stream: &mut impl BufRead) -> io::Result<Option<(u16, String)>> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let mut length = None;
+    loop {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse::<u64>().ok();
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let (Some(status), Some(length)) = (status, length) else {
+        return Ok(None);
+    };
+    let mut body = Vec::new();
+    stream.take(length).read_to_end(&mut body)?;
+    Ok(Some((status, String::from_utf8_lossy(&body).into_owned())))
+}
+
+#[test]
+fn an_answer_ends_where_it_says() {
+    let check = |text: &str, expected: Option<(u16, &str)>| {
+        let answer = receive(&mut text.as_bytes()).unwrap();
+        let answer = answer
+            .as_ref()
+            .map(|(status, body)| (*status, body.as_str()));
+        assert_eq!(answer, expected, "{text}");
+    };
+    check(
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1",
+        Some((200, "ok")),
+    );
+    check("HTTP/1.1 200 OK\r\n\r\nok", None);
+    check("SSH-2.0-OpenSSH_9\r\n", None);
+    check("", None);
+}
+
+/// The sentence in an error as RFC 9457 wants it.
+fn detail(body: &str) -> String {
+    let problem: Option<Value> = serde_json::from_str(body).ok();
+    let detail = problem.and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
+    detail.unwrap_or_else(|| body.to_owned())
 }
 
 /// A server on all addresses is also on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -1,14 +1,18 @@
 //! `runwire-collector status`: what the running collector measures, as tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use serde::Deserialize;
+use clap::ArgMatches;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::exposition::samples;
 use super::http::get;
+use super::print;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
 use crate::config::Config;
 use crate::export::PREFIX;
@@ -17,13 +21,13 @@ use crate::export::PREFIX;
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// What `/readyz` says, as far as it is shown.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Health {
     status: String,
     signals: Vec<Signal>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Signal {
     name: String,
     state: String,
@@ -31,7 +35,7 @@ struct Signal {
     hooks: Vec<Hook>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Hook {
     hook: String,
     attached: bool,
@@ -39,15 +43,15 @@ struct Hook {
 }
 
 /// A metric family in an exposition.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize)]
 struct Totals {
     series: f64,
     /// Over all series: of the counters themselves, of the counts of histograms.
-    sum: Option<f64>,
+    total: Option<f64>,
+    per_second: Option<f64>,
 }
 
-#[expect(clippy::print_stdout, reason = "what the user asked for")]
-pub fn status(config: &Config) -> anyhow::Result<ExitCode> {
+pub fn status(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let health = get(config.listen, "/readyz")?;
     let health: Health = serde_json::from_str(&health).with_context(|| {
         format!(
@@ -58,16 +62,39 @@ pub fn status(config: &Config) -> anyhow::Result<ExitCode> {
     let before = families(&get(config.listen, "/metrics")?);
     let start = Instant::now();
     sleep(BETWEEN);
-    let after = families(&get(config.listen, "/metrics")?);
+    let exposition = get(config.listen, "/metrics")?;
+    let mut after = families(&exposition);
     let seconds = start.elapsed().as_secs_f64();
+    for (name, now) in &mut after {
+        let then = before.get(name).and_then(|then| then.total).unwrap_or(0.0);
+        now.per_second = now.total.map(|total| (total - then) / seconds);
+    }
+    let (sources, destinations) = ends(&exposition);
 
-    let colours = colours();
-    println!("collector on {}: {}\n", config.listen, health.status);
-    println!("{}", render(&signal_rows(&health.signals), colours));
-    println!(
-        "{}",
-        render(&family_rows(&before, &after, seconds), colours).trim_end()
-    );
+    if arguments.get_flag("json") {
+        let status = json!({
+            "status": health.status,
+            "sources": sources,
+            "destinations": destinations,
+            "signals": health.signals,
+            "metrics": after,
+        });
+        print(status);
+    } else {
+        let colours = colours();
+        print(format_args!(
+            "collector on {}: {}; {sources} workloads seen as source, {destinations} as destination\n",
+            config.listen, health.status
+        ));
+        print(format_args!(
+            "{}",
+            render(&signal_rows(&health.signals), colours)
+        ));
+        print(format_args!(
+            "{}",
+            render(&family_rows(&after), colours).trim_end()
+        ));
+    }
     Ok(match health.status.as_str() {
         "ready" | "degraded" => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -102,21 +129,21 @@ fn signal_rows(signals: &[Signal]) -> Vec<Vec<Cell>> {
     rows
 }
 
-fn family_rows(
-    before: &BTreeMap<String, Totals>,
-    after: &BTreeMap<String, Totals>,
-    seconds: f64,
-) -> Vec<Vec<Cell>> {
-    let mut rows = vec![["METRIC", "SERIES", "PER SECOND"].map(cell).into()];
-    for (name, now) in after {
-        let then = before.get(name).copied().unwrap_or_default();
-        let rate = now.sum.map(|sum| (sum - then.sum.unwrap_or(0.0)) / seconds);
-        let rate = match rate {
+fn family_rows(families: &BTreeMap<String, Totals>) -> Vec<Vec<Cell>> {
+    let mut rows = vec![["METRIC", "SERIES", "TOTAL", "PER SECOND"].map(cell).into()];
+    for (name, family) in families {
+        let rate = match family.per_second {
             None => String::new(),
             Some(0.0) => "0".to_owned(),
             Some(rate) => format!("{rate:.1}"),
         };
-        rows.push(vec![cell(name), cell(now.series.to_string()), cell(rate)]);
+        let total = family.total.map(|total| total.to_string());
+        rows.push(vec![
+            cell(name),
+            cell(family.series.to_string()),
+            cell(total.unwrap_or_default()),
+            cell(rate),
+        ]);
     }
     rows
 }
@@ -124,29 +151,33 @@ fn family_rows(
 /// Families that are measured, from our own exposition.
 fn families(exposition: &str) -> BTreeMap<String, Totals> {
     let mut families: BTreeMap<String, Totals> = BTreeMap::new();
-    for line in exposition.lines() {
-        let Some((series, value)) = line.rsplit_once(' ') else {
-            continue;
-        };
-        let name = series.split('{').next().unwrap_or_default();
-        let Ok(value) = value.parse::<f64>() else {
-            continue;
-        };
-        if name == "runwire_series" {
-            let family = series.split('"').nth(1).unwrap_or_default();
-            families.entry(family.to_owned()).or_default().series = value;
+    for sample in samples(exposition) {
+        if sample.name == "runwire_series" {
+            let family = sample.label("metric").unwrap_or_default();
+            families.entry(family.to_owned()).or_default().series = sample.value;
             continue;
         }
-        let Some(name) = name.strip_prefix(PREFIX) else {
+        let Some(name) = sample.name.strip_prefix(PREFIX) else {
             continue;
         };
         if let Some(family) = (name.strip_suffix("_total")).or_else(|| name.strip_suffix("_count"))
         {
-            let sum = &mut families.entry(family.to_owned()).or_default().sum;
-            *sum = Some(sum.unwrap_or(0.0) + value);
+            let total = &mut families.entry(family.to_owned()).or_default().total;
+            *total = Some(total.unwrap_or(0.0) + sample.value);
         }
     }
     families
+}
+
+/// How many workloads are the source, and how many the destination, of anything.
+fn ends(exposition: &str) -> (usize, usize) {
+    let (mut sources, mut destinations) = (BTreeSet::new(), BTreeSet::new());
+    for sample in samples(exposition) {
+        let end = |namespace, workload| Some((sample.label(namespace)?, sample.label(workload)?));
+        sources.extend(end("src_namespace", "src_workload"));
+        destinations.extend(end("dst_namespace", "dst_workload"));
+    }
+    (sources.len(), destinations.len())
 }
 
 #[test]
@@ -157,7 +188,7 @@ fn totals_are_read_from_an_exposition() {
          runwire_series{metric=\"a\"} 2\nrunwire_series{metric=\"c\"} 1\n",
     );
     let shown: Vec<_> = (families.iter())
-        .map(|(name, totals)| (name.as_str(), totals.series, totals.sum))
+        .map(|(name, totals)| (name.as_str(), totals.series, totals.total))
         .collect();
     assert_eq!(
         shown,
