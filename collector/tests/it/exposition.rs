@@ -10,7 +10,7 @@ use runwire_collector::export::{
     Buckets, EDGE, Format, Labels, OWNER, Registry, Scraper, edge, owner,
 };
 use runwire_collector::host::{ReadingSettings, Readings};
-use runwire_collector::signals::{SignalSettings, Signals};
+use runwire_collector::signals::{HISTOGRAMS, SignalSettings, Signals};
 
 fn workload(name: &str) -> Workload {
     Workload::local(name, Kind::Netns)
@@ -213,4 +213,50 @@ fn series_of_gone_workloads_are_forgotten_after_a_while() {
     sweep();
     assert!(!has_gone());
     assert!(registry.encode(Format::Text, None).contains("alive"));
+}
+
+#[test]
+fn the_buckets_of_every_histogram_can_be_chosen() {
+    let catalogue = include_str!("../../metrics.prom");
+    let histograms = catalogue.lines().filter_map(|line| {
+        line.strip_prefix("# TYPE runwire_")?
+            .strip_suffix(" histogram")
+    });
+    for name in histograms {
+        let known = HISTOGRAMS.iter().any(|(known, _)| *known == name);
+        assert!(known, "{name} is not in HISTOGRAMS of signals.rs");
+    }
+    let registry = Registry::with_buckets(100, [("took".to_owned(), vec![0.5, 7.0])].into());
+    let took = registry.histogram("took", "Took", &[], Buckets::exponential(1.0, 2.0, 9));
+    took.observe(Labels::default(), 1.0);
+    let text = registry.encode(Format::Text, None);
+    let buckets = text.lines().filter(|line| line.contains("_bucket"));
+    let buckets: Vec<&str> = buckets.collect();
+    assert_eq!(
+        buckets,
+        [
+            "runwire_took_bucket{le=\"0.5\"} 0",
+            "runwire_took_bucket{le=\"7.0\"} 1",
+            "runwire_took_bucket{le=\"+Inf\"} 1"
+        ]
+    );
+    assert_eq!(took.bounds(1e9), [500_000_000, 7_000_000_000]);
+}
+
+#[test]
+fn a_budget_that_is_raised_makes_room() {
+    let registry = Registry::new(10);
+    let opened = registry.counter("opened", "Opened", &[&["x"]]);
+    let add = |n: u32| opened.add(Labels::new(&[&n.to_string()]), 1);
+    (0..50).for_each(add);
+    let series = || {
+        let text = registry.encode(Format::Text, None);
+        text.lines()
+            .filter(|line| line.starts_with("runwire_opened_total{"))
+            .count()
+    };
+    assert!(series() <= 10);
+    registry.set_budget(100);
+    (50..80).for_each(add);
+    assert!((30..=40).contains(&series()), "{}", series());
 }

@@ -4,4 +4,5 @@ mod exposition;
 mod host;
 mod kernel;
 mod readme;
+mod running;
 mod server;

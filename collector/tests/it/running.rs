@@ -1,0 +1,8 @@
+//! The program itself, as a user runs it. These need root.
+
+mod capabilities;
+mod clients;
+mod collector;
+mod command_line;
+mod reload;
+mod restart;
