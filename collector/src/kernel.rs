@@ -9,10 +9,10 @@ pub mod symbols;
 mod syscall;
 mod system_call;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::{Btf, Ebpf, EbpfLoader};
 use thiserror::Error;
@@ -53,7 +53,7 @@ pub struct Object {
     /// What keeps programs attached that aya did not attach.
     links: Vec<OwnedFd>,
     /// Entries that a map, or the retired one of a pair, held when it was last looked at.
-    fill: RefCell<BTreeMap<String, usize>>,
+    fill: Mutex<BTreeMap<String, usize>>,
 }
 
 /// Upper bounds of a histogram's slots, for programs that include `histogram.bpf.h`.
@@ -126,12 +126,16 @@ impl Object {
             hooks: Vec::new(),
             active: 0,
             links: Vec::new(),
-            fill: RefCell::default(),
+            fill: Mutex::default(),
         })
     }
 
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn fill(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.fill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every hook that was tried, with why it is not attached if it is not.

@@ -125,12 +125,11 @@ impl Object {
     fn note_fill(&self, map: &str, entries: usize) {
         let pair = map.strip_suffix("_0").or_else(|| map.strip_suffix("_1"));
         let name = pair.unwrap_or(map).to_owned();
-        self.fill.borrow_mut().insert(name, entries);
+        self.fill().insert(name, entries);
     }
 
     /// Every map that was looked at. Of a pair, what it held when it was emptied.
     pub fn maps(&self) -> Vec<MapFill> {
-        let fill = self.fill.borrow();
         let describe = |(map, &entries): (&String, &usize)| {
             let found = (self.ebpf.map(map)).or_else(|| self.ebpf.map(&format!("{map}_0")));
             Some(MapFill {
@@ -139,7 +138,7 @@ impl Object {
                 capacity: capacity(found?)?,
             })
         };
-        fill.iter().filter_map(describe).collect()
+        self.fill().iter().filter_map(describe).collect()
     }
 
     /// Additions that found their map full since the object was loaded.

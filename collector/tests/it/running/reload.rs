@@ -27,7 +27,9 @@ fn a_changed_file_is_in_force_within_seconds_and_a_bad_one_changes_nothing() {
     });
 
     let start = Instant::now();
-    collector.write_config("series_budget: 600\ndisabled_signals: [dns]\nmap_capacity: {tcp_edges: 99}\n");
+    collector.write_config(
+        "series_budget: 600\ndisabled_signals: [dns]\nmap_capacity: {tcp_edges: 99}\n",
+    );
     collector.eventually("the file is in force", |collector| {
         let has_dns = collector
             .get("/metrics")
