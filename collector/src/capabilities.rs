@@ -17,7 +17,7 @@ pub struct Capability {
     pub kept: bool,
 }
 
-pub const NEEDED: [Capability; 6] = [
+const ALL: [Capability; 7] = [
     Capability {
         bit: 39,
         name: "CAP_BPF",
@@ -55,7 +55,21 @@ pub const NEEDED: [Capability; 6] = [
         // The kernel asks who opened its list of functions, and that is done before.
         kept: false,
     },
+    READ_ALL,
 ];
+
+const READ_ALL: Capability = Capability {
+    bit: 2,
+    name: "CAP_DAC_READ_SEARCH",
+    purpose: "read, as another user than root, tracefs and the container runtimes' state",
+    kept: true,
+};
+
+/// Those that matter to the user we run as.
+pub fn needed() -> impl Iterator<Item = &'static Capability> {
+    let is_root = nix::unistd::geteuid().is_root();
+    (ALL.iter()).filter(move |capability| !(is_root && capability.bit == READ_ALL.bit))
+}
 
 /// The effective ones of the calling thread, as bits.
 pub fn held() -> u64 {
@@ -79,7 +93,7 @@ pub fn holds(held: u64, capability: &Capability) -> bool {
 pub fn missing_for_programs() -> Vec<&'static str> {
     let held = held();
     let administrator = held & (1 << 21) != 0;
-    NEEDED[..3]
+    ALL[..3]
         .iter()
         .filter(|capability| {
             let implied = administrator && capability.bit > 31;
@@ -89,13 +103,26 @@ pub fn missing_for_programs() -> Vec<&'static str> {
         .collect()
 }
 
+/// All that somebody who is refused something could grant us, and does not hold.
+pub fn missing() -> Vec<&'static str> {
+    let held = had();
+    let administrator = held & (1 << 21) != 0;
+    needed()
+        .filter(|capability| {
+            let implied = administrator && [38, 39].contains(&capability.bit);
+            !implied && !holds(held, capability)
+        })
+        .map(|capability| capability.name)
+        .collect()
+}
+
 /// Gives up, for good and for all threads that this one starts, what measuring does not need. To be
 /// called before there are other threads: capabilities belong to threads.
 pub fn drop_others() -> io::Result<()> {
-    let start_only = NEEDED.iter().filter(|capability| !capability.kept);
+    let start_only = needed().filter(|capability| !capability.kept);
     let start_only: u64 = start_only.map(|capability| 1 << capability.bit).sum();
     let _ = AT_START.set(held() & start_only);
-    let kept = NEEDED.iter().filter(|capability| capability.kept);
+    let kept = needed().filter(|capability| capability.kept);
     keep_capabilities(kept.map(|capability| 1 << capability.bit).sum())
 }
 

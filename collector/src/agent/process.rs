@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::capabilities::{self, NEEDED};
+use crate::capabilities::{self, needed};
 use crate::export::{Counter, Gauge, Labels, Registry};
 
 /// Times in /proc count these, whatever the kernel's own clock does.
@@ -76,7 +76,7 @@ impl Process {
             self.max_fds.set(Labels::default(), most);
         }
         let held = capabilities::had();
-        let series = NEEDED.iter().map(|capability| {
+        let series = needed().map(|capability| {
             let value = f64::from(u8::from(capabilities::holds(held, capability)));
             (Labels::new(&[capability.name]), value)
         });

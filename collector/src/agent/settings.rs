@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Agent, lock};
-use crate::capabilities::{self, Capability, NEEDED};
+use crate::capabilities::{self, Capability, needed};
 use crate::config::{Applies, BadConfig, Config, KEYS, Key, Loaded, Origin, Sources, load};
 use crate::logs::Logs;
 
@@ -101,7 +101,7 @@ impl Settings {
     pub fn state(&self) -> serde_json::Value {
         let held = capabilities::had();
         let (held, lacking): (Vec<_>, Vec<_>) =
-            (NEEDED.iter()).partition(|capability| capabilities::holds(held, capability));
+            needed().partition(|capability| capabilities::holds(held, capability));
         let names = |of: Vec<&Capability>| -> Vec<&str> {
             of.into_iter().map(|capability| capability.name).collect()
         };

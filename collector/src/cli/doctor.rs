@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::print;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
-use crate::capabilities::{self, Capability, NEEDED, missing_for_programs};
+use crate::capabilities::{self, Capability, missing_for_programs, needed};
 use crate::config::Config;
 use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
@@ -77,11 +77,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         port(config),
     ];
     let held = capabilities::held();
-    checks.extend(
-        NEEDED
-            .iter()
-            .map(|capability| capability_check(held, capability)),
-    );
+    checks.extend(needed().map(|capability| capability_check(held, capability)));
     checks.push(namespaces());
     if missing_for_programs().is_empty() {
         checks.extend(hooks(config));
@@ -275,7 +271,7 @@ fn capability_check(held: u64, capability: &Capability) -> Check {
         false if is_spare => Check::new(name, Outcome::Fine, "missing; not needed here", fix),
         false => Check::new(
             name,
-            if capability.kept {
+            if capability.kept && *name != "CAP_DAC_READ_SEARCH" {
                 Outcome::Broken
             } else {
                 Outcome::Lacking

@@ -9,17 +9,17 @@ use aya::programs::{
 };
 use thiserror::Error;
 
-use crate::capabilities::missing_for_programs;
+use crate::capabilities;
 
 use super::{KernelTypes, LoadError, Object, cgroup2_mount};
 
 /// What a person has to grant.
 fn lacking() -> String {
-    match missing_for_programs() {
+    match capabilities::missing() {
         missing if missing.is_empty() => {
-            "the collector needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned()
+            "no capability is missing, so something else forbids it: lockdown, SELinux, AppArmor, seccomp".to_owned()
         }
-        missing => format!("{} missing: grant it", missing.join(" and ")),
+        missing => format!("missing: {}; grant it", missing.join(", ")),
     }
 }
 
@@ -256,6 +256,10 @@ fn reason(error: &ProgramError) -> &'static str {
         ProgramError::Btf(_) => "unsupported_by_kernel",
         ProgramError::LoadError { io_error, .. } => match io_error.raw_os_error() {
             Some(libc::EPERM) => "permission_denied",
+            // Without it the verifier allows less, and says so in its own words.
+            Some(libc::EACCES) if capabilities::missing_for_programs().contains(&"CAP_PERFMON") => {
+                "permission_denied"
+            }
             // What the verifier says no to.
             Some(libc::EACCES | libc::EINVAL) => "rejected_by_verifier",
             _ => "load_failed",
@@ -288,6 +292,9 @@ fn describe(error: &ProgramError) -> String {
             let lines: Vec<&str> = log.lines().rev().take(4).collect();
             let end: Vec<&str> = lines.into_iter().rev().collect();
             format!("{io_error}: {}", end.join(" | "))
+        }
+        other if reason(other) == "permission_denied" => {
+            format!("{}: {}", chain(other), lacking())
         }
         other => chain(other),
     }
