@@ -206,7 +206,7 @@ impl Sources {
         };
         let mut on = signals.names();
         if let Some(readings) = &self.readings {
-            on.extend(readings.names());
+            on.append(&mut readings.names());
         }
         Health::of(&signal_names(), &on, &signals.hooks())
     }

@@ -26,7 +26,9 @@ pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
 use cgroup::{CgroupOwner, Cgroups, TooEarly};
 use containers::StatePaths;
-use netns::{Found, Inode, Look, Place, Processes, Visitor};
+use netns::{Found, Inode, Look, Names, Place, Processes, Visitor};
+use readings::Moved;
+use turns::Turns;
 
 /// Every process is asked for its namespace this often. Named namespaces and new processes are
 /// looked for at each refresh.
@@ -35,6 +37,8 @@ const READ_PROCESSES: Duration = Duration::from_secs(15);
 const YOUNG: Duration = Duration::from_secs(15);
 const YOUNG_PAUSE: Duration = Duration::from_millis(900);
 const READ_ADDRESSES: Duration = Duration::from_secs(5);
+/// More namespaces than these are read less often.
+const MANY: usize = 128;
 /// A search may take at most this part of the time.
 const SEARCH_SHARE: u32 = 50;
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
@@ -67,6 +71,7 @@ pub struct Host {
     own: HashSet<Inode>,
     namespaces: HashMap<Inode, Namespace>,
     cgroups: Cgroups,
+    names: Names,
     processes: Processes,
     processes_read: Option<Instant>,
     /// No search for something unknown before this.
@@ -74,6 +79,8 @@ pub struct Host {
     not_found: HashMap<IpAddr, Instant>,
     changed: bool,
     visitor: Visitor,
+    time_wait: HashMap<Inode, (NetnsId, u64)>,
+    time_wait_turns: Turns,
 }
 
 struct Namespace {
@@ -101,12 +108,15 @@ impl Host {
             paths,
             own,
             namespaces: HashMap::new(),
+            names: Names::default(),
             processes: Processes::default(),
             processes_read: None,
             search_after: None,
             not_found: HashMap::new(),
             changed: true,
             visitor: Visitor::default(),
+            time_wait: HashMap::new(),
+            time_wait_turns: Turns::default(),
         }
     }
 
@@ -117,12 +127,15 @@ impl Host {
             _ => Look::All,
         };
         self.find_namespaces(now, look);
+        // Who asks for an unknown address has all of them read at once.
+        let many = u32::try_from(self.namespaces.len() / MANY).unwrap_or(u32::MAX);
+        let pause_of_old = READ_ADDRESSES * many.max(1);
         self.look_inside(now, |namespace| {
             let age = now - namespace.since;
             let pause = if age < YOUNG {
                 YOUNG_PAUSE
             } else {
-                READ_ADDRESSES
+                pause_of_old
             };
             namespace.is_due(now, pause)
         });
@@ -187,12 +200,20 @@ impl Host {
 
     pub fn time_wait_sockets(&mut self) -> Vec<(NetnsId, u64)> {
         let places = self.owned_places();
+        self.time_wait_turns.retain(&places);
+        self.time_wait
+            .retain(|inode, _| self.namespaces.contains_key(inode));
+        let places = self.time_wait_turns.next(places);
         let read = |_: &Place| Some((netns::id().ok()?, netns::time_wait().ok()?));
-        let sockets = self.visitor.visit(places, read).unwrap_or_default();
-        sockets
-            .into_iter()
-            .filter_map(|(_, sockets)| sockets)
-            .collect()
+        for (inode, sockets) in self.visitor.visit(places, read).unwrap_or_default() {
+            let Some((netns, count)) = sockets else {
+                continue;
+            };
+            let moved = if count > 0 { Moved::Yes } else { Moved::No };
+            self.time_wait_turns.was_read(inode, netns, moved);
+            self.time_wait.insert(inode, (netns, count));
+        }
+        self.time_wait.values().copied().collect()
     }
 
     /// Every namespace and where it can be entered.
@@ -238,7 +259,7 @@ impl Host {
     }
 
     fn find_namespaces(&mut self, now: Instant, look: Look) {
-        let mut found = netns::named(&self.paths);
+        let mut found = self.names.look(&self.paths, look);
         if look == Look::All {
             self.processes_read = Some(now);
         }

@@ -42,9 +42,11 @@ pub(super) struct Conntrack {
 }
 
 struct Seen {
+    /// A namespace that never tracked a connection has no series: there may be a thousand.
+    is_used: bool,
     events: Events,
     limit: Option<f64>,
-    limit_read: Instant,
+    limit_read: Option<Instant>,
 }
 
 /// In the order of [`EVENTS`].
@@ -98,9 +100,10 @@ impl Reading for Conntrack {
             table => parse(&table?),
         };
         let seen = self.seen.entry(visit.netns).or_insert_with(|| Seen {
+            is_used: false,
             events: [0; EVENTS.len()],
-            limit: read_limit(),
-            limit_read: visit.now,
+            limit: None,
+            limit_read: None,
         });
         let mut moved = Moved::No;
         for (((_, event), &before), &now) in EVENTS.iter().zip(&seen.events).zip(&table.events) {
@@ -111,9 +114,14 @@ impl Reading for Conntrack {
             }
         }
         seen.events = table.events;
-        if visit.now.saturating_duration_since(seen.limit_read) >= READ_LIMIT {
+        seen.is_used |= table != Table::default();
+        if !seen.is_used {
+            return Ok(Moved::No);
+        }
+        let is_fresh = |at| visit.now.saturating_duration_since(at) < READ_LIMIT;
+        if !seen.limit_read.is_some_and(is_fresh) {
             seen.limit = read_limit();
-            seen.limit_read = visit.now;
+            seen.limit_read = Some(visit.now);
         }
         let labels = || visit.owner.clone();
         self.entries

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Once, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sched::{CloneFlags, setns};
 use nix::{getsockopt_impl, sockopt_impl};
@@ -62,6 +62,30 @@ pub fn own(paths: &Paths) -> HashSet<Inode> {
         .iter()
         .filter_map(|process| inode(&paths.proc.join(process).join("ns/net")))
         .collect()
+}
+
+/// Those with a name, listed again only when the directory has changed.
+#[derive(Default)]
+pub struct Names {
+    known: HashMap<Inode, Found>,
+    modified: Option<SystemTime>,
+}
+
+impl Names {
+    /// A name is there some moments before its namespace is, and that does not show.
+    const SETTLED: Duration = Duration::from_secs(3);
+
+    pub fn look(&mut self, paths: &Paths, look: Look) -> HashMap<Inode, Found> {
+        let modified = fs::metadata(&paths.netns).and_then(|meta| meta.modified());
+        let modified = modified.ok();
+        let is_settled =
+            modified.is_none_or(|at| at.elapsed().is_ok_and(|age| age > Self::SETTLED));
+        if look == Look::All || modified != self.modified || !is_settled {
+            self.known = named(paths);
+            self.modified = modified;
+        }
+        self.known.clone()
+    }
 }
 
 /// Those with a name under /run/netns.

@@ -77,26 +77,27 @@ pub struct ReadingSettings {
 
 /// All readings of this process.
 pub struct Readings {
-    /// The visiting thread has them while it reads.
+    /// The visiting thread holds these while it reads, which may be long.
     running: Arc<Mutex<Vec<Running>>>,
+    off: Arc<[String]>,
+    panicked: Vec<&'static str>,
     turns: Turns,
+    /// Namespaces that are still to be forgotten.
+    gone: Vec<NetnsId>,
     visitor: Visitor,
     registry: Registry,
     failures: Counter,
-    names: Vec<&'static str>,
 }
 
 struct Running {
     reading: Box<dyn Reading>,
-    /// By configuration. What it counts meanwhile shows when it is on again.
-    off: bool,
     failed: u64,
     panicked: bool,
 }
 
 impl Readings {
     pub fn new(registry: &Registry, settings: &ReadingSettings) -> Self {
-        let readings: [Box<dyn Reading>; 6] = [
+        let all: [Box<dyn Reading>; 6] = [
             Box::new(NetnsCounters::new(registry)),
             Box::new(Conntrack::new(registry)),
             Box::new(Interfaces::new(registry, settings.host_veths)),
@@ -104,16 +105,17 @@ impl Readings {
             Box::new(Sockets::new(registry)),
             Box::new(Node::new(registry)),
         ];
-        let running = readings.into_iter().map(|reading| Running {
+        let running = all.into_iter().map(|reading| Running {
             reading,
-            off: false,
             failed: 0,
             panicked: false,
         });
         let mut readings = Self {
-            names: Vec::new(),
             running: Arc::new(Mutex::new(running.collect())),
+            off: Arc::default(),
+            panicked: Vec::new(),
             turns: Turns::default(),
+            gone: Vec::new(),
             visitor: Visitor::default(),
             registry: registry.clone(),
             failures: registry.counter(
@@ -126,23 +128,20 @@ impl Readings {
         readings
     }
 
-    /// From now on these are not made, and all others are.
+    /// From now on these are not made, and all others are. What the kernel counts meanwhile is added
+    /// when they are made again.
     pub fn turn_off(&mut self, off: &[String]) {
-        let mut all = super::lock(&self.running);
-        self.names.clear();
-        for running in all.iter_mut() {
-            let name = running.reading.name();
-            running.off = off.iter().any(|off| off == name);
-            self.registry.enable(name, !running.off);
-            if !running.off {
-                self.names.push(name);
-            }
+        self.off = off.into();
+        let on = self.names();
+        for name in NAMES {
+            self.registry.enable(name, on.contains(&name));
         }
     }
 
     /// Names of those that are made.
-    pub fn names(&self) -> &[&'static str] {
-        &self.names
+    pub fn names(&self) -> Vec<&'static str> {
+        let is_on = |name: &&str| !is_off(&self.off, name) && !self.panicked.contains(name);
+        NAMES.into_iter().filter(is_on).collect()
     }
 
     /// Reads what is due and shows it. Returns after a few seconds also when the kernel does not.
@@ -150,53 +149,52 @@ impl Readings {
         let Some(places) = enricher.host().map(|host| host.owned_places()) else {
             return;
         };
-        let gone = self.turns.retain(&places);
+        self.gone.extend(self.turns.retain(&places));
         let places = self.turns.next(places);
-        let running = self.running.clone();
+        let (running, off) = (self.running.clone(), self.off.clone());
         let now = Instant::now();
         let read = self.visitor.visit(places, move |place| {
-            let mut running = super::lock(&running);
-            read(&mut running, place, now)
+            read(&mut super::lock(&running), &off, place, now)
         });
         let Some(read) = read else {
             self.failures.add(Labels::new(&["stuck"]), 1);
             return;
         };
         for (inode, (netns, moved)) in read.into_iter().filter_map(|(at, read)| Some((at, read?))) {
-            let before = self.turns.was_read(inode, netns, moved);
-            for running in super::lock(&self.running).iter_mut() {
-                // The kernel gives a number of a namespace that is gone to the next one.
-                before
-                    .into_iter()
-                    .for_each(|netns| running.reading.forget(netns));
-            }
+            // The kernel gives the number of a namespace that is gone to the next one.
+            self.gone.extend(self.turns.was_read(inode, netns, moved));
         }
         for running in super::lock(&self.running).iter_mut() {
-            gone.iter().for_each(|&netns| running.reading.forget(netns));
-            running.guard(|reading| reading.publish());
-        }
-        self.account();
-    }
-
-    fn account(&mut self) {
-        let mut all = super::lock(&self.running);
-        for running in all.iter_mut() {
             let name = running.reading.name();
+            for &netns in &self.gone {
+                running.reading.forget(netns);
+            }
+            if !is_off(&self.off, name) {
+                running.guard(|reading| reading.publish());
+            }
             let failed = std::mem::take(&mut running.failed);
             if failed > 0 {
                 self.failures.add(Labels::new(&[name]), failed);
             }
-            if running.panicked {
-                error!(signal = name, "signal is off: it panicked");
+            if running.panicked && !self.panicked.contains(&name) {
                 self.registry.enable(name, false);
-                self.names.retain(|&on| on != name);
+                self.panicked.push(name);
             }
         }
-        all.retain(|running| !running.panicked);
+        self.gone.clear();
     }
 }
 
-fn read(all: &mut [Running], place: &Place, now: Instant) -> Option<(NetnsId, Moved)> {
+fn is_off(off: &[String], name: &str) -> bool {
+    off.iter().any(|off| off == name)
+}
+
+fn read(
+    all: &mut [Running],
+    off: &[String],
+    place: &Place,
+    now: Instant,
+) -> Option<(NetnsId, Moved)> {
     let route = Netlink::route().ok()?;
     let netns = route.netns().ok()?;
     // Another namespace has taken the place, and whose it is we shall know at the next refresh.
@@ -213,6 +211,9 @@ fn read(all: &mut [Running], place: &Place, now: Instant) -> Option<(NetnsId, Mo
     };
     let mut moved = Moved::No;
     for running in all {
+        if is_off(off, running.reading.name()) {
+            continue;
+        }
         match running.guard(|reading| reading.read(&mut visit)) {
             Some(Ok(Moved::Yes)) => moved = Moved::Yes,
             Some(Ok(Moved::No)) | None => {}
@@ -227,11 +228,14 @@ fn read(all: &mut [Running], place: &Place, now: Instant) -> Option<(NetnsId, Mo
 
 impl Running {
     fn guard<T>(&mut self, work: impl FnOnce(&mut dyn Reading) -> T) -> Option<T> {
-        if self.panicked || self.off {
+        if self.panicked {
             return None;
         }
         let result = catch_unwind(AssertUnwindSafe(|| work(self.reading.as_mut())));
-        self.panicked = result.is_err();
+        if result.is_err() {
+            error!(signal = self.reading.name(), "signal is off: it panicked");
+            self.panicked = true;
+        }
         result.ok()
     }
 }

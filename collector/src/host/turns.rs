@@ -18,7 +18,9 @@ pub(super) struct Turns {
 }
 
 struct Known {
-    netns: NetnsId,
+    /// `None` if it could not be entered yet.
+    netns: Option<NetnsId>,
+    /// When it had its turn.
     round: u64,
     moved: Moved,
 }
@@ -28,14 +30,26 @@ impl Turns {
     pub(super) fn retain(&mut self, places: &[Place]) -> Vec<NetnsId> {
         let there: HashSet<Inode> = places.iter().map(|place| place.inode).collect();
         let gone = self.known.extract_if(|inode, _| !there.contains(inode));
-        gone.map(|(_, known)| known.netns).collect()
+        gone.filter_map(|(_, known)| known.netns).collect()
     }
 
     pub(super) fn next(&mut self, mut places: Vec<Place>) -> Vec<Place> {
         self.round += 1;
-        if places.len() <= BATCH {
-            return places;
+        if places.len() > BATCH {
+            places = self.choose(places);
         }
+        for place in &places {
+            let known = self.known.entry(place.inode).or_insert(Known {
+                netns: None,
+                round: 0,
+                moved: Moved::No,
+            });
+            known.round = self.round;
+        }
+        places
+    }
+
+    fn choose(&self, mut places: Vec<Place>) -> Vec<Place> {
         // Longest ago first; new ones were never read.
         let read = |place: &Place| self.known.get(&place.inode).map_or(0, |known| known.round);
         let moved = |place: &Place| {
@@ -60,14 +74,10 @@ impl Turns {
         netns: NetnsId,
         moved: Moved,
     ) -> Option<NetnsId> {
-        let round = self.round;
-        let known = Known {
-            netns,
-            round,
-            moved,
-        };
-        let before = self.known.insert(inode, known)?;
-        (before.netns != netns).then_some(before.netns)
+        let known = self.known.get_mut(&inode)?;
+        known.moved = moved;
+        let before = known.netns.replace(netns)?;
+        (before != netns).then_some(before)
     }
 }
 
