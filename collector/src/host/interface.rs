@@ -84,7 +84,7 @@ impl Interfaces {
             host_veths,
             bytes: counter(
                 "interface_bytes",
-                "Bytes that an interface received and transmitted",
+                "Bytes that an interface received and transmitted; `~veth` is all veths of the host, or those beyond 64 of a namespace",
                 &["direction"],
             ),
             packets: counter(
