@@ -93,6 +93,18 @@ fn json(line: &str) -> Value {
     serde_json::from_str(&run(line)).expect("JSON")
 }
 
+/// What is shown both before and after `work`: IPv6 sends messages of its own, and queues drain.
+fn unchanged(show: impl Fn() -> Value, mut work: impl FnMut()) -> Value {
+    loop {
+        let before = show();
+        work();
+        let after = show();
+        if before == after {
+            return after;
+        }
+    }
+}
+
 fn nstat(namespace: &str) -> BTreeMap<String, u64> {
     let text = run(&format!("ip netns exec {namespace} nstat -asz"));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -241,10 +253,12 @@ fn interfaces_are_those_of_ip_link() {
     }
     let mut reader = Reader::new();
     let mut check = |interface: &str, namespace: &str| {
-        reader.collect();
-        let link = &json(&format!(
-            "ip -n {namespace} -s -j link show dev {interface}"
-        ))[0];
+        let show = || {
+            json(&format!(
+                "ip -n {namespace} -s -j link show dev {interface}"
+            ))
+        };
+        let link = &unchanged(show, || reader.collect())[0];
         for (direction, ip) in [("receive", "rx"), ("transmit", "tx")] {
             let labels = [("interface", interface), ("direction", direction)];
             for (metric, key) in [
@@ -316,16 +330,9 @@ fn queues_are_those_of_tc() {
             send(&lab, address, 4000, 20, 1000);
         }
         let mut reader = Reader::new();
-        // The backlog shrinks while we look, twice a second.
-        let (kernel, kind) = loop {
-            let before = json(&format!("tc -n {client} -s -j qdisc show dev eth0"));
-            reader.collect();
-            let after = json(&format!("tc -n {client} -s -j qdisc show dev eth0"));
-            if before == after {
-                let root = &after[0];
-                break (root.clone(), root["kind"].as_str().unwrap().to_owned());
-            }
-        };
+        let show = || json(&format!("tc -n {client} -s -j qdisc show dev eth0"));
+        let kernel = unchanged(show, || reader.collect())[0].clone();
+        let kind = kernel["kind"].as_str().unwrap().to_owned();
         assert!(shaper.starts_with(&kind), "{kernel}");
         for (metric, key) in [
             ("qdisc_dropped_packets_total", "drops"),
