@@ -214,7 +214,7 @@ fn memory_lock() -> Check {
 }
 
 fn tracefs() -> Check {
-    mounted("tracefs", "hooks are found by type")
+    mounted("tracefs", "the one hook that asks for it has its own")
 }
 
 fn bpffs() -> Check {
