@@ -108,9 +108,13 @@ _Static_assert(sizeof(struct tcp_edge) % 8 == 0, "padding in a map value");
 struct tcp_state_key {
 	__u64 cgroup;
 	__u32 netns;
-	/** The kernel's TCP state number. */
+	/** The kernel's TCP state number, or the one below. */
 	__u32 state;
 };
+
+/** Closed, and smaller than a socket: ss shows FIN-WAIT-2, the kernel counts TIME_WAIT. */
+#define TCP_STATE_SHRUNK_FIN_WAIT2 100
+
 _Static_assert(sizeof(struct tcp_state_key) == 16, "padding in a map key");
 
 /** What those sockets add up to now. */

@@ -182,6 +182,10 @@ struct request_sock {
 	struct sock *sk;
 };
 
+struct inet_timewait_sock {
+	volatile unsigned char tw_substate;
+};
+
 struct tcp_skb_cb {
 	__u16 tcp_gso_segs;
 };

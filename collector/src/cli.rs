@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 mod exposition;
 mod http;
+mod listeners;
 pub mod status;
 mod table;
 pub mod trace;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::exposition::samples;
 use super::http::get;
+use super::listeners::{busy_listeners, listener_rows};
 use super::print;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
 use crate::config::Config;
@@ -70,6 +71,7 @@ pub fn status(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCod
         now.per_second = now.total.map(|total| (total - then) / seconds);
     }
     let (sources, destinations) = ends(&exposition);
+    let listeners = busy_listeners(config);
 
     if arguments.get_flag("json") {
         let status = json!({
@@ -77,6 +79,7 @@ pub fn status(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCod
             "sources": sources,
             "destinations": destinations,
             "signals": health.signals,
+            "listeners": listeners,
             "metrics": after,
         });
         print(status);
@@ -90,6 +93,12 @@ pub fn status(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCod
             "{}",
             render(&signal_rows(&health.signals), colours)
         ));
+        if !listeners.is_empty() {
+            print(format_args!(
+                "{}",
+                render(&listener_rows(&listeners), colours)
+            ));
+        }
         print(format_args!(
             "{}",
             render(&family_rows(&after), colours).trim_end()

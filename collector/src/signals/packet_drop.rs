@@ -4,6 +4,7 @@ mod class;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs;
 
 use super::Signal;
 use super::labels::{OTHER, address, other_edge, other_owner};
@@ -26,6 +27,7 @@ pub(super) struct PacketDrop {
     reasons: Reasons,
     symbols: Symbols,
     sites: HashMap<u64, &'static str>,
+    rules_drop: bool,
 }
 
 impl PacketDrop {
@@ -49,6 +51,7 @@ impl PacketDrop {
             reasons: Reasons::default(),
             symbols: Symbols::default(),
             sites: HashMap::new(),
+            rules_drop: true,
         }
     }
 
@@ -77,7 +80,12 @@ impl PacketDrop {
         if self.sites.len() >= SITES_REMEMBERED {
             self.sites.clear();
         }
-        let site = self.symbols.function_at(location).unwrap_or("other");
+        let site = match self.symbols.function_at(location) {
+            // There it is a rule as well as conntrack.
+            Some("nf_hook_slow") if !self.rules_drop => "netfilter",
+            Some(site) => site,
+            None => "other",
+        };
         self.sites.insert(location, site);
         site
     }
@@ -137,6 +145,8 @@ impl Signal for PacketDrop {
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         self.reasons = Reasons::read();
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        self.rules_drop = rules_drop(&release);
         self.symbols = Symbols::read(&class::SITES);
         if self.symbols.is_empty() {
             object.note_hidden_symbols();
@@ -192,6 +202,16 @@ impl Reasons {
     }
 }
 
+/// Whether a firewall rule drops the packet itself, so that the site says that it was a rule. Before
+/// Linux 6.7 it only says so to the hook, which drops for others too.
+fn rules_drop(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    version.0.is_none() || version >= (Some(6), Some(7))
+}
+
 /// Up to the zero that ends it.
 fn interface_name(bytes: &[u8; 16]) -> Cow<'_, str> {
     let length = bytes.iter().position(|&byte| byte == 0);
@@ -217,4 +237,14 @@ fn a_reason_of_a_part_of_the_kernel_is_named_after_that_part() {
     assert_eq!(reasons.name(0x2000c), "openvswitch");
     assert_eq!(reasons.name(0x3000c), "unknown");
     assert_eq!(interface_name(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "eth0");
+}
+
+#[test]
+fn a_site_names_the_rule_only_where_rules_drop() {
+    assert!(rules_drop("6.18.44-generic"));
+    assert!(rules_drop("6.7.0"));
+    assert!(rules_drop("10.0"));
+    assert!(!rules_drop("6.1.192"));
+    assert!(!rules_drop("5.15.0-91-generic"));
+    assert!(rules_drop(""));
 }

@@ -1,15 +1,16 @@
 //! TCP connections from attempt to close, and what their sockets did: see `bpf/tcp_lifecycle.bpf.c`.
 
 mod families;
-mod older;
+mod walk;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::labels::{Ends, inward, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{
-    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, tcp_edge, tcp_edge_key, tcp_role, tcp_state_key,
-    tcp_state_total,
+    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, TCP_STATE_SHRUNK_FIN_WAIT2, tcp_edge, tcp_edge_key, tcp_role,
+    tcp_state_key, tcp_state_total,
 };
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
@@ -17,7 +18,7 @@ use crate::export::{Histogram, Labels, Registry, owner};
 use crate::kernel::{Bounds, IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
 use families::Families;
 pub(super) use families::{connect_attempts, connect_failures};
-use older::OlderSockets;
+use walk::Walk;
 
 pub(super) const NAME: &str = "tcp_lifecycle";
 static ELF: &[u8] = elf!("tcp_lifecycle");
@@ -46,7 +47,7 @@ pub(super) struct TcpLifecycle {
     /// Whether sockets that escaped tcp_state can be found; and whether live ones can be read.
     can_repair: bool,
     can_read_live: bool,
-    older: OlderSockets,
+    walk: Walk,
 }
 
 impl TcpLifecycle {
@@ -63,7 +64,7 @@ impl TcpLifecycle {
             repaired: None,
             can_repair: false,
             can_read_live: false,
-            older: OlderSockets::default(),
+            walk: Walk::default(),
         }
     }
 
@@ -78,12 +79,21 @@ impl TcpLifecycle {
         Ok(object.reserve::<_, tcp_edge>("tcp_edges", &overflow)?)
     }
 
-    fn count_states(&self, object: &Object, enricher: &Enricher) -> anyhow::Result<()> {
+    fn count_states(
+        &mut self,
+        object: &Object,
+        enricher: &Enricher,
+        time_wait: &HashMap<NetnsId, u64>,
+    ) -> anyhow::Result<()> {
         let totals = object.drain::<tcp_state_key, tcp_state_total>("tcp_states")?;
         let mut sockets = Vec::new();
         let mut unread = Vec::new();
         let mut half_open = Vec::new();
         for (key, total) in totals {
+            if key.state == TCP_STATE_SHRUNK_FIN_WAIT2 {
+                self.walk.found(NetnsId(key.netns), total.sockets);
+                continue;
+            }
             let owner = owner(&enricher.owner(NetnsId(key.netns), CgroupId(key.cgroup)));
             let mut count = |state, n: u64| {
                 sockets.push((owner.clone().with(&[state]), n as f64));
@@ -99,11 +109,14 @@ impl TcpLifecycle {
             }
         }
         // These are no sockets any more, so no iterator sees them.
-        for (netns, count) in enricher.time_wait_sockets() {
-            if count > 0 {
-                let owner = owner(&enricher.owner(netns, CgroupId(0)));
-                sockets.push((owner.with(&["time_wait"]), count as f64));
+        for (&netns, &count) in time_wait {
+            if count == 0 {
+                continue;
             }
+            let owner = owner(&enricher.owner(netns, CgroupId(0)));
+            let waiting = self.walk.waiting_for_fin(netns, count);
+            sockets.push((owner.clone().with(&["fin_wait2"]), waiting as f64));
+            sockets.push((owner.with(&["time_wait"]), (count - waiting) as f64));
         }
         self.families.connections.replace_all(sockets);
         self.families.unread_bytes.replace_all(unread);
@@ -148,7 +161,7 @@ impl Signal for TcpLifecycle {
         self.can_read_live = object
             .load_iterator(types, "tcp_live", IteratorKind::StoredSockets)
             .is_ok();
-        self.older.attach(object, types);
+        self.walk.attach(object, types);
         if self.can_repair && object.run_iterator("tcp_existing").is_ok() {
             self.repaired = Some(Instant::now());
         }
@@ -163,10 +176,11 @@ impl Signal for TcpLifecycle {
             object.run_iterator("tcp_existing")?;
             self.repaired = Some(Instant::now());
         }
-        self.older.find(object, enricher);
+        let time_wait: HashMap<_, _> = enricher.time_wait_sockets().into_iter().collect();
+        self.walk.walk(object, enricher, &time_wait);
         if self.can_read_live {
             object.run_socket_iterator("tcp_live", "tcp_sockets")?;
-            self.count_states(object, enricher)?;
+            self.count_states(object, enricher, &time_wait)?;
         }
         Ok(())
     }

@@ -160,6 +160,10 @@ fn every_listener_is_listed_with_its_queue() {
     let many: Vec<_> = (0..40)
         .map(|_| lab.in_server(|| TcpListener::bind("[::]:0").unwrap()))
         .collect();
+    // Several that share a port have a queue each.
+    let first = lab.in_server(|| listen_on_shared_port(0));
+    let shared = first.local_addr().unwrap().port();
+    let second = lab.in_server(|| listen_on_shared_port(shared));
     let full = lab.in_server(|| listen_with_backlog(lab.server4, 0));
     let address = full.local_addr().unwrap();
     let open: Vec<_> = (0..3)
@@ -176,7 +180,7 @@ fn every_listener_is_listed_with_its_queue() {
         .iter()
         .filter(|listener| listener["workload"] == lab.server.as_str())
         .collect();
-    assert_eq!(mine.len(), 42, "{mine:?}");
+    assert_eq!(mine.len(), 44, "{mine:?}");
     // The fullest first.
     assert_eq!(mine[0]["address"], address.ip().to_string());
     assert_eq!(mine[0]["port"], address.port());
@@ -196,7 +200,29 @@ fn every_listener_is_listed_with_its_queue() {
         &lab.server6.to_string(),
         old.local_addr().unwrap().port()
     ));
-    drop(open);
+    let sharing = (mine.iter()).filter(|listener| listener["port"] == shared);
+    assert_eq!(sharing.count(), 2);
+    drop((open, first, second));
+}
+
+fn listen_on_shared_port(port: u16) -> TcpListener {
+    use nix::sys::socket::sockopt::ReusePort;
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket,
+    };
+    use std::os::fd::AsRawFd as _;
+    let socket = socket(
+        AddressFamily::Inet6,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    setsockopt(&socket, ReusePort, &true).unwrap();
+    let any = std::net::SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, port, 0, 0);
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(any)).unwrap();
+    listen(&socket, Backlog::new(8).unwrap()).unwrap();
+    socket.into()
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
 use runwire_collector::signals::SignalSettings;
 
@@ -223,6 +226,18 @@ fn sockets_older_than_the_collector_report_what_they_do_from_now_on() {
     }
 }
 
+fn connect_without_waiting(to: SocketAddr) -> OwnedFd {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_NONBLOCK,
+        None,
+    )
+    .unwrap();
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap_err();
+    socket
+}
+
 #[test]
 #[ignore = "needs root"]
 fn states_equal_those_of_ss() {
@@ -234,49 +249,56 @@ fn states_equal_those_of_ss() {
     let Some(mut measurement) = Measurement::start(SIGNAL) else {
         return;
     };
-    let connect = || lab.in_client(|| TcpStream::connect(address).unwrap());
+    let connect_one = || lab.in_client(|| TcpStream::connect(address).unwrap());
     // Accepted or not, closed by one end, closed by both.
     let mut kept = vec![old];
-    kept.extend((0..5).map(|_| connect()));
+    kept.extend((0..5).map(|_| connect_one()));
     let accepted: Vec<_> = (0..4).map(|_| listener.accept().unwrap()).collect();
     drop(kept.pop());
     for _ in 0..3 {
-        let (client, server) = (connect(), listener.accept().unwrap());
+        let (client, server) = (connect_one(), listener.accept().unwrap());
         kept.push(client);
         drop(server);
     }
+    // Closed by both, one after the other.
+    for _ in 0..2 {
+        let (client, server) = (connect_one(), listener.accept().unwrap());
+        drop(client);
+        thread::sleep(Duration::from_millis(20));
+        drop(server);
+    }
+    // And one to nowhere.
+    let nowhere = SocketAddr::new(lab.nobody4, 80);
+    let connecting = lab.in_client(|| connect_without_waiting(nowhere));
     thread::sleep(Duration::from_millis(200));
     measurement.collect();
 
     for namespace in [&lab.client, &lab.server] {
-        // A socket that waits for the peer's FIN shrinks to a time-wait one, as which `ss -s` counts
-        // it; `ss` without -s names it by what it waits for.
+        // A closed socket that waits for the peer's FIN shrinks to a time-wait one, as which `ss -s`
+        // counts it; `ss` without -s names it by what it waits for, and so do we.
         for (ours, theirs) in [
-            (&["established"][..], &["established"][..]),
-            (&["close_wait"], &["close-wait"]),
-            (&["fin_wait2", "time_wait"], &["fin-wait-2", "time-wait"]),
-            (&["listen"], &["listening"]),
-            (&["syn_sent"], &["syn-sent"]),
+            ("established", "established"),
+            ("close_wait", "close-wait"),
+            ("fin_wait1", "fin-wait-1"),
+            ("fin_wait2", "fin-wait-2"),
+            ("time_wait", "time-wait"),
+            ("last_ack", "last-ack"),
+            ("listen", "listening"),
+            ("syn_sent", "syn-sent"),
         ] {
-            let expected: usize = theirs
-                .iter()
-                .map(|state| run(&format!("ip netns exec {namespace} ss -tanH state {state}")))
-                .map(|ss| ss.lines().count())
-                .sum();
-            let workload = ("workload", namespace.as_str());
-            let counted: u64 = ours
-                .iter()
-                .map(|state| measurement.count("tcp_connections", &[workload, ("state", state)]))
-                .sum();
+            let ss = run(&format!(
+                "ip netns exec {namespace} ss -tanH state {theirs}"
+            ));
+            let labels = [("workload", namespace.as_str()), ("state", ours)];
             assert_eq!(
-                counted,
-                expected as u64,
-                "{namespace} {ours:?}\n{}",
+                measurement.count("tcp_connections", &labels),
+                ss.lines().count() as u64,
+                "{namespace} {ours}\n{}",
                 measurement.show("tcp_connections{")
             );
         }
     }
-    drop((old_accepted, accepted, kept));
+    drop((old_accepted, accepted, kept, connecting));
 }
 
 #[test]
