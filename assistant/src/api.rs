@@ -10,7 +10,8 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::diagnosis::Engine;
@@ -31,8 +32,11 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// Longer questions say nothing more to the model and much to the word index.
 pub const MAX_QUESTION_BYTES: usize = 64 << 10;
 
-/// Requests that may wait for a core: with a few milliseconds each, the last of them still waits less than a second.
+/// Requests that may wait for a core.
 const QUEUE: usize = 128;
+
+/// So long one may wait; who has waited longer had better come back when there is less to do.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -68,20 +72,47 @@ impl AppState {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let _place = self
-            .queue
-            .try_acquire()
-            .map_err(|_| ApiError::TooManyRequests)?;
-        let _core = self.cores.acquire().await.context("shutting down")?;
-        let done = tokio::task::spawn_blocking(work).await;
-        Ok(done.context("a request's work panicked")?)
+        let place = self.place()?;
+        self.compute_in(&place, work).await
     }
+
+    /// A place in the queue, for as long as it is held.
+    pub fn place(&self) -> Result<Place<'_>, ApiError> {
+        let permit = self.queue.try_acquire();
+        let permit = permit.map_err(|_| ApiError::TooManyRequests)?;
+        Ok(Place { _permit: permit })
+    }
+
+    /// The same for one piece of a request that has several.
+    pub async fn compute_in<T: Send + 'static>(
+        &self,
+        _place: &Place<'_>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let core = timeout(PATIENCE, Arc::clone(&self.cores).acquire_owned()).await;
+        let core = core
+            .map_err(|_| ApiError::TooManyRequests)?
+            .context("shutting down")?;
+        // The core is held until the work is done, also when the client has gone.
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(core);
+            result
+        });
+        Ok(done.await.context("a request's work panicked")?)
+    }
+}
+
+/// Proof of a place in the queue.
+pub struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
 }
 
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/", get(start::page))
         .route("/search", post(search::search))
+        .route("/search/batch", post(search::batch))
         .route("/diagnose", post(diagnose::diagnose))
         .route("/runbooks", get(runbooks::list))
         .route("/runbooks/{*id}", get(runbooks::page))
@@ -134,7 +165,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 async fn not_found(uri: Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is nothing at {}; the paths are /search, /diagnose, /runbooks, /r/ALERT, /metrics, /healthz and /readyz",
+        "there is nothing at {}; the paths are /search, /search/batch, /diagnose, /runbooks, /r/ALERT, /metrics, /healthz and /readyz",
         uri.path()
     ))
 }

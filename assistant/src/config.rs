@@ -36,7 +36,7 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_PROMETHEUS", value_name = "URL")]
     pub prometheus: Option<String>,
 
-    /// Folder with the embedding model [default: .runwire/model, then /usr/share/runwire/model]
+    /// Folder with all-MiniLM-L6-v2, or with another model as model.onnx [default: .runwire/model, then /usr/share/runwire/model]
     #[arg(long, env = "RUNWIRE_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
 
@@ -44,7 +44,7 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_ONNXRUNTIME", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
 
-    /// Folder that keeps embeddings between runs [default: $XDG_CACHE_HOME/runwire, ~/.cache/runwire or /var/cache/runwire]
+    /// Folder that keeps the index between runs [default: $XDG_CACHE_HOME/runwire, ~/.cache/runwire or /var/cache/runwire]
     #[arg(long, env = "RUNWIRE_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
 

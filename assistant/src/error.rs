@@ -37,17 +37,17 @@ pub type ApiResult<T> = Result<Json<T>, ApiError>;
 /// How long a refused client should wait, in seconds. A query takes milliseconds: a second empties any queue of ours.
 const RETRY_AFTER: &str = "1";
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    r#type: &'static str,
+    title: &'static str,
     status: u16,
-    detail: &'a str,
+    detail: String,
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, detail) = match self {
+impl ApiError {
+    fn describe(self) -> (StatusCode, String) {
+        match self {
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail),
             Self::NotFound(detail) => (StatusCode::NOT_FOUND, detail),
             Self::MethodNotAllowed(detail) => (StatusCode::METHOD_NOT_ALLOWED, detail),
@@ -66,13 +66,25 @@ impl IntoResponse for ApiError {
                     "something failed in the assistant; its log says what".into(),
                 )
             }
-        };
-        let problem = Problem {
+        }
+    }
+
+    /// As the body says it, for answers of which only a part failed.
+    pub fn into_problem(self) -> Problem {
+        let (status, detail) = self.describe();
+        Problem {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: &detail,
-        };
+            detail,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let problem = self.into_problem();
+        let status = StatusCode::from_u16(problem.status).unwrap_or_default();
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -14,6 +14,7 @@ pub mod diagnosis;
 pub mod error;
 pub mod hash;
 pub mod metrics;
+pub mod parallel;
 pub mod prometheus;
 pub mod retrieval;
 pub mod runbook;

@@ -12,7 +12,8 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::runbook::{Library, load};
+use crate::runbook::Library;
+use crate::runbook::load::Loader;
 
 mod codec;
 pub mod dense;
@@ -59,6 +60,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Building {
+    loader: Loader,
     /// What is on disk.
     saved: Vec<Arc<Segment>>,
     /// When it was written, and how long that took.
@@ -125,7 +127,7 @@ impl Retriever {
         let mut building = shared.building();
         let started = Instant::now();
         let before = self.current();
-        let library = load(&shared.folders);
+        let library = building.loader.load(&shared.folders);
         for warning in &library.warnings {
             let is_new = before
                 .as_ref()

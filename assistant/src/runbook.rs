@@ -1,24 +1,29 @@
-//! A runbook: a Markdown page whose front matter may name failure modes and the PromQL that shows them.
+//! A runbook: a page whose front matter may name failure modes and the PromQL that shows them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 
+use convert::Sheet;
+
 pub mod anchor;
 pub mod chunk;
+pub mod convert;
+pub mod format;
 pub mod lint;
 pub mod load;
 pub mod parse;
 
 pub use chunk::Passage;
+pub use format::Format;
 pub use load::{Library, load};
 pub use parse::parse;
 
 /// One file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runbook {
-    /// Path below the runbook folder, with `/` and without `.md`: unique and stable.
+    /// Path below the runbook folder, with `/` and without the extension: unique and stable.
     pub id: String,
     pub title: String,
     /// Where the file is, as a person would type it: for messages and citations.
@@ -30,10 +35,13 @@ pub struct Runbook {
     pub sections: Vec<Section>,
     pub failure_modes: Vec<FailureMode>,
     pub symptoms: Vec<Symptom>,
+    pub format: Format,
     /// The file as it was read, front matter included.
     pub source: String,
-    /// Byte offset in `source` where the Markdown after the front matter begins.
+    /// Byte offset in `source` where what follows the front matter begins.
     pub body_start: usize,
+    /// The same as Markdown, if it is something else.
+    pub sheet: Option<Sheet>,
     /// Of the id and the source: the same as long as neither changes.
     pub digest: u128,
 }
@@ -47,7 +55,22 @@ impl Runbook {
 
     /// The Markdown without its front matter.
     pub fn body(&self) -> &str {
-        &self.source[self.body_start..]
+        match &self.sheet {
+            Some(sheet) => &sheet.text,
+            None => &self.source[self.body_start..],
+        }
+    }
+
+    /// Line of the file of a place in the body.
+    pub fn line_at(&self, offset: usize) -> usize {
+        let newlines = |text: &str| text.matches('\n').count();
+        match &self.sheet {
+            Some(sheet) => {
+                let line = newlines(&sheet.text[..offset]);
+                sheet.lines.get(line).map_or(1, |line| *line as usize)
+            }
+            None => 1 + newlines(&self.source[..self.body_start + offset]),
+        }
     }
 
     /// The section that is about an alert of this page, and else the page's first words.
@@ -80,6 +103,8 @@ pub struct Section {
     pub line_end: usize,
     /// Line of the file on which `text` begins.
     pub text_line: usize,
+    /// Lines of the file of the lines of `text`, where they do not follow each other.
+    pub lines: Vec<u32>,
     /// Markdown below the heading, lines ended by `\n` alone.
     pub text: String,
 }
@@ -87,7 +112,10 @@ pub struct Section {
 impl Section {
     /// Line of the file of a line of `text`, which is counted from 0.
     pub fn line_of(&self, line: usize) -> usize {
-        self.text_line + line
+        match self.lines.get(line) {
+            Some(line) => *line as usize,
+            None => self.text_line + line,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{AppState, html};
 use crate::error::ApiError;
 use crate::retrieval::{AlertPlace, url};
+use crate::runbook::Format;
 
 #[derive(Serialize)]
 struct Entry {
@@ -76,8 +77,21 @@ pub(super) async fn page(
         return Ok(html::page(StatusCode::OK, &runbook.title, &body));
     }
     if let Some(runbook) = id.strip_suffix(".md").and_then(|id| library.get(id)) {
-        let content_type = [(header::CONTENT_TYPE, "text/markdown; charset=utf-8")];
+        // Never as what a browser would run.
+        let kind = match runbook.format {
+            Format::Markdown => "text/markdown; charset=utf-8",
+            _ => "text/plain; charset=utf-8",
+        };
+        let content_type = [(header::CONTENT_TYPE, kind)];
         return Ok((content_type, runbook.source.clone()).into_response());
+    }
+    // By the name of its file.
+    if let Some(format) = Format::of(std::path::Path::new(&id))
+        && let Some((stem, _)) = id.rsplit_once('.')
+        && let Some(runbook) = library.get(stem)
+        && runbook.format == format
+    {
+        return Ok(Redirect::permanent(&url(stem)).into_response());
     }
     Err(ApiError::NotFound(format!(
         "there is no runbook `{id}`; GET /runbooks lists those there are"

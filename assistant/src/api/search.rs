@@ -1,16 +1,20 @@
-//! `POST /search`: the passages that answer a question, best first.
+//! `POST /search`: the passages that answer a question, best first. `POST /search/batch`: the same for many at once.
 
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{AppState, MAX_QUESTION_BYTES};
-use crate::error::{ApiError, ApiResult};
+use super::{AppState, MAX_QUESTION_BYTES, Place};
+use crate::error::{ApiError, ApiResult, Problem};
 use crate::retrieval::{Filters, SearchResponse};
 
 const DEFAULT_LIMIT: i64 = 10;
 const MAX_LIMIT: i64 = 100;
+
+/// With a few milliseconds each, the last of them is still answered within a second.
+const MAX_QUERIES: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,14 +31,94 @@ pub(super) async fn search(
     request: Result<Json<SearchRequest>, JsonRejection>,
 ) -> ApiResult<SearchResponse> {
     let Json(request) = request?;
+    let place = state.place()?;
+    Ok(Json(answer(&state, &place, request).await?))
+}
+
+/// `limit` and `filters` are for those queries that have none of their own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchRequest {
+    /// Checked one by one: a wrong one must not cost the others their answers.
+    queries: Vec<Value>,
+    #[serde(default, alias = "k")]
+    limit: Option<i64>,
+    #[serde(default)]
+    filters: Option<Filters>,
+}
+
+#[derive(Serialize)]
+pub(super) struct BatchResponse {
+    results: Vec<BatchItem>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BatchItem {
+    Found(SearchResponse),
+    Failed { error: Problem },
+}
+
+/// A batch has one place in the queue and works on one query after the other, so that it holds up nobody for long.
+pub(super) async fn batch(
+    State(state): State<AppState>,
+    request: Result<Json<BatchRequest>, JsonRejection>,
+) -> ApiResult<BatchResponse> {
+    let Json(request) = request?;
+    let count = request.queries.len();
+    if !(1..=MAX_QUERIES).contains(&count) {
+        return Err(ApiError::BadRequest(format!(
+            "`queries` has {count} items; send from 1 to {MAX_QUERIES}"
+        )));
+    }
+    checked_limit(request.limit)?;
+    let place = state.place()?;
+    let mut results = Vec::with_capacity(count);
+    let mut is_refused = false;
+    for query in request.queries {
+        let found = match serde_json::from_value::<SearchRequest>(query) {
+            // Who was refused once would wait in vain for each of the others.
+            Ok(_) if is_refused => Err(ApiError::TooManyRequests),
+            Ok(mut query) => {
+                query.limit = query.limit.or(request.limit);
+                query.filters = query.filters.or_else(|| request.filters.clone());
+                answer(&state, &place, query).await
+            }
+            Err(error) => Err(ApiError::Unprocessable(format!(
+                "the query does not fit: {error}"
+            ))),
+        };
+        match found {
+            // The first query finds no core: nor would the others, and the client had better come back.
+            Err(error @ (ApiError::TooManyRequests | ApiError::Unavailable(_)))
+                if results.is_empty() =>
+            {
+                return Err(error);
+            }
+            Ok(found) => results.push(BatchItem::Found(found)),
+            Err(error) => {
+                is_refused |= matches!(error, ApiError::TooManyRequests);
+                let error = error.into_problem();
+                results.push(BatchItem::Failed { error });
+            }
+        }
+    }
+    Ok(Json(BatchResponse { results }))
+}
+
+async fn answer(
+    state: &AppState,
+    place: &Place<'_>,
+    request: SearchRequest,
+) -> Result<SearchResponse, ApiError> {
     let query = checked_question("query", request.query)?;
     let limit = checked_limit(request.limit)?;
     let filters = request.filters.unwrap_or_default();
     let retriever = state.retriever.clone();
-    let response = state
-        .compute(move || retriever.search(&query, limit, &filters))
-        .await??;
-    Ok(Json(response))
+    let found = state
+        .compute_in(place, move || retriever.search(&query, limit, &filters))
+        .await?;
+    Ok(found?)
 }
 
 pub(super) fn checked_question(name: &str, question: String) -> Result<String, ApiError> {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::{Config, Settings};
+use crate::retrieval::embed::{GRAPH, WEIGHTS};
 
 const RUNBOOK_FOLDERS: [&str; 2] = ["runbooks", "/usr/share/runwire/runbooks"];
 const MODEL_FOLDERS: [&str; 2] = [".runwire/model", "/usr/share/runwire/model"];
@@ -104,10 +105,16 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
     };
 
     let model = match settings.model {
-        Some(folder) if folder.join("model.safetensors").is_file() => Some(folder),
+        Some(folder)
+            if [GRAPH, WEIGHTS]
+                .iter()
+                .any(|file| folder.join(file).is_file()) =>
+        {
+            Some(folder)
+        }
         Some(folder) => {
             let reason = format!(
-                "names {}, where there is no model.safetensors; give the folder of all-MiniLM-L6-v2",
+                "names {}, where there is no {WEIGHTS} and no {GRAPH}; give the folder of all-MiniLM-L6-v2 or of a model in ONNX",
                 folder.display()
             );
             return Err(ConfigError::value("model", reason));

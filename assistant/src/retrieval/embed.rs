@@ -7,7 +7,7 @@ mod hashing;
 mod minilm;
 
 pub use hashing::HashingEmbedder;
-pub use minilm::MiniLm;
+pub use minilm::{GRAPH, MiniLm, WEIGHTS};
 
 /// Of unit length, so that the dot product is the cosine.
 pub type Embedding = Vec<f32>;

@@ -1,6 +1,7 @@
 //! Word → the texts that have it, and how often. Built once, never changed.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
 use super::codec::{Reader, Writer};
 use super::words::words;
@@ -110,16 +111,16 @@ impl Postings {
         })
     }
 
-    pub(super) fn encode(&self, writer: &mut Writer) {
-        writer.u32s(&self.lengths);
-        writer.bytes(&self.words);
-        writer.u32s(&self.word_ends);
-        writer.u32s(&self.counts);
-        writer.bytes(&self.lists);
-        writer.u32s(&self.list_ends);
+    pub(super) fn encode<W: Write>(&self, writer: &mut Writer<W>) -> io::Result<()> {
+        writer.u32s(&self.lengths)?;
+        writer.bytes(&self.words)?;
+        writer.u32s(&self.word_ends)?;
+        writer.u32s(&self.counts)?;
+        writer.bytes(&self.lists)?;
+        writer.u32s(&self.list_ends)
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Option<Self> {
+    pub(super) fn decode<R: Read>(reader: &mut Reader<R>) -> Option<Self> {
         let postings = Self {
             lengths: reader.u32s()?,
             words: reader.bytes()?,
@@ -175,12 +176,15 @@ mod tests {
         #[test]
         fn what_is_written_is_read_again(texts in prop::collection::vec("[a-d]{1,2}( [a-d]{1,2}){0,9}", 0..300)) {
             let postings = Postings::build(texts.iter());
-            let mut writer = Writer::default();
-            postings.encode(&mut writer);
-            let bytes = writer.finish();
-            let read = Postings::decode(&mut Reader::new(&bytes));
+            let mut writer = Writer::new(Vec::new());
+            postings.encode(&mut writer).unwrap();
+            let bytes = writer.finish().unwrap();
+            let mut reader = Reader::new(bytes.as_slice(), bytes.len() as u64);
+            let read = Postings::decode(&mut reader);
             prop_assert_eq!(read.as_ref(), Some(&postings));
-            prop_assert_eq!(Postings::decode(&mut Reader::new(&bytes[..bytes.len() - 1])), None);
+            prop_assert!(reader.ends_well());
+            let mut reader = Reader::new(bytes.as_slice(), bytes.len() as u64 - 1);
+            prop_assert_eq!(Postings::decode(&mut reader), None);
             for at in 0..postings.word_count() {
                 let word = std::str::from_utf8(postings.word(at)).unwrap();
                 prop_assert_eq!(postings.find(word), Some(at));

@@ -2,6 +2,7 @@
 //! changed: an edited page is in a later segment, and its row here is counted as gone.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use super::embed::{Embedder, MAX_TOKENS};
 use super::postings::Postings;
 use super::texts;
 use crate::hash::fnv;
+use crate::parallel;
 use crate::runbook::chunk::{Budget, chunk};
 use crate::runbook::{Passage, Runbook};
 
@@ -74,7 +76,7 @@ impl Segment {
         embedder: Option<&dyn Embedder>,
         known: &Known,
     ) -> anyhow::Result<Self> {
-        let cut = in_parallel(pages, |pages| cut(pages, embedder));
+        let cut = parallel::chunks(pages, |pages| cut(pages, embedder));
         let mut segment = Self::default();
         let mut passages: Vec<(&Runbook, Passage)> = Vec::new();
         for (page, of_page) in pages.iter().zip(cut) {
@@ -208,19 +210,19 @@ impl Segment {
         known.insert(of_intros[page], (&self.intros, page));
     }
 
-    pub(super) fn encode(&self, writer: &mut Writer) {
-        writer.u128s(&self.digests);
-        writer.u32s(&self.ends);
-        writer.u32s(&self.places);
-        writer.u128s(&self.keys);
-        self.passages.encode(writer);
-        self.intros.encode(writer);
-        self.passage_words.encode(writer);
-        self.page_words.encode(writer);
-        self.title_words.encode(writer);
+    pub(super) fn encode<W: Write>(&self, writer: &mut Writer<W>) -> io::Result<()> {
+        writer.u128s(&self.digests)?;
+        writer.u32s(&self.ends)?;
+        writer.u32s(&self.places)?;
+        writer.u128s(&self.keys)?;
+        self.passages.encode(writer)?;
+        self.intros.encode(writer)?;
+        self.passage_words.encode(writer)?;
+        self.page_words.encode(writer)?;
+        self.title_words.encode(writer)
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Option<Self> {
+    pub(super) fn decode<R: Read>(reader: &mut Reader<R>) -> Option<Self> {
         let segment = Self {
             digests: reader.u128s()?,
             ends: reader.u32s()?,
@@ -255,27 +257,6 @@ fn cut(pages: &[&Runbook], embedder: Option<&dyn Embedder>) -> Vec<Vec<Passage>>
         None => Budget::new(4 * MAX_TOKENS, &count_bytes),
     };
     pages.iter().map(|page| chunk(page, &budget)).collect()
-}
-
-/// Shares the items among the cores; results are in the order of the items.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> Vec<R> + Sync) -> Vec<R> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores == 1 || items.len() < 2 * cores {
-        return work(items);
-    }
-    let share = items.len().div_ceil(cores);
-    std::thread::scope(|scope| {
-        let work = &work;
-        let workers: Vec<_> = items
-            .chunks(share)
-            .map(|items| (items, scope.spawn(move || work(items))))
-            .collect();
-        workers
-            .into_iter()
-            // What panicked there will do so here, where somebody sees it.
-            .flat_map(|(items, worker)| worker.join().unwrap_or_else(|_| work(items)))
-            .collect()
-    })
 }
 
 fn to_u32(value: usize) -> u32 {

@@ -208,7 +208,7 @@ fn segments(
             group.made = None;
         }
     }
-    groups.sort_by(|a, b| b.passages.cmp(&a.passages));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.passages));
     let mut merged: Vec<Group> = Vec::new();
     for mut group in groups.into_iter().rev() {
         while let Some(smaller) = merged.pop_if(|last| group.passages < GROWTH * last.passages) {

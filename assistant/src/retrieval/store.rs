@@ -3,7 +3,7 @@
 //! of another model or version is not used: everything can be made again from the runbooks.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -11,12 +11,14 @@ use std::time::UNIX_EPOCH;
 use super::codec::{Reader, Writer};
 use super::segment::Segment;
 use super::snapshot::Made;
-use crate::hash::{checksum, fnv};
+use crate::hash::fnv;
 
 const MAGIC: &[u8; 8] = b"RWINDEX\0";
 
 /// Of the file's layout.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+
+const BUFFER: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
@@ -52,8 +54,9 @@ impl Store {
     /// Nothing if there is no file yet.
     pub(super) fn load(&self) -> Result<Made, StoreError> {
         let path = || self.path.display().to_string();
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
+        let opened = File::open(&self.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (size, file) = match opened {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Made::default()),
             Err(error) => {
                 let path = path();
@@ -61,21 +64,19 @@ impl Store {
             }
         };
         let damaged = || StoreError::Damaged { path: path() };
-        let foreign = || StoreError::Foreign { path: path() };
-        let (content, sum) = bytes.split_last_chunk::<8>().ok_or_else(damaged)?;
-        if checksum(content) != u64::from_le_bytes(*sum) {
-            return Err(damaged());
+        let mut reader = Reader::new(BufReader::with_capacity(BUFFER, file), size);
+        let mut head = || Some((reader.u64()?, reader.u64()?, reader.u128()?, reader.u128()?));
+        let (magic, version, model, program) = head().ok_or_else(damaged)?;
+        if magic != u64::from_le_bytes(*MAGIC) || version != VERSION || model != self.model {
+            return Err(StoreError::Foreign { path: path() });
         }
-        let content = content.strip_prefix(MAGIC).ok_or_else(foreign)?;
-        let mut reader = Reader::new(content);
-        if reader.u64() != Some(VERSION) || reader.u128() != Some(self.model) {
-            return Err(foreign());
-        }
-        let program = reader.u128().ok_or_else(damaged)?;
         let mut segments = Vec::new();
         while !reader.is_at_end() {
             let segment = Segment::decode(&mut reader).ok_or_else(damaged)?;
             segments.push(Arc::new(segment));
+        }
+        if !reader.ends_well() {
+            return Err(damaged());
         }
         // What a word is and where a page is cut is decided by the program: of another one only the vectors are of use.
         Ok(if program == self.program {
@@ -105,8 +106,19 @@ impl Store {
             }
             // Under the lock, so that one name does: what a crash left behind is overwritten.
             let temporary = self.path.with_extension("tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&self.encode(segments))?;
+            let mut writer =
+                Writer::new(BufWriter::with_capacity(BUFFER, File::create(&temporary)?));
+            writer.u64(u64::from_le_bytes(*MAGIC))?;
+            writer.u64(VERSION)?;
+            writer.u128(self.model)?;
+            writer.u128(self.program)?;
+            for segment in segments {
+                segment.encode(&mut writer)?;
+            }
+            let file = writer
+                .finish()?
+                .into_inner()
+                .map_err(|error| error.into_error())?;
             file.sync_all()?;
             fs::rename(&temporary, &self.path)?;
             if let Some(folder) = self.path.parent() {
@@ -118,21 +130,6 @@ impl Store {
             let path = self.path.display().to_string();
             StoreError::Write { path, error }
         })
-    }
-
-    fn encode(&self, segments: &[Arc<Segment>]) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.u64(u64::from_le_bytes(*MAGIC));
-        writer.u64(VERSION);
-        writer.u128(self.model);
-        writer.u128(self.program);
-        for segment in segments {
-            segment.encode(&mut writer);
-        }
-        let mut bytes = writer.finish();
-        let sum = checksum(&bytes);
-        bytes.extend(sum.to_le_bytes());
-        bytes
     }
 }
 

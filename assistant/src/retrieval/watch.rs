@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecursiveMode, Watcher};
 use tracing::{error, warn};
@@ -12,6 +12,9 @@ use super::{Retriever, Shared};
 use crate::runbook::load::fingerprint;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Among many thousands of files a look takes a while: it shall not take more than a fiftieth of the time.
+const LOOKING_SHARE: u32 = 50;
 
 /// An editor writes in several steps: the rest of them comes within this time.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -53,7 +56,9 @@ fn run(shared: &Weak<Shared>) {
     let mut built_from = None;
     while let Some(shared) = shared.upgrade() {
         // Taken before reading: what changes meanwhile is seen in the next round.
+        let started = Instant::now();
         let now = fingerprint(&shared.folders);
+        let pause = LOOK_EVERY.max(LOOKING_SHARE * started.elapsed());
         if built_from.as_ref() != Some(&now) {
             let retriever = Retriever { shared };
             match retriever.refresh() {
@@ -67,14 +72,14 @@ fn run(shared: &Weak<Shared>) {
             // What was too early after the last change.
             Retriever { shared }.save();
         }
-        match changes.recv_timeout(LOOK_EVERY) {
+        match changes.recv_timeout(pause) {
             Ok(_) => {
                 std::thread::sleep(SETTLE);
                 while changes.try_recv().is_ok() {}
             }
             Err(RecvTimeoutError::Timeout) => {}
             // There is no watcher: the pause still has to be kept.
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(pause),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Anchors {
     }
 }
 
-fn slug(heading: &str) -> String {
+pub(super) fn slug(heading: &str) -> String {
     heading
         .trim()
         .chars()
@@ -70,9 +70,8 @@ pub fn page_of_link(from: &str, target: &str) -> Option<(String, String)> {
         Some((path, anchor)) => (path, format!("#{anchor}")),
         None => (target, String::new()),
     };
-    let path = path
-        .strip_suffix(".md")
-        .or_else(|| path.strip_suffix(".markdown"))?;
+    super::Format::of(std::path::Path::new(path))?;
+    let path = path.rsplit_once('.')?.0;
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
     for part in path.split('/') {

@@ -34,7 +34,7 @@ pub fn lint(library: &Library) -> Vec<Warning> {
             if let Some(reason) = problem(runbook, &target, &anchors) {
                 findings.push(Warning {
                     path: runbook.path.clone(),
-                    line: 1 + runbook.source[..offset].matches('\n').count(),
+                    line: runbook.line_at(offset),
                     kind: WarningKind::DeadLink { target, reason },
                 });
             }
@@ -48,9 +48,7 @@ fn links(runbook: &Runbook) -> Vec<(usize, String)> {
     Parser::new_ext(runbook.body(), markdown_options())
         .into_offset_iter()
         .filter_map(|(event, range)| match event {
-            Event::Start(Tag::Link { dest_url, .. }) => {
-                Some((runbook.body_start + range.start, dest_url.into_string()))
-            }
+            Event::Start(Tag::Link { dest_url, .. }) => Some((range.start, dest_url.into_string())),
             _ => None,
         })
         .collect()

@@ -1,14 +1,26 @@
 //! Folders → runbooks, with warnings. One broken file never hides another.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::{Runbook, Warning, WarningKind, parse};
+use super::parse::parse_as;
+use super::{Runbook, Warning, WarningKind};
+use crate::parallel;
+
+mod find;
+
+use find::{File, find};
 
 /// Larger files are left out: nobody reads such a page, and one could fill the memory.
 pub const MAX_FILE_BYTES: u64 = 10 << 20;
+
+/// Two edits within this time may leave the same stamp: the clock of a file system is that coarse.
+const CLOCK_TICK: Duration = Duration::from_secs(2);
 
 /// Everything that was read, in the order of the ids.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,152 +41,120 @@ impl Library {
 
 /// What a file looked like when it was read: cheap to ask for, and different after any edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
-    files: BTreeMap<PathBuf, (u64, Option<std::time::SystemTime>)>,
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
 }
 
-/// Reads every Markdown file below the folders.
-pub fn load(folders: &[PathBuf]) -> Library {
-    let mut warnings = Vec::new();
-    let mut by_id: BTreeMap<String, Arc<Runbook>> = BTreeMap::new();
-    for file in find(folders, &mut warnings) {
-        let Some(source) = read(&file, &mut warnings) else {
-            continue;
-        };
-        let (runbook, of_file) = parse(&file.id, &file.path, source);
-        warnings.extend(of_file);
-        if let Some(first) = by_id.get(&runbook.id) {
-            warnings.push(Warning {
-                path: runbook.path,
-                line: 1,
-                kind: WarningKind::DuplicateId {
-                    id: runbook.id,
-                    first: first.path.clone(),
-                },
-            });
-            continue;
-        }
-        by_id.insert(runbook.id.clone(), Arc::new(runbook));
+impl Stamp {
+    fn of(location: &Path) -> Option<Self> {
+        let metadata = fs::metadata(location).ok()?;
+        Some(Self {
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
-    let mut runbooks: Vec<_> = by_id.into_values().collect();
-    drop_duplicate_modes(&mut runbooks, &mut warnings);
-    warnings.sort();
-    Library { runbooks, warnings }
+
+    /// So long ago that no later edit can have left the same stamp.
+    fn is_settled(&self) -> bool {
+        let age = self.modified.and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age > CLOCK_TICK)
+    }
 }
 
-/// Size and time of every file that [`load`] would read.
+/// The stamps of all files that [`Loader::load`] would read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    files: BTreeMap<PathBuf, Stamp>,
+}
+
 pub fn fingerprint(folders: &[PathBuf]) -> Fingerprint {
     let files = find(folders, &mut Vec::new())
         .into_iter()
         .filter_map(|file| {
-            let metadata = fs::metadata(&file.location).ok()?;
-            Some((file.location, (metadata.len(), metadata.modified().ok())))
+            let stamp = Stamp::of(&file.location)?;
+            Some((file.location, stamp))
         })
         .collect();
     Fingerprint { files }
 }
 
-struct File {
+/// Reads every page below the folders.
+pub fn load(folders: &[PathBuf]) -> Library {
+    Loader::default().load(folders)
+}
+
+/// Remembers what it has read: the next time only changed files are read.
+#[derive(Default)]
+pub struct Loader {
+    pages: HashMap<PathBuf, Page>,
+}
+
+#[derive(Clone)]
+struct Page {
+    stamp: Option<Stamp>,
     id: String,
-    /// As shown.
-    path: String,
-    location: PathBuf,
+    runbook: Option<Arc<Runbook>>,
+    warnings: Vec<Warning>,
 }
 
-fn find(folders: &[PathBuf], warnings: &mut Vec<Warning>) -> Vec<File> {
-    let mut files = Vec::new();
-    for folder in folders {
-        match fs::canonicalize(folder) {
-            Ok(root) => {
-                let mut seen = HashSet::from([root.clone()]);
-                walk(folder, folder, &root, &mut seen, &mut files, warnings);
-            }
-            Err(error) => warnings.push(unreadable(folder, &error)),
-        }
-    }
-    files
-}
-
-fn walk(
-    folder: &Path,
-    directory: &Path,
-    root: &Path,
-    seen: &mut HashSet<PathBuf>,
-    files: &mut Vec<File>,
-    warnings: &mut Vec<Warning>,
-) {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) => {
-            warnings.push(unreadable(directory, &error));
-            return;
-        }
-    };
-    let mut locations: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    locations.sort();
-    for location in locations {
-        // Hidden ones are not pages: `.git`, editors' swap files, and the `..data` of a mounted ConfigMap, whose
-        // pages are reached by the links beside it.
-        let hidden = location
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden {
-            continue;
-        }
-        let is_link = location.is_symlink();
-        let real = match fs::canonicalize(&location) {
-            Ok(real) => real,
-            Err(error) => {
-                if is_markdown(&location) {
-                    warnings.push(unreadable(&location, &error));
-                }
-                continue;
-            }
-        };
-        let is_folder = real.is_dir();
-        if !is_folder && !is_markdown(&location) {
-            continue;
-        }
-        if is_link && !real.starts_with(root) {
-            warnings.push(Warning {
-                path: location.display().to_string(),
-                line: 1,
-                kind: WarningKind::LinkOutside,
+impl Loader {
+    pub fn load(&mut self, folders: &[PathBuf]) -> Library {
+        let mut warnings = Vec::new();
+        let files = find(folders, &mut warnings);
+        let known = std::mem::take(&mut self.pages);
+        let pages = parallel::map(&files, |file| {
+            let stamp = Stamp::of(&file.location);
+            let known = known.get(&file.location).filter(|page| {
+                let settled = stamp.as_ref().is_some_and(Stamp::is_settled);
+                settled && page.stamp == stamp && page.id == file.id
             });
-            continue;
-        }
-        if is_folder {
-            if seen.insert(real) {
-                walk(folder, &location, root, seen, files, warnings);
-            }
-            continue;
-        }
-        // A pipe or device would make the read wait for ever.
-        if !real.is_file() {
-            continue;
-        }
-        files.push(File {
-            id: id_below(folder, &location),
-            path: location.display().to_string(),
-            location,
+            known.cloned().unwrap_or_else(|| page(file, stamp))
         });
+
+        let mut by_id: BTreeMap<String, Arc<Runbook>> = BTreeMap::new();
+        for (file, page) in files.iter().zip(pages) {
+            warnings.extend(page.warnings.iter().cloned());
+            if let Some(runbook) = &page.runbook {
+                if let Some(first) = by_id.get(&runbook.id) {
+                    warnings.push(Warning {
+                        path: runbook.path.clone(),
+                        line: 1,
+                        kind: WarningKind::DuplicateId {
+                            id: runbook.id.clone(),
+                            first: first.path.clone(),
+                        },
+                    });
+                } else {
+                    by_id.insert(runbook.id.clone(), Arc::clone(runbook));
+                }
+            }
+            self.pages.insert(file.location.clone(), page);
+        }
+        let mut runbooks: Vec<_> = by_id.into_values().collect();
+        drop_duplicate_modes(&mut runbooks, &mut warnings);
+        warnings.sort();
+        Library { runbooks, warnings }
     }
 }
 
-fn is_markdown(location: &Path) -> bool {
-    location.extension().is_some_and(|extension| {
-        extension.eq_ignore_ascii_case("md") || extension.eq_ignore_ascii_case("markdown")
-    })
-}
-
-fn id_below(folder: &Path, location: &Path) -> String {
-    let below = location.strip_prefix(folder).unwrap_or(location);
-    let parts: Vec<_> = below
-        .with_extension("")
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy().into_owned())
-        .collect();
-    parts.join("/")
+fn page(file: &File, stamp: Option<Stamp>) -> Page {
+    let mut warnings = Vec::new();
+    let runbook = read(file, &mut warnings).map(|source| {
+        let (runbook, of_file) = parse_as(file.format, &file.id, &file.path, source);
+        warnings.extend(of_file);
+        Arc::new(runbook)
+    });
+    Page {
+        stamp,
+        id: file.id.clone(),
+        runbook,
+        warnings,
+    }
 }
 
 fn read(file: &File, warnings: &mut Vec<Warning>) -> Option<String> {
@@ -183,19 +163,18 @@ fn read(file: &File, warnings: &mut Vec<Warning>) -> Option<String> {
         line,
         kind,
     };
-    let too_large =
-        fs::metadata(&file.location).is_ok_and(|metadata| metadata.len() > MAX_FILE_BYTES);
-    if too_large {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large, also one that grows while it is read.
+    let read = fs::File::open(&file.location)
+        .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        warnings.push(unreadable(Path::new(&file.path), &error));
+        return None;
+    }
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         warnings.push(warning(1, WarningKind::TooLarge));
         return None;
     }
-    let bytes = match fs::read(&file.location) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            warnings.push(unreadable(Path::new(&file.path), &error));
-            return None;
-        }
-    };
     match String::from_utf8(bytes) {
         Ok(source) => Some(source),
         Err(error) => {

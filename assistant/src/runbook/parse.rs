@@ -1,9 +1,10 @@
-//! Markdown with front matter → [`Runbook`]. Total: any text gives a runbook and perhaps warnings.
+//! A file → [`Runbook`]: front matter, title, sections. Total: any text gives a runbook and perhaps warnings.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::anchor::{Anchors, TOP};
-use super::{Runbook, Section, Warning, WarningKind};
+use super::convert::{Sheet, convert};
+use super::{Format, Runbook, Section, Warning, WarningKind};
 
 mod front_matter;
 
@@ -19,8 +20,13 @@ pub fn markdown_options() -> Options {
         | Options::ENABLE_HEADING_ATTRIBUTES
 }
 
-/// Reads one file. `id` is its path below the runbook folder without `.md`, `path` what messages call it.
+/// Reads one file of Markdown.
 pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
+    parse_as(Format::Markdown, id, path, source)
+}
+
+/// Reads one file. `id` is its path below the runbook folder without the extension, `path` what messages call it.
+pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
     let mut warnings = Vec::new();
     let mut warn = |line, kind| {
         warnings.push(Warning {
@@ -35,8 +41,14 @@ pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
         .map(|yaml| FrontMatter::read(yaml, &mut warn))
         .unwrap_or_default();
 
-    let lines = Lines::new(&source);
-    let headings = headings(&source, body_start);
+    let first_line = 1 + source[..body_start].matches('\n').count();
+    let sheet = convert(format, &source[body_start..], first_line);
+    let body = match &sheet {
+        Some(sheet) => sheet.text.as_str(),
+        None => &source[body_start..],
+    };
+    let lines = Lines::new(body, first_line, sheet.as_ref());
+    let headings = headings(body);
     let title = front_matter
         .title
         .or_else(|| {
@@ -45,10 +57,11 @@ pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
                 .find(|h| h.level == 1)
                 .map(|h| h.text.clone())
         })
+        .or_else(|| sheet.as_ref().and_then(|sheet| sheet.title.clone()))
         .or_else(|| headings.first().map(|h| h.text.clone()))
         .filter(|title| !title.is_empty())
         .unwrap_or_else(|| id.rsplit('/').next().unwrap_or(id).to_owned());
-    let sections = sections(&source, body_start, &title, &headings, &lines);
+    let sections = sections(body, &title, &headings, &lines);
 
     let mut failure_modes = Vec::new();
     for (line, mut mode) in front_matter.failure_modes {
@@ -79,9 +92,11 @@ pub fn parse(id: &str, path: &str, source: String) -> (Runbook, Vec<Warning>) {
         sections,
         failure_modes,
         symptoms: front_matter.symptoms,
-        body_start,
         digest: digest(id, &source),
+        format,
         source,
+        body_start,
+        sheet,
     };
     (runbook, warnings)
 }
@@ -126,12 +141,11 @@ struct Heading {
     top_level: bool,
 }
 
-fn headings(source: &str, body_start: usize) -> Vec<Heading> {
+fn headings(body: &str) -> Vec<Heading> {
     let mut anchors = Anchors::default();
     let mut headings: Vec<Heading> = Vec::new();
     let mut open: Option<(Option<String>, String)> = None;
     let mut depth = 0_usize;
-    let body = &source[body_start..];
     for (event, range) in Parser::new_ext(body, markdown_options()).into_offset_iter() {
         match event {
             Event::Start(Tag::Heading { id, .. }) => {
@@ -149,8 +163,8 @@ fn headings(source: &str, body_start: usize) -> Vec<Heading> {
                         _ => anchors.next(&text),
                     },
                     text,
-                    start: body_start + range.start,
-                    end: body_start + range.end,
+                    start: range.start,
+                    end: range.end,
                     top_level: depth == 0,
                 });
             }
@@ -189,26 +203,20 @@ fn level_number(level: HeadingLevel) -> u8 {
 
 /// Anchors of all headings of the page in their order, for whoever renders it.
 pub fn heading_anchors(runbook: &Runbook) -> Vec<String> {
-    headings(&runbook.source, runbook.body_start)
+    headings(runbook.body())
         .into_iter()
         .map(|heading| heading.anchor)
         .collect()
 }
 
-fn sections(
-    source: &str,
-    body_start: usize,
-    title: &str,
-    headings: &[Heading],
-    lines: &Lines,
-) -> Vec<Section> {
+fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> Vec<Section> {
     let top: Vec<&Heading> = headings.iter().filter(|h| h.top_level).collect();
     let mut sections = Vec::with_capacity(top.len() + 1);
 
     let preamble_end = top.first().map_or(source.len(), |heading| heading.start);
-    let preamble = &source[body_start..preamble_end];
+    let preamble = &source[..preamble_end];
     if !preamble.trim().is_empty() {
-        let start = body_start + (preamble.len() - preamble.trim_start().len());
+        let start = preamble.len() - preamble.trim_start().len();
         sections.push(Section {
             heading_path: vec![title.to_owned()],
             level: 0,
@@ -216,6 +224,7 @@ fn sections(
             line_start: lines.of(start),
             line_end: lines.last(start, preamble_end, source),
             text_line: lines.of(start),
+            lines: lines.between(start, preamble_end),
             text: unix_lines(preamble.trim()),
         });
     }
@@ -234,6 +243,7 @@ fn sections(
             line_start: lines.of(heading.start),
             line_end: lines.last(heading.start, end, source),
             text_line: lines.of(text_start.min(source.len())),
+            lines: lines.between(text_start, end),
             text: unix_lines(text.trim()),
         });
     }
@@ -249,27 +259,51 @@ fn digest(id: &str, source: &str) -> u128 {
     crate::hash::fnv(&[id.as_bytes(), &[0], source.as_bytes()])
 }
 
-/// Byte offset → line number.
-struct Lines {
+/// Byte offset of the body → line of the file.
+struct Lines<'a> {
     starts: Vec<usize>,
+    first: usize,
+    /// Where the body's lines are not those of the file.
+    sheet: Option<&'a Sheet>,
 }
 
-impl Lines {
-    fn new(source: &str) -> Self {
-        let after_newlines = source.match_indices('\n').map(|(at, _)| at + 1);
+impl<'a> Lines<'a> {
+    fn new(body: &str, first: usize, sheet: Option<&'a Sheet>) -> Self {
+        let after_newlines = body.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             starts: std::iter::once(0).chain(after_newlines).collect(),
+            first,
+            sheet,
         }
     }
 
+    /// Counted from 0.
+    fn in_body(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset) - 1
+    }
+
     fn of(&self, offset: usize) -> usize {
-        self.starts.partition_point(|&start| start <= offset)
+        let line = self.in_body(offset);
+        match self.sheet.map(|sheet| sheet.lines.as_slice()) {
+            None => self.first + line,
+            Some([]) => self.first,
+            Some(lines) => lines[line.min(lines.len() - 1)] as usize,
+        }
     }
 
     /// The last line of `start..end` that is not blank.
     fn last(&self, start: usize, end: usize, source: &str) -> usize {
         let text = source[start..end].trim_end();
         self.of(start + text.len().saturating_sub(1))
+    }
+
+    fn between(&self, start: usize, end: usize) -> Vec<u32> {
+        let Some(sheet) = self.sheet else {
+            return Vec::new();
+        };
+        let lines = sheet.lines.get(self.in_body(start)..);
+        let count = self.in_body(end.max(start)) + 1 - self.in_body(start);
+        lines.map_or_else(Vec::new, |lines| lines[..count.min(lines.len())].to_vec())
     }
 }
 

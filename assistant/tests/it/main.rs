@@ -1,5 +1,8 @@
 //! The assistant from outside: requests in, answers out, against real parts.
 
+mod batch;
+mod corpus;
+mod crash;
 mod diagnose;
 mod index;
 mod model;

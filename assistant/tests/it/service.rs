@@ -1,6 +1,6 @@
 //! A whole assistant over three pages, without a socket, for the other tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -75,8 +75,15 @@ pub(crate) fn service(embedder: Option<Box<dyn Embedder>>) -> Service {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
+    let mut service = over(vec![folder.path().to_owned()], embedder);
+    service.folder = folder;
+    service
+}
+
+/// A service over folders that are there already.
+pub(crate) fn over(folders: Vec<PathBuf>, embedder: Option<Box<dyn Embedder>>) -> Service {
     let settings = Settings {
-        runbooks: Some(vec![folder.path().to_owned()]),
+        runbooks: Some(folders),
         ..Settings::default()
     };
     let config = Config::load(settings, "error").unwrap();
@@ -90,7 +97,7 @@ pub(crate) fn service(embedder: Option<Box<dyn Embedder>>) -> Service {
         engine,
     );
     Service {
-        folder,
+        folder: tempfile::tempdir().unwrap(),
         retriever,
         router: api::router(state),
     }

@@ -1,4 +1,4 @@
-//! all-MiniLM-L6-v2 on ONNX Runtime, through fastembed.
+//! all-MiniLM-L6-v2, or another model that the user has as an ONNX graph, on ONNX Runtime through fastembed.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +14,13 @@ use super::{EmbedError, Embedder, Embedding, MAX_TOKENS, Precision, graph};
 /// More sessions than this would only wait for each other's cores.
 const MAX_SESSIONS: usize = 4;
 
+/// A graph in the model's folder is used as it is; without one it is made from the weights that we know.
+pub const GRAPH: &str = "model.onnx";
+pub const WEIGHTS: &str = "model.safetensors";
+
 pub struct MiniLm {
     name: String,
+    dimensions: usize,
     /// One thread works on one text: several threads on one hurt the tail of short queries.
     sessions: Vec<Mutex<TextEmbedding>>,
     next: AtomicUsize,
@@ -29,14 +34,24 @@ impl MiniLm {
         runtime: Option<&Path>,
         precision: Precision,
     ) -> Result<Self, EmbedError> {
-        let weights_path = folder.join("model.safetensors");
-        let weights = read(&weights_path)?;
-        let identity = crate::hash::checksum(&weights);
-        let model = graph::build(&weights, precision).map_err(|reason| EmbedError::Weights {
-            path: weights_path.display().to_string(),
-            reason,
-        })?;
-        drop(weights);
+        let own_graph = folder.join(GRAPH);
+        let (name, model) = if own_graph.is_file() {
+            let model = read(&own_graph)?;
+            let identity = crate::hash::checksum(&model);
+            let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+            (format!("{folder}/{identity:016x}"), model)
+        } else {
+            let weights_path = folder.join(WEIGHTS);
+            let weights = read(&weights_path)?;
+            let identity = crate::hash::checksum(&weights);
+            let model =
+                graph::build(&weights, precision).map_err(|reason| EmbedError::Weights {
+                    path: weights_path.display().to_string(),
+                    reason,
+                })?;
+            let name = format!("all-MiniLM-L6-v2/{precision}/{identity:016x}");
+            (name, model)
+        };
 
         let tokenizer_files = TokenizerFiles {
             tokenizer_file: read(&folder.join("tokenizer.json"))?,
@@ -70,12 +85,45 @@ impl MiniLm {
                 .encode_fast(text, true)
                 .map_or(usize::MAX, |tokens| tokens.len())
         };
-        Ok(Self {
-            name: format!("all-MiniLM-L6-v2/{precision}/{identity:016x}"),
+        let mut model = Self {
+            name,
+            dimensions: 0,
             sessions: sessions.into_iter().map(Mutex::new).collect(),
             next: AtomicUsize::new(0),
             count: Box::new(count),
-        })
+        };
+        model.dimensions = model.run("length")?.len();
+        Ok(model)
+    }
+
+    fn run(&self, text: &str) -> Result<Embedding, EmbedError> {
+        let failed = |reason: String| EmbedError::Inference(reason);
+        let mut vectors = self
+            .session()
+            .embed([text], None)
+            .map_err(|error| failed(error.to_string()))?;
+        vectors
+            .pop()
+            .filter(|vector| !vector.is_empty() && vector.iter().all(|x| x.is_finite()))
+            .ok_or_else(|| failed("it gave no usable vector".into()))
+    }
+
+    /// What is too long for the model is embedded in parts, and their middle stands for it: nothing is cut off.
+    fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
+        // No token is shorter than a byte, and two mark the ends: short texts need no counting.
+        if text.len() + 2 <= MAX_TOKENS || self.count_tokens(text) <= MAX_TOKENS {
+            return self.run(text);
+        }
+        let mut sum = vec![0.0_f32; self.dimensions];
+        for part in halves(text, &|part| self.count_tokens(part) <= MAX_TOKENS) {
+            let vector = self.run(part)?;
+            sum.iter_mut().zip(&vector).for_each(|(sum, x)| *sum += x);
+        }
+        let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if length > 0.0 {
+            sum.iter_mut().for_each(|x| *x /= length);
+        }
+        Ok(sum)
     }
 
     /// A free session, or the next in turn.
@@ -97,7 +145,7 @@ impl Embedder for MiniLm {
     }
 
     fn dimensions(&self) -> usize {
-        384
+        self.dimensions
     }
 
     fn count_tokens(&self, text: &str) -> usize {
@@ -107,7 +155,7 @@ impl Embedder for MiniLm {
     fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
         let share = texts.len().div_ceil(self.sessions.len()).max(1);
         // One text at a time: on a CPU a batch brings nothing, and padding makes the results depend on neighbours.
-        let embed = |texts: &[&str]| texts.iter().map(|text| self.embed_query(text)).collect();
+        let embed = |texts: &[&str]| texts.iter().map(|text| self.embed(text)).collect();
         std::thread::scope(|scope| {
             let workers: Vec<_> = texts
                 .chunks(share)
@@ -124,19 +172,28 @@ impl Embedder for MiniLm {
         })
     }
 
+    /// The first tokens of a question decide: parts would cost the time of as many questions.
     fn embed_query(&self, text: &str) -> Result<Embedding, EmbedError> {
-        let failed = |reason: String| EmbedError::Inference(reason);
-        let mut vectors = self
-            .session()
-            .embed([text], None)
-            .map_err(|error| failed(error.to_string()))?;
-        vectors
-            .pop()
-            .filter(|vector| {
-                vector.len() == self.dimensions() && vector.iter().all(|x| x.is_finite())
-            })
-            .ok_or_else(|| failed("it gave no usable vector".into()))
+        self.run(text)
     }
+}
+
+/// Parts of the text, cut at white space where there is some, that fit.
+fn halves<'a>(text: &'a str, fits: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
+    let mut parts = Vec::new();
+    let mut open = vec![text];
+    while let Some(part) = open.pop() {
+        let middle = part.floor_char_boundary(part.len() / 2);
+        if middle == 0 || fits(part) {
+            parts.push(part);
+            continue;
+        }
+        let space = part[..middle].rfind(char::is_whitespace);
+        let (left, right) = part.split_at(space.filter(|at| *at > 0).unwrap_or(middle));
+        open.push(right);
+        open.push(left);
+    }
+    parts
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {

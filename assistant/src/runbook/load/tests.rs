@@ -28,7 +28,7 @@ fn ids_are_paths_without_the_extension_and_hidden_files_are_not_pages() {
         ("b.md", b"# B"),
         ("a/deep/c.d.md", b"# C"),
         (".git/x.md", b"# X"),
-        ("notes.txt", b"no"),
+        ("notes.log", b"no"),
     ]);
     let library = load(&[folder.path().to_owned()]);
     assert_eq!(ids(&library), ["a/deep/c.d", "b"]);
@@ -101,4 +101,66 @@ fn an_edit_changes_the_fingerprint() {
     assert_eq!(before, fingerprint(&folders));
     fs::write(folder.path().join("a.md"), "# AB").unwrap();
     assert_ne!(before, fingerprint(&folders));
+}
+
+#[test]
+fn pages_of_every_format_have_ids_of_their_own() {
+    let folder = folder(&[
+        ("a.adoc", b"= From AsciiDoc"),
+        ("b.html", b"<h1>From HTML"),
+        ("b.md", b"# From Markdown"),
+        ("b.rst", b"From rst\n========\n"),
+        ("c.txt", b"From text\n\nWords."),
+    ]);
+    let library = load(&[folder.path().to_owned()]);
+    assert_eq!(ids(&library), ["a", "b", "b.html", "b.rst", "c"]);
+    for (id, title) in [
+        ("a", "From AsciiDoc"),
+        ("b", "From Markdown"),
+        ("b.html", "From HTML"),
+        ("b.rst", "From rst"),
+        ("c", "From text"),
+    ] {
+        assert_eq!(library.get(id).unwrap().title, title);
+    }
+    assert!(library.warnings.is_empty());
+}
+
+#[test]
+fn a_file_of_ten_mebibytes_is_read_whole_and_a_larger_one_left_out() {
+    let largest = "words of a page\n".repeat((10 << 20) / 16);
+    let too_large = format!("{largest}x");
+    let folder = folder(&[
+        ("largest.md", largest.as_bytes()),
+        ("larger.md", too_large.as_bytes()),
+    ]);
+    let library = load(&[folder.path().to_owned()]);
+    assert_eq!(ids(&library), ["largest"]);
+    assert_eq!(library.runbooks[0].source.len(), 10 << 20);
+    assert_eq!(
+        kinds(&library),
+        ["1: is larger than 10 MiB and was left out"]
+    );
+}
+
+#[test]
+fn a_loader_reads_again_what_changed_and_forgets_what_is_gone() {
+    let folder = folder(&[("a.md", b"# A"), ("b.md", b"# B \xff")]);
+    let folders = [folder.path().to_owned()];
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+    for name in ["a.md", "b.md"] {
+        let file = fs::File::open(folder.path().join(name)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    let mut loader = Loader::default();
+    let first = loader.load(&folders);
+    let again = loader.load(&folders);
+    assert_eq!(again, first);
+    assert!(Arc::ptr_eq(&again.runbooks[1], &first.runbooks[1]));
+    fs::write(folder.path().join("a.md"), "# C").unwrap();
+    fs::remove_file(folder.path().join("b.md")).unwrap();
+    let changed = loader.load(&folders);
+    assert_eq!(ids(&changed), ["a"]);
+    assert_eq!(changed.runbooks[0].title, "C");
+    assert!(changed.warnings.is_empty());
 }

@@ -1,0 +1,128 @@
+//! How fast search is, and what it takes. Not part of the tests: it wants a quiet machine, the model, and a corpus.
+//!
+//! ```sh
+//! cargo bench --package runwire-assistant --bench search -- speed CORPUS QUERIES.jsonl [PASSAGES]
+//! cargo bench --package runwire-assistant --bench search -- graph CORPUS
+//! cargo bench --package runwire-assistant --bench search -- scale CORPUS QUERIES.jsonl PASSAGES
+//! ```
+//!
+//! `speed`: start, edits, latency at 1 and 8 clients, requests per second. `graph`: the scan against a graph of hnsw_rs,
+//! by number of vectors. `scale`: a corpus copied many times, its vectors made by shaking real ones.
+
+#![expect(clippy::print_stdout, reason = "the numbers are its output")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use runwire_assistant::retrieval::embed::{Embedder, MiniLm, Precision};
+use runwire_assistant::retrieval::{Filters, Retriever};
+
+mod graph;
+mod scale;
+mod speed;
+
+fn main() -> anyhow::Result<()> {
+    // cargo bench adds a flag of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["speed", corpus, queries] => speed::run(Path::new(corpus), &read(queries)?, 10_000),
+        ["speed", corpus, queries, passages] => {
+            speed::run(Path::new(corpus), &read(queries)?, passages.parse()?)
+        }
+        ["graph", corpus] => graph::run(Path::new(corpus)),
+        ["scale", corpus, queries, passages] => {
+            scale::run(Path::new(corpus), &read(queries)?, passages.parse()?)
+        }
+        _ => {
+            bail!("give `speed`, `graph` or `scale` and a corpus; the head of this file says more")
+        }
+    }
+}
+
+/// The `text` of each line.
+fn read(path: &str) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    text.lines()
+        .map(|line| {
+            let query: serde_json::Value = serde_json::from_str(line)?;
+            Ok(query["text"]
+                .as_str()
+                .context("a query has no text")?
+                .to_owned())
+        })
+        .collect()
+}
+
+fn model() -> anyhow::Result<MiniLm> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.runwire");
+    let runtime = root.join("onnxruntime/libonnxruntime.so");
+    let model = MiniLm::open(&root.join("model"), Some(&runtime), Precision::Int8);
+    model.context("the benchmark needs the real model; scripts/setup fetches it")
+}
+
+fn open(runbooks: &Path, cache: &Path, embedder: Box<dyn Embedder>) -> anyhow::Result<Retriever> {
+    let retriever = Retriever::new(vec![runbooks.to_owned()], Some(embedder), Some(cache));
+    retriever.refresh()?;
+    Ok(retriever)
+}
+
+/// All pages below a folder, in an order that mixes the sources.
+fn pages(corpus: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut open = vec![corpus.to_owned()];
+    let mut pages = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort_by_key(|path| runwire_assistant::hash::fnv(&[path.as_os_str().as_encoded_bytes()]));
+    Ok(pages)
+}
+
+/// Latencies in milliseconds: median, 99th percentile, most.
+fn quantiles(mut took: Vec<Duration>) -> String {
+    took.sort();
+    let at = |share: f64| {
+        let index = ((took.len() as f64 * share) as usize).min(took.len() - 1);
+        took[index].as_secs_f64() * 1000.0
+    };
+    format!(
+        "p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    )
+}
+
+fn time_queries(
+    retriever: &Retriever,
+    queries: &[String],
+    rounds: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    for query in queries.iter().cycle().take(rounds * queries.len()) {
+        let started = Instant::now();
+        retriever.search(query, 10, &Filters::default())?;
+        took.push(started.elapsed());
+    }
+    Ok(took)
+}
+
+/// Resident memory in MiB, now.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() >> 10
+}

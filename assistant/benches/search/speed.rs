@@ -1,0 +1,151 @@
+//! What a user and a client see at a usual size.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use runwire_assistant::api::{self, AppState};
+use runwire_assistant::config::{Config, Settings};
+use runwire_assistant::diagnosis::{DEADLINE, Engine};
+use runwire_assistant::metrics::Metrics;
+use runwire_assistant::prometheus::{self, Prometheus};
+use runwire_assistant::retrieval::{Filters, Retriever};
+
+use crate::{model, open, pages, quantiles, resident, time_queries};
+
+const LOAD_FOR: Duration = Duration::from_secs(10);
+
+/// Of Markdown, as it is cut.
+const BYTES_OF_A_PASSAGE: usize = 440;
+
+pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow::Result<()> {
+    let place = tempfile::tempdir()?;
+    let runbooks = place.path().join("runbooks");
+    fs::create_dir(&runbooks)?;
+    let mut bytes = 0;
+    for (number, page) in pages(corpus)?.iter().enumerate() {
+        if bytes > passages * BYTES_OF_A_PASSAGE {
+            break;
+        }
+        bytes += usize::try_from(fs::copy(page, runbooks.join(format!("{number}.md")))?)?;
+    }
+    let cache = place.path().join("cache");
+
+    let started = Instant::now();
+    let retriever = open(&runbooks, &cache, Box::new(model()?))?;
+    println!(
+        "{} passages indexed in {:?}",
+        retriever.state().passages,
+        started.elapsed()
+    );
+    drop(retriever);
+    let started = Instant::now();
+    let embedder = Box::new(model()?);
+    let model_loaded = started.elapsed();
+    let retriever = open(&runbooks, &cache, embedder)?;
+    println!(
+        "started from the saved index in {:?}, of which the model {model_loaded:?}; resident {} MiB",
+        started.elapsed(),
+        resident()
+    );
+
+    time_queries(&retriever, queries, 1)?;
+    println!(
+        "in process, one at a time: {}",
+        quantiles(time_queries(&retriever, queries, 10)?)
+    );
+
+    retriever.watch()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let mut took = Vec::new();
+    for edit in 0..5 {
+        let word = format!("zebracrossing{edit}");
+        fs::write(
+            runbooks.join("0.md"),
+            format!("# Zebra\n\nA {word} fails.\n"),
+        )?;
+        let started = Instant::now();
+        while !found(&retriever, &word)? {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        took.push(started.elapsed());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("an edit is found after: {}", quantiles(took));
+
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(over_http(&runbooks, retriever, queries))
+}
+
+fn found(retriever: &Retriever, word: &str) -> anyhow::Result<bool> {
+    let found = retriever.search(word, 1, &Filters::default())?;
+    Ok(found
+        .results
+        .iter()
+        .any(|result| result.text.contains(word)))
+}
+
+async fn over_http(
+    runbooks: &Path,
+    retriever: Retriever,
+    queries: &[String],
+) -> anyhow::Result<()> {
+    let settings = Settings {
+        runbooks: Some(vec![runbooks.to_owned()]),
+        ..Settings::default()
+    };
+    let config = Config::load(settings, "error")?;
+    let prometheus = Prometheus::new(prometheus::Settings::new("http://127.0.0.1:1"))?;
+    let engine = Arc::new(Engine::new(prometheus, DEADLINE));
+    let metrics = Arc::new(Metrics::default());
+    let state = AppState::new(Arc::new(config), retriever, metrics, engine);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await });
+
+    // No TLS is spoken, but the client wants to know with what it would.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let url = format!("http://{address}/search");
+    for clients in [1, 8, 64] {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..clients {
+            let (client, url, refused) = (client.clone(), url.clone(), Arc::clone(&refused));
+            let queries = queries.to_vec();
+            workers.spawn(async move {
+                let mut took = Vec::new();
+                let until = Instant::now() + LOAD_FOR;
+                for query in queries.iter().cycle().skip(worker * 7) {
+                    let started = Instant::now();
+                    if started > until {
+                        break;
+                    }
+                    let body = serde_json::json!({"query": query});
+                    let answer = client.post(&url).json(&body).send().await?;
+                    if answer.status().as_u16() == 429 {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    answer.bytes().await?;
+                    took.push(started.elapsed());
+                }
+                anyhow::Ok(took)
+            });
+        }
+        let mut took = Vec::new();
+        while let Some(worker) = workers.join_next().await {
+            took.extend(worker.context("a client panicked")??);
+        }
+        println!(
+            "over HTTP, {clients} clients: {:.0} requests/s, {} refused, {}",
+            took.len() as f64 / LOAD_FOR.as_secs_f64(),
+            refused.load(Ordering::Relaxed),
+            quantiles(took)
+        );
+    }
+    server.abort();
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! AsciiDoc: headings, delimited blocks, admonitions, tables, lists.
+
+use super::inline::of_asciidoc;
+use super::{Line, Sheet, is_item};
+
+const ADMONITIONS: &[&str] = &["NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION"];
+
+pub(super) fn read(lines: &[Line], sheet: &mut Sheet) {
+    let mut reader = Reader {
+        sheet,
+        attributes: Vec::new(),
+        anchor: None,
+    };
+    let mut at = 0;
+    while at < lines.len() {
+        at += reader.block(&lines[at..]);
+    }
+}
+
+struct Reader<'a> {
+    sheet: &'a mut Sheet,
+    /// `[source,bash]` above a block.
+    attributes: Vec<String>,
+    /// `[[name]]` or `[#name]` above a heading.
+    anchor: Option<String>,
+}
+
+impl Reader<'_> {
+    /// Reads what begins here and says of how many lines it was.
+    fn block(&mut self, rest: &[Line]) -> usize {
+        let line = rest[0];
+        let text = line.text.trim_end();
+        if text.is_empty() {
+            self.sheet.blank(line.number);
+            return 1;
+        }
+        if let Some(level) = heading_level(text) {
+            let title = text[level..].trim();
+            let title = of_asciidoc(title.trim_end_matches('=').trim_end());
+            let anchor = self.anchor.take();
+            self.sheet
+                .heading(line.number, level, &title, anchor.as_deref());
+            self.attributes.clear();
+            return 1;
+        }
+        if let Some(inside) = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            && self.attribute_line(inside)
+        {
+            return 1;
+        }
+        if let Some(taken) = self.delimited(rest, text) {
+            self.attributes.clear();
+            return taken;
+        }
+        if let Some(taken) = self.underlined(rest, text) {
+            return taken;
+        }
+        if is_attribute_entry(text) || is_condition(text) || is_comment(text) {
+            return 1;
+        }
+        if text == "+" {
+            self.sheet.blank(line.number);
+            return 1;
+        }
+        // `[source]` may also stand above lines without delimiters, which end at a blank one.
+        if self.is_code() {
+            let taken = rest.iter().take_while(|line| !line.is_blank()).count();
+            self.code(&rest[..taken]);
+            self.attributes.clear();
+            return taken;
+        }
+        self.attributes.clear();
+        self.text(line.number, line.text);
+        1
+    }
+
+    fn text(&mut self, number: usize, text: &str) {
+        let trimmed = text.trim();
+        if let Some((kind, rest)) = trimmed.split_once(": ")
+            && ADMONITIONS.contains(&kind)
+        {
+            let kind = kind.to_lowercase();
+            return self.sheet.admonition(number, &kind, &of_asciidoc(rest));
+        }
+        if let Some((name, target)) = trimmed.split_once("::")
+            && let Some((target, attributes)) = target.split_once('[')
+            && matches!(name, "image" | "include" | "video" | "link")
+        {
+            // An include is named, never followed.
+            let label = attributes.trim_end_matches(']').split(',').next();
+            let label = label.filter(|label| !label.is_empty() && name == "image");
+            let text = format!("{name}: {}", label.unwrap_or(target));
+            return self.sheet.prose(number, &text);
+        }
+        if let Some(title) = trimmed.strip_prefix('.')
+            && title.starts_with(|c: char| c.is_alphanumeric())
+        {
+            self.sheet.blank(number);
+            self.sheet
+                .raw(number, &format!("**{}**", of_asciidoc(title)));
+            return self.sheet.blank(number);
+        }
+        if let Some(item) = list_item(trimmed) {
+            return self.sheet.prose(number, &of_asciidoc(&item));
+        }
+        if let Some((term, definition)) = trimmed.split_once("::")
+            && !term.is_empty()
+            && (definition.is_empty() || definition.starts_with(' '))
+        {
+            self.sheet.blank(number);
+            let text = format!(
+                "**{}**: {}",
+                of_asciidoc(term),
+                of_asciidoc(definition.trim())
+            );
+            return self.sheet.raw(number, text.trim_end());
+        }
+        let text = of_asciidoc(trimmed.trim_end_matches(" +"));
+        self.sheet.prose(number, &text);
+    }
+
+    /// True if it was one. Others, such as a check list's `[ ]`, are text.
+    fn attribute_line(&mut self, inside: &str) -> bool {
+        let anchor = inside
+            .strip_prefix('[')
+            .and_then(|inside| inside.strip_suffix(']'))
+            .map(|anchor| anchor.split(',').next().unwrap_or_default())
+            .or_else(|| inside.strip_prefix('#'));
+        if let Some(anchor) = anchor {
+            self.anchor = Some(anchor.trim().to_owned());
+            return true;
+        }
+        let starts_well = inside.starts_with(|c: char| c.is_alphabetic() || ".%,\"'".contains(c));
+        if starts_well && !inside.contains(['[', ']']) {
+            self.attributes = inside
+                .split(',')
+                .map(|part| part.trim().to_owned())
+                .collect();
+            if let Some(kind) = self.attributes.first()
+                && ADMONITIONS.contains(&kind.as_str())
+            {
+                // The label is written here; what follows is text like any other.
+                self.pending_admonition();
+            }
+        }
+        starts_well
+    }
+
+    fn pending_admonition(&mut self) {
+        let kind = self.attributes[0].to_lowercase();
+        let number = self.sheet.lines.last().map_or(1, |line| *line as usize) + 1;
+        self.sheet.admonition(number, &kind, "");
+        self.attributes.clear();
+    }
+
+    fn is_code(&self) -> bool {
+        self.attributes
+            .first()
+            .is_some_and(|kind| matches!(kind.as_str(), "source" | "listing" | "literal" | ""))
+    }
+
+    fn code(&mut self, lines: &[Line]) {
+        let language = match self.attributes.first().map(String::as_str) {
+            Some("source" | "") => self.attributes.get(1).cloned().unwrap_or_default(),
+            _ => String::new(),
+        };
+        self.sheet.code(&language, lines);
+    }
+
+    /// A block between two equal lines; without the second one it goes on to the end.
+    fn delimited(&mut self, rest: &[Line], text: &str) -> Option<usize> {
+        let first = *text.as_bytes().first()?;
+        let same = text.bytes().all(|byte| byte == first);
+        let is_table = matches!(text, "|===" | ",===" | ":===" | "!===");
+        let is_fence = text.starts_with("```");
+        let is_delimiter = is_table
+            || is_fence
+            || text == "--"
+            || (text.len() >= 4 && same && b"-.=*_+/".contains(&first));
+        if !is_delimiter {
+            return None;
+        }
+        // These hold blocks like any others: the line alone is left out.
+        if text == "--" || (same && b"=*_".contains(&first)) {
+            self.sheet.blank(rest[0].number);
+            return Some(1);
+        }
+        let end = if is_fence { "```" } else { text };
+        let closing = rest[1..]
+            .iter()
+            .position(|line| line.text.trim_end() == end);
+        let content = &rest[1..closing.map_or(rest.len(), |at| at + 1)];
+        let taken = content.len() + 1 + usize::from(closing.is_some());
+        if is_table {
+            let rows = table(content, self.columns(), &text[..1]);
+            self.sheet.table(&rows);
+        } else if is_fence {
+            self.sheet.code(text.trim_start_matches('`'), content);
+        } else if first != b'/' {
+            self.code(content);
+        }
+        Some(taken)
+    }
+
+    /// From `cols="1,2"`, `cols=3*`.
+    fn columns(&self) -> Option<usize> {
+        let at = self
+            .attributes
+            .iter()
+            .position(|part| part.starts_with("cols="))?;
+        let value = self.attributes[at..].join(",");
+        let value = value.trim_start_matches("cols=");
+        let value = match value.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next()?,
+            None => value.split(',').next()?,
+        };
+        let count = |part: &str| match part.trim().split_once('*') {
+            Some((count, _)) => count.parse().unwrap_or(1),
+            None => 1_usize,
+        };
+        let columns = value
+            .split([',', ';'])
+            .map(count)
+            .fold(0, usize::saturating_add);
+        (1..=64).contains(&columns).then_some(columns)
+    }
+
+    /// A title of the old kind, with a line of marks below it that is as long.
+    fn underlined(&mut self, rest: &[Line], text: &str) -> Option<usize> {
+        let marks = rest.get(1)?.text.trim_end();
+        let first = marks.chars().next()?;
+        let level = "=-~^+".find(first)? + 1;
+        let same = marks.bytes().all(|byte| byte == marks.as_bytes()[0]);
+        let fits = marks.len() >= 3 && marks.len().abs_diff(text.chars().count()) <= 1;
+        if !same || !fits || is_item(text) || !text.starts_with(char::is_alphanumeric) {
+            return None;
+        }
+        let anchor = self.anchor.take();
+        self.sheet
+            .heading(rest[0].number, level, &of_asciidoc(text), anchor.as_deref());
+        Some(2)
+    }
+}
+
+/// `== Title`; Markdown's `## Title` is allowed too.
+fn heading_level(text: &str) -> Option<usize> {
+    ["=", "#"].into_iter().find_map(|mark| {
+        let level = text.len() - text.trim_start_matches(mark).len();
+        ((1..=6).contains(&level) && text[level..].starts_with(' ')).then_some(level)
+    })
+}
+
+/// `:name: value`
+fn is_attribute_entry(text: &str) -> bool {
+    text.strip_prefix(':').is_some_and(|rest| {
+        rest.split_once(':').is_some_and(|(name, value)| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_!".contains(&b))
+                && (value.is_empty() || value.starts_with(' '))
+        })
+    })
+}
+
+fn is_condition(text: &str) -> bool {
+    ["ifdef::", "ifndef::", "ifeval::", "endif::", "toc::"]
+        .iter()
+        .any(|name| text.starts_with(name) && text.ends_with(']'))
+}
+
+fn is_comment(text: &str) -> bool {
+    text.starts_with("//") && !text.starts_with("///")
+}
+
+/// `** text` and `.. text` → items of Markdown, which nest by what they are indented by.
+fn list_item(text: &str) -> Option<String> {
+    let (marks, content) = text.split_once(' ')?;
+    let first = marks.chars().next()?;
+    let same = marks.chars().all(|c| c == first);
+    let item = match first {
+        '*' | '-' => "- ",
+        '.' => "1. ",
+        _ => return None,
+    };
+    let indent = if marks.len() > 1 { " " } else { "" };
+    (same && marks.len() <= 5).then(|| format!("{indent}{item}{}", content.trim_start()))
+}
+
+/// Cells begin with `|`, perhaps after a word on how they look: `2+|`, `a|`. Without a number of columns, those of the
+/// first line count.
+fn table(lines: &[Line], columns: Option<usize>, mark: &str) -> Vec<(usize, Vec<String>)> {
+    let mark = if mark == "," || mark == ":" {
+        mark
+    } else {
+        "|"
+    };
+    if mark != "|" {
+        let cells = |line: &Line| cells_of(line.text, mark);
+        let lines = lines.iter().filter(|line| !line.is_blank());
+        return lines.map(|line| (line.number, cells(line))).collect();
+    }
+    let mut cells: Vec<(usize, String)> = Vec::new();
+    let mut first_line = 0;
+    for line in lines {
+        let mut parts = line.text.split('|');
+        let before = parts.next().unwrap_or_default();
+        let mut specification = before;
+        if line.text.contains('|') && is_specification(before) {
+            specification = "";
+        }
+        if !specification.trim().is_empty()
+            && let Some((_, cell)) = cells.last_mut()
+        {
+            cell.push(' ');
+            cell.push_str(&of_asciidoc(specification.trim()));
+        }
+        for part in parts {
+            // The end of this part may say how the next cell looks.
+            let text = match part.rsplit_once(' ') {
+                Some((text, last)) if !last.is_empty() && is_specification(last) => text,
+                _ => part,
+            };
+            cells.push((line.number, of_asciidoc(text.trim())));
+        }
+        if first_line == 0 {
+            first_line = cells.len();
+        }
+    }
+    let columns = columns.unwrap_or(first_line).max(1);
+    cells
+        .chunks(columns)
+        .map(|row| (row[0].0, row.iter().map(|(_, cell)| cell.clone()).collect()))
+        .collect()
+}
+
+fn cells_of(line: &str, mark: &str) -> Vec<String> {
+    let cells = line.split(mark);
+    cells.map(|cell| cell.trim().to_owned()).collect()
+}
+
+fn is_specification(text: &str) -> bool {
+    let text = text.trim();
+    let spans = text.contains(['+', '^', '<', '>', '*']);
+    let all = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b".+*<>^adehlmsv".contains(&b));
+    text.is_empty() || (all && (spans || (text.len() == 1 && !text.as_bytes()[0].is_ascii_digit())))
+}

@@ -1,0 +1,329 @@
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::runbook::parse::{heading_anchors, parse_as};
+
+/// The Markdown, each line with the number of the line in the file that it came from.
+fn check(format: Format, source: &str, expected: &str) {
+    let sheet = convert(format, source, 1).unwrap();
+    let shown: Vec<String> = sheet
+        .text
+        .lines()
+        .zip(&sheet.lines)
+        .filter(|(text, _)| !text.is_empty())
+        .map(|(text, line)| format!("{line} {text}"))
+        .collect();
+    let expected: Vec<&str> = expected.trim().lines().map(str::trim_start).collect();
+    assert_eq!(shown, expected, "{source}");
+}
+
+#[test]
+fn restructuredtext_headings_and_blocks() {
+    check(
+        Format::ReStructuredText,
+        "\
+==========
+DNS faults
+==========
+
+Names ``cannot`` be :ref:`resolved <dns>`, see `the page <https://x.y/z>`_.
+
+.. _diag:
+
+Diagnosis
+---------
+
+Ask the server::
+
+    dig @10.0.0.10 # not a heading
+      +short
+
+- one
+- two
+
+.. note:: Mind the
+   cache.
+
+.. code-block:: sh
+   :linenos:
+
+   ss -lnt
+
+.. list-table:: Codes
+   :header-rows: 1
+
+   * - code
+     - means
+   * - 2
+     - SERVFAIL | broken
+
+.. include:: /etc/passwd
+.. a comment
+
+Deeper
+^^^^^^
+
+====  ====
+a     b
+====  ====
+1     2
+====  ====
+
+Again
+-----
+# no heading
+",
+        "\
+2 # DNS faults
+5 Names `cannot` be resolved, see [the page](https://x.y/z).
+9 ## Diagnosis {#diag}
+12 Ask the server:
+14 ```
+14 dig @10.0.0.10 # not a heading
+15   +short
+15 ```
+17 - one
+18 - two
+20 **Note:** Mind the
+21 cache.
+26 ```sh
+26 ss -lnt
+26 ```
+28 Codes
+31 | code | means |
+31 | --- | --- |
+33 | 2 | SERVFAIL \\| broken |
+36 include: /etc/passwd
+39 ### Deeper
+42 ```
+42 ====  ====
+43 a     b
+44 ====  ====
+45 1     2
+46 ====  ====
+46 ```
+48 ## Again
+50 \\# no heading",
+    );
+}
+
+#[test]
+fn asciidoc_headings_and_blocks() {
+    check(
+        Format::AsciiDoc,
+        "\
+= DNS faults
+:toc: left
+
+First words with https://x.y[a link] and <<diag,the part>>.
+
+[[diag]]
+== Diagnosis
+
+NOTE: Mind the cache.
+
+[WARNING]
+====
+Do not restart.
+====
+
+[source,bash]
+----
+dig # not a heading
+== neither
+----
+
+.A table
+[cols=\"1,2\"]
+|===
+|code |means
+
+|2
+|SERVFAIL
+|===
+
+* one
+** inner
+. first
+
+// a comment
+include::/etc/passwd[]
+
+Old style
+~~~~~~~~~
+
+term:: what it is
+",
+        "\
+1 # DNS faults
+4 First words with [a link](https://x.y) and the part.
+7 ## Diagnosis {#diag}
+9 **Note:** Mind the cache.
+11 **Warning:**
+13 Do not restart.
+18 ```bash
+18 dig # not a heading
+19 == neither
+19 ```
+22 **A table**
+25 | code | means |
+25 | --- | --- |
+27 | 2 | SERVFAIL |
+31 - one
+32   - inner
+33 1. first
+36 include: /etc/passwd
+38 ### Old style
+41 **term**: what it is",
+    );
+}
+
+#[test]
+fn html_headings_and_blocks() {
+    let source = "\
+<!DOCTYPE html [<!ENTITY a \"aaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>
+<html><head><title>The title</title>
+<style>h1 { color: red }</style><script>if (a < b) { alert('</p>') }</script></head>
+<body>
+<h1 id=\"dns\">DNS &amp; <em>faults</em><a class=\"headerlink\" href=\"#dns\">¶</a></h1>
+<p>Names cannot be
+resolved &b; by <code>dig</code>. <a href='https://x.y/z'>More</a></p>
+<!-- a comment <h2>no</h2> -->
+<h2>Diagnosis</h2>
+<pre><code class=\"language-sh\">ss -lnt # no heading
+dig a | grep b</code></pre>
+<ul><li>one</li><li>two</li></ul>
+<table><tr><th>code<th>means</tr>
+<tr><td>2</td><td>a | b</td></tr></table>
+a < b and c<d
+</body></html>";
+    check(
+        Format::Html,
+        source,
+        "\
+5 # DNS & faults {#dns}
+6 Names cannot be
+7 resolved &b; by `dig`. [More](https://x.y/z)
+9 ## Diagnosis
+10 ```sh
+10 ss -lnt # no heading
+11 dig a | grep b
+11 ```
+12 - one
+12 - two
+13 | code | means |
+13 | --- | --- |
+14 | 2 | a \\| b |
+15 a < b and c",
+    );
+    let title = |source: &str| parse_as(Format::Html, "id", "p", source.to_owned()).0.title;
+    assert_eq!(title(source), "DNS & faults");
+    assert_eq!(title("<title>The title</title><p>x"), "The title");
+}
+
+#[test]
+fn plain_text_is_text() {
+    check(
+        Format::Text,
+        "The link is down\n\n# not a heading\n> nor a quote\n\n    ip link\n\n      up\nFix\n---\n```\n",
+        "\
+1 The link is down
+3 \\# not a heading
+4 \\> nor a quote
+6 ```
+6 ip link
+8   up
+8 ```
+9 Fix
+10 \\---
+11 \\```",
+    );
+    let page = parse_as(
+        Format::Text,
+        "id",
+        "p",
+        "Link down\n\nText.\n\nFix\n===\nmore\n".into(),
+    )
+    .0;
+    assert_eq!(page.title, "Fix");
+    assert_eq!(
+        page.section("fix").map(|section| section.line_start),
+        Some(5)
+    );
+    let page = parse_as(Format::Text, "id", "p", "Link down\n\nText.\n".into()).0;
+    assert_eq!(page.title, "Link down");
+}
+
+const OTHERS: [Format; 4] = [
+    Format::ReStructuredText,
+    Format::AsciiDoc,
+    Format::Html,
+    Format::Text,
+];
+
+#[test]
+fn what_is_made_to_break_readers_is_read_in_time() {
+    let many = |text: &str, count: usize| text.repeat(count);
+    for source in [
+        many("<div>", 300_000),
+        many("<h2>x</h2>\n", 100_000),
+        many("Title\n-----\n\n", 100_000),
+        many("== Title\n\n", 100_000),
+        many("<a b=\"", 300_000),
+        many("<!D[>", 300_000),
+        many("<!--", 300_000),
+        many("&lt", 500_000),
+        many("`", 1_000_000),
+        many("<<a[", 300_000),
+        many("|===\n", 100_000),
+        many("----\na\n", 100_000),
+        many("+-+\n", 100_000),
+        format!("x::\n\n{}", many(" a\n", 100_000)),
+        (0..2000)
+            .map(|depth| format!("{}.. note::\n\n", " ".repeat(depth)))
+            .collect(),
+        "x".repeat(4 << 20),
+        "\u{0}\u{feff}\u{2028}".repeat(100_000),
+    ] {
+        for format in OTHERS {
+            let started = Instant::now();
+            let (page, _) = parse_as(format, "id", "p", source.clone());
+            assert!(page.body().len() <= 8 * source.len() + 100);
+            let took = started.elapsed();
+            let start = &source[..source.floor_char_boundary(20)];
+            assert!(
+                took < Duration::from_secs(20),
+                "{format:?} {start:?} {took:?}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_page_whose_lines_exist(
+        source in "([ -~\n#`>=*_.:|+\\-\\[\\]é\u{a0}]{0,12}|<[/a-z0-9]{1,4}>|\n|\n\n|    |====\n|----\n|::\n|\\.\\. |\\|===\n|&amp;|<!--|-->|NOTE: ){0,60}"
+    ) {
+        for format in OTHERS {
+            let (page, _) = parse_as(format, "id", "p", source.clone());
+            let lines = source.lines().count().max(1);
+            for section in &page.sections {
+                prop_assert!(section.line_start >= 1 && section.line_start <= section.line_end);
+                prop_assert!(section.line_end <= lines, "{:?} {} of {}", format, section.line_end, lines);
+                prop_assert!(heading_anchors(&page).contains(&section.anchor) || section.level == 0);
+            }
+        }
+    }
+
+    /// Nothing of a plain page's words is lost in any format.
+    #[test]
+    fn every_word_is_kept(source in "([a-z]{2,6}( [a-z]{2,6}){0,5}\n{1,3}){1,20}") {
+        for format in OTHERS {
+            let (page, _) = parse_as(format, "id", "p", source.clone());
+            let words: Vec<&str> = page.body().split_whitespace().collect();
+            prop_assert_eq!(words, source.split_whitespace().collect::<Vec<_>>());
+        }
+    }
+}
