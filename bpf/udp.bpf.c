@@ -3,8 +3,8 @@
  * UDP datagrams and payload, per socket and peer, at both ends.
  *
  * The programs sit on the root cgroup and run for every packet of every socket of the host; those
- * of other protocols leave after two loads. A buffer that offload made of several datagrams counts
- * as those. What the receive buffer has no room for has passed by here already, and is taken back.
+ * of TCP leave after a few loads. A buffer that offload made of several datagrams counts as those.
+ * What the receive buffer has no room for has passed by here already, and is taken back.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -155,7 +155,7 @@ static __always_inline void count(struct __sk_buff *skb, bool outgoing)
 	__u32 second;
 	__u64 bytes;
 
-	if (!sk)
+	if (is_tcp(skb) || !sk)
 		return;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_UDP)

@@ -10,6 +10,9 @@
 
 #include <linux/types.h>
 
+#include "abi/dns.h"
+#include "abi/icmp.h"
+#include "abi/neighbour.h"
 #include "abi/udp.h"
 
 /** Which end of a connection a socket is. */
@@ -236,62 +239,3 @@ struct listener {
 	__u8 address[16];
 };
 _Static_assert(sizeof(struct listener) == 56, "padding in a record");
-
-enum dns_rcode {
-	DNS_NOERROR,
-	DNS_FORMERR,
-	DNS_SERVFAIL,
-	DNS_NXDOMAIN,
-	DNS_NOTIMP,
-	DNS_REFUSED,
-	DNS_OTHER,
-	DNS_RCODES,
-};
-
-enum dns_slots {
-	/** +Inf included. */
-	DNS_SLOTS = 17,
-};
-
-/** Queries of one client's sockets to one server. */
-struct dns_edge_key {
-	__u64 cgroup;
-	__u32 netns;
-	__u16 qtype;
-	/** IP protocol number. */
-	__u8 protocol;
-	__u8 reserved;
-	__u8 client[16];
-	__u8 server[16];
-};
-_Static_assert(sizeof(struct dns_edge_key) == 48, "padding in a map key");
-
-struct dns_edge {
-	__u64 latency_ns;
-	__u32 queries;
-	__u32 responses[DNS_RCODES];
-	__u32 truncated;
-	__u32 latency_slots[DNS_SLOTS];
-};
-_Static_assert(sizeof(struct dns_edge) % 8 == 0, "padding in a map value");
-
-/** A query and its answer pass the same socket of the client, whatever NAT does to addresses. */
-struct dns_pending_key {
-	__u64 cookie;
-	__u16 id;
-	__u8 protocol;
-	__u8 reserved[5];
-};
-_Static_assert(sizeof(struct dns_pending_key) == 16, "padding in a map key");
-
-struct dns_pending {
-	struct dns_edge_key edge;
-	/** When the client began to wait, and when it last asked. */
-	__u64 first_ns;
-	__u64 last_ns;
-	/** Queries under this id that have no answer. */
-	__u32 unanswered;
-	/** Answers so far; the latency is that of the first. */
-	__u32 answers;
-};
-_Static_assert(sizeof(struct dns_pending) == 72, "padding in a map value");

@@ -14,8 +14,14 @@ enum {
 };
 
 enum {
+	IPPROTO_ICMP = 1,
 	IPPROTO_TCP = 6,
 	IPPROTO_UDP = 17,
+	IPPROTO_ICMPV6 = 58,
+};
+
+enum {
+	NUD_FAILED = 0x20,
 };
 
 enum {
@@ -193,6 +199,11 @@ struct tcp_skb_cb {
 struct net_device {
 	possible_net_t nd_net;
 	char name[16];
+};
+
+struct neighbour {
+	__u8 nud_state;
+	struct net_device *dev;
 };
 
 struct skb_shared_info {

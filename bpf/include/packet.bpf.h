@@ -139,6 +139,20 @@ struct socket_packet {
 	__u8 protocol;
 };
 
+/* For programs that want none of it: most packets are, and this is the quickest way to tell. */
+static __always_inline bool is_tcp(struct __sk_buff *skb)
+{
+	const struct ipv4_header *ip4 = (void *)(long)skb->data;
+	const struct ipv6_header *ip6 = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if ((void *)(ip4 + 1) > end)
+		return false;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return ip4->protocol == IPPROTO_TCP;
+	return ip6->next_header == IPPROTO_TCP;
+}
+
 /* What a program of a cgroup sees begins with the network header. Sockets see no fragments. */
 static __always_inline bool read_socket_packet(struct __sk_buff *skb, struct socket_packet *packet)
 {

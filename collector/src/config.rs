@@ -26,6 +26,7 @@ pub struct Config {
     pub disabled_signals: Vec<String>,
     pub series_budget: usize,
     pub dns_timeout: Duration,
+    pub dns_names: usize,
     pub buckets: BTreeMap<String, Vec<f64>>,
     pub map_capacity: BTreeMap<String, u32>,
     pub collect_interval: Duration,
@@ -51,6 +52,7 @@ impl Default for Config {
             disabled_signals: Vec::new(),
             series_budget: 10_000,
             dns_timeout: Duration::from_secs(5),
+            dns_names: 0,
             buckets: BTreeMap::new(),
             map_capacity: BTreeMap::new(),
             collect_interval: Duration::from_secs(5),
@@ -225,6 +227,18 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| humantime::format_duration(config.dns_timeout).to_string(),
+    },
+    Key {
+        name: "dns_names",
+        flag: "dns-names",
+        value_name: "NUMBER",
+        help: "DNS names that may be values of the label `name` of dns_name_queries; 0: none",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.dns_names = number(text, 0..=10_000)?;
+            Ok(())
+        },
+        get: |config| config.dns_names.to_string(),
     },
     Key {
         name: "buckets",

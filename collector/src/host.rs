@@ -3,7 +3,9 @@
 pub mod cgroup;
 mod conntrack;
 pub mod containers;
+mod icmp;
 mod interface;
+mod neighbour;
 mod netlink;
 pub mod netns;
 mod node;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use icmp::icmp_messages;
 pub use interface::HostVeths;
 pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 

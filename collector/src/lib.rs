@@ -13,6 +13,7 @@ pub mod config;
 pub mod enrich;
 pub mod export;
 pub mod host;
+pub mod icmp;
 pub mod kernel;
 pub mod logs;
 pub mod server;

@@ -4,8 +4,10 @@
 //! programs are turned to their other maps, then every signal empties the maps they wrote to before.
 
 mod dns;
+mod icmp;
 mod labels;
 mod listen_queue;
+mod neighbour;
 mod packet_drop;
 mod running;
 mod tcp_connect;
@@ -66,6 +68,8 @@ pub struct SignalSettings {
     pub off: Vec<String>,
     /// After how long a DNS query without answer counts as timed out.
     pub dns_timeout: Duration,
+    /// How many DNS names may be label values.
+    pub dns_names: usize,
     /// How often sockets that escaped the hooks are looked for.
     pub repair_interval: Duration,
     /// Where UDP flows go, if somebody keeps a table of them.
@@ -105,6 +109,12 @@ pub const MAPS: &[&str] = &[
     "packet_drops",
     "dns_edges",
     "dns_pending",
+    "dns_questions",
+    "dns_searches",
+    "dns_answers",
+    "dns_names",
+    "icmp_sent",
+    "neighbour_failures",
     "udp_flows",
     "udp_edges",
     "udp_drops",
@@ -115,6 +125,7 @@ impl From<&Config> for SignalSettings {
         Self {
             off: config.disabled_signals.clone(),
             dns_timeout: config.dns_timeout,
+            dns_names: config.dns_names,
             map_capacity: config.map_capacity.clone(),
             statistics: config.statistics,
             ..Self::default()
@@ -127,6 +138,7 @@ impl Default for SignalSettings {
         Self {
             off: Vec::new(),
             dns_timeout: Duration::from_secs(5),
+            dns_names: 0,
             repair_interval: Duration::from_secs(30),
             udp_flows: None,
             map_capacity: BTreeMap::new(),
@@ -147,14 +159,18 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
         Box::new(listen_queue::ListenQueue::register(registry, settings)),
         Box::new(dns::Dns::register(registry, settings)),
         Box::new(udp::Udp::register(registry, settings)),
+        Box::new(icmp::IcmpSent::register(registry)),
+        Box::new(neighbour::Neighbour::register(registry)),
     ]
 }
 
 /// The signal that [`Signals::report`]s the listening sockets.
 pub const LISTENERS: &str = listen_queue::NAME;
+/// Whose report names what is asked of DNS.
+pub const DNS: &str = dns::NAME;
 
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     tcp_lifecycle::NAME,
     tcp_connect::NAME,
     tcp_retransmit::NAME,
@@ -163,4 +179,6 @@ pub const NAMES: [&str; 8] = [
     listen_queue::NAME,
     dns::NAME,
     udp::NAME,
+    icmp::NAME,
+    neighbour::NAME,
 ];

@@ -12,12 +12,14 @@ use std::time::Instant;
 use tracing::{debug, error};
 
 use super::conntrack::Conntrack;
+use super::icmp::IcmpReceived;
 use super::interface::{HostVeths, Interfaces, Link};
+use super::neighbour::NeighbourTables;
 use super::netlink::Netlink;
 use super::netns::{Place, Visitor};
 use super::node::Node;
 use super::qdisc::Qdiscs;
-use super::snmp::NetnsCounters;
+use super::snmp::{MibFiles, NetnsCounters, read_mib};
 use super::sockets::Sockets;
 use super::turns::Turns;
 use crate::enrich::{Enricher, NetnsId};
@@ -55,16 +57,19 @@ pub(super) struct Visit {
     pub(super) now: Instant,
     pub(super) route: Netlink,
     links: Option<Vec<Link>>,
+    mib: Option<Arc<MibFiles>>,
 }
 
 /// The names of all there are.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 8] = [
     NetnsCounters::NAME,
     Conntrack::NAME,
     Interfaces::NAME,
     Qdiscs::NAME,
     Sockets::NAME,
     Node::NAME,
+    IcmpReceived::NAME,
+    NeighbourTables::NAME,
 ];
 
 /// What the user may change.
@@ -97,13 +102,15 @@ struct Running {
 
 impl Readings {
     pub fn new(registry: &Registry, settings: &ReadingSettings) -> Self {
-        let all: [Box<dyn Reading>; 6] = [
+        let all: [Box<dyn Reading>; 8] = [
             Box::new(NetnsCounters::new(registry)),
             Box::new(Conntrack::new(registry)),
             Box::new(Interfaces::new(registry, settings.host_veths)),
             Box::new(Qdiscs::new(registry)),
             Box::new(Sockets::new(registry)),
             Box::new(Node::new(registry)),
+            Box::new(IcmpReceived::new(registry)),
+            Box::new(NeighbourTables::new(registry)),
         ];
         let running = all.into_iter().map(|reading| Running {
             reading,
@@ -208,6 +215,7 @@ fn read(
         now,
         route,
         links: None,
+        mib: None,
     };
     let mut moved = Moved::No;
     for running in all {
@@ -241,6 +249,11 @@ impl Running {
 }
 
 impl Visit {
+    /// The files with the namespace's own counters.
+    pub(super) fn mib(&mut self) -> Arc<MibFiles> {
+        self.mib.get_or_insert_with(|| Arc::new(read_mib())).clone()
+    }
+
     /// The namespace's interfaces.
     pub(super) fn links(&mut self) -> io::Result<&[Link]> {
         let links = match self.links.take() {

@@ -82,6 +82,14 @@ const FILES: [(&str, Parse); 3] = [
     ("/proc/thread-self/net/snmp6", parse_lines),
 ];
 
+/// Their texts.
+pub(super) type MibFiles = [Option<String>; FILES.len()];
+
+/// Of the calling thread's namespace.
+pub(super) fn read_mib() -> MibFiles {
+    FILES.map(|(path, _)| fs::read_to_string(path).ok())
+}
+
 impl NetnsCounters {
     pub(super) const NAME: &str = "netns_counters";
 
@@ -99,12 +107,7 @@ impl NetnsCounters {
         }
     }
 
-    fn add(
-        &mut self,
-        netns: NetnsId,
-        owner: &Labels,
-        files: &[Option<String>; FILES.len()],
-    ) -> Moved {
+    fn add(&mut self, netns: NetnsId, owner: &Labels, files: &MibFiles) -> Moved {
         let seen = self.namespaces.entry(netns).or_insert_with(|| Seen {
             totals: vec![0; COUNTERS.len()].into(),
             hashes: [0; FILES.len()],
@@ -140,7 +143,7 @@ impl Reading for NetnsCounters {
     }
 
     fn read(&mut self, visit: &mut Visit) -> io::Result<Moved> {
-        let files = FILES.map(|(path, _)| fs::read_to_string(path).ok());
+        let files = visit.mib();
         Ok(self.add(visit.netns, &visit.owner, &files))
     }
 

@@ -1,7 +1,7 @@
 //! Real namespaces in, names out.
 
 mod churn;
-mod exact;
+pub(crate) mod exact;
 
 use std::net::IpAddr;
 use std::process::Command;

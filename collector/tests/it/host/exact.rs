@@ -15,14 +15,14 @@ use crate::kernel::lab::{Lab, run};
 use crate::kernel::measure::has_label;
 
 /// Everything that is read, of all namespaces.
-pub(super) struct Reader {
-    pub(super) registry: Registry,
+pub(crate) struct Reader {
+    pub(crate) registry: Registry,
     enricher: Enricher,
     readings: Readings,
 }
 
 impl Reader {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let registry = Registry::new(100_000);
         let settings = ReadingSettings {
             off: Vec::new(),
@@ -35,13 +35,13 @@ impl Reader {
         }
     }
 
-    pub(super) fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
         self.enricher.refresh();
         self.readings.collect(&self.enricher);
     }
 
     /// Series of a metric and a namespace: the labels after those, and the value.
-    pub(super) fn series(&self, metric: &str, namespace: &str) -> Vec<(String, u64)> {
+    pub(crate) fn series(&self, metric: &str, namespace: &str) -> Vec<(String, u64)> {
         let start = format!("runwire_{metric}{{");
         let text = self.registry.encode(Format::Text, None);
         (text.lines())
@@ -55,7 +55,7 @@ impl Reader {
     }
 
     /// The value of one series; 0 if it is not there.
-    pub(super) fn value(&self, metric: &str, namespace: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(crate) fn value(&self, metric: &str, namespace: &str, labels: &[(&str, &str)]) -> u64 {
         (self.series(metric, namespace).iter())
             .filter(|(series, _)| {
                 labels

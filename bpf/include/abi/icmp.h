@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What bpf/icmp.bpf.c counts. Part of abi.h. */
+#pragma once
+
+#include <linux/types.h>
+
+/** Messages of one kind that left a network namespace. */
+struct icmp_key {
+	__u32 netns;
+	/** IP protocol number: ICMP or ICMPv6. */
+	__u8 protocol;
+	__u8 type;
+	__u8 code;
+	__u8 reserved;
+};
+_Static_assert(sizeof(struct icmp_key) == 8, "padding in a map key");
