@@ -9,6 +9,8 @@
  * A query asked again under its id counts as a query. Each answer settles one query; the latency is
  * that of the first answer since the first query, which is what the client waited for. So
  * queries = answers + time-outs + those in flight.
+ *
+ * Names are counted by their hashes; what a hash stands for is kept once for each name.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -19,6 +21,8 @@
 
 #include "abi.h"
 #include "count.bpf.h"
+#include "dns_message.bpf.h"
+#include "dns_question.bpf.h"
 #include "histogram.bpf.h"
 #include "kernel.h"
 #include "packet.bpf.h"
@@ -41,33 +45,43 @@ struct {
 	__type(value, struct dns_pending);
 } dns_pending SEC(".maps");
 
+struct dns_answers {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct dns_answer_key);
+	__type(value, __u64);
+};
+struct dns_answers dns_answers_0 SEC(".maps");
+struct dns_answers dns_answers_1 SEC(".maps");
+
+/* By the hash of the whole name. User space remembers the names that are forgotten here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct dns_name);
+} dns_names SEC(".maps");
+
 const volatile __u64 dns_query_bounds[HISTOGRAM_BOUNDS] = {};
 
 static const struct dns_edge no_edge;
+static const struct dns_answer_key overflow_answer;
+static const __u64 no_count;
 
 enum {
 	DNS_PORT = 53,
-	DNS_HEADER = 12,
-	MAX_LABELS = 40,
 	DNS_FLAG_RESPONSE = 0x80,
 	DNS_FLAG_TRUNCATED = 0x02,
-	QTYPE_UNREADABLE = 0,
+	UDP_HEADER = 8,
+	TCP_SEQUENCE_OFFSET = 4,
+	TCP_DATA_OFFSET = 12,
+	/* DNS_MESSAGES, and what lies between them. */
+	STREAM_STEPS = 2 * DNS_MESSAGES,
 };
 
-/* The wire formats of the two transports, up to where we look. */
 struct ports {
 	__be16 source;
 	__be16 destination;
-};
-
-struct dns_header {
-	__be16 id;
-	__u8 flags;
-	__u8 rcode;
-	__be16 questions;
-	__be16 answers;
-	__be16 authorities;
-	__be16 additionals;
 };
 
 static __always_inline struct dns_edge *edge_of(const struct dns_edge_key *key)
@@ -80,27 +94,21 @@ static __always_inline struct dns_edge *edge_of(const struct dns_edge_key *key)
 	return entry(&dns_edges_0, key, &overflow, &no_edge);
 }
 
-/* Walks the labels of the first question to the type behind them. */
-static __always_inline __u16 read_qtype(struct __sk_buff *skb, __u32 offset)
+static __always_inline void count_answer(const struct dns_name_key *name, __u32 rcode)
 {
-	for (int i = 0; i < MAX_LABELS; i++) {
-		__be16 qtype;
-		__u8 length;
+	struct dns_answer_key key = {
+		.name = name->whole,
+		.parent = name->parent,
+		.rcode = rcode,
+	};
+	__u64 *answers;
 
-		if (bpf_skb_load_bytes(skb, offset, &length, 1))
-			return QTYPE_UNREADABLE;
-		offset += 1;
-		if (length == 0) {
-			if (bpf_skb_load_bytes(skb, offset, &qtype, 2))
-				return QTYPE_UNREADABLE;
-			return bpf_ntohs(qtype);
-		}
-		/* Compression has nothing to point to in the first question. */
-		if (length > 63)
-			return QTYPE_UNREADABLE;
-		offset += length;
-	}
-	return QTYPE_UNREADABLE;
+	if (second_is_active())
+		answers = entry(&dns_answers_1, &key, &overflow_answer, &no_count);
+	else
+		answers = entry(&dns_answers_0, &key, &overflow_answer, &no_count);
+	if (answers)
+		__sync_fetch_and_add(answers, 1);
 }
 
 static __always_inline __u32 rcode_of(__u8 rcode)
@@ -123,148 +131,229 @@ static __always_inline __u32 rcode_of(__u8 rcode)
 	}
 }
 
-static __always_inline void query(struct __sk_buff *skb, struct dns_edge_key *edge_key,
-				  struct dns_pending_key *pending_key, __u32 question)
+/* The unanswered entry of this question, or NULL if `key` is free. Two questions may be open under
+ * one id. */
+static __always_inline struct dns_pending *find_open(struct dns_pending_key *key,
+						     const struct dns_pending *question)
 {
-	__u64 now = bpf_ktime_get_ns();
+	struct dns_pending *pending;
+
+	for (int i = 0; i < 2; i++) {
+		key->second = i;
+		pending = bpf_map_lookup_elem(&dns_pending, key);
+		/* An answered entry whose id comes up again is a new question. */
+		if (!pending || !pending->unanswered || pending->answers)
+			return NULL;
+		if (pending->name.whole == question->name.whole &&
+		    pending->edge.qtype == question->edge.qtype)
+			return pending;
+	}
+	return pending;
+}
+
+/* Counts the message that find_message() gives. This and answer() are functions of their own, so
+ * that the verifier walks them once and not for each message of a segment. */
+__noinline int query(struct __sk_buff *skb, __u32 which)
+{
+	struct dns_message *message = find_message(skb, which);
+	const struct dns_header *header;
+	struct dns_pending_key key = {};
+	struct dns_pending fresh = {};
 	struct dns_pending *pending;
 	struct dns_edge *edge;
 
-	edge_key->cgroup = bpf_skb_cgroup_id(skb);
+	if (!message)
+		return 0;
+	header = (const void *)(message->bytes + DNS_LENGTH);
+	if (header->questions != bpf_htons(1) || header->flags & DNS_FLAG_RESPONSE)
+		return 0;
+	read_question(message);
+	fresh.edge = message->edge;
+	fresh.edge.cgroup = bpf_skb_cgroup_id(skb);
 	/* The context is the kernel's own sk_buff; reading it this way needs CAP_PERFMON. */
-	edge_key->netns =
+	fresh.edge.netns =
 		BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, net_cookie);
-	edge_key->qtype = read_qtype(skb, question);
+	fresh.edge.qtype = message->qtype;
+	fresh.name = message->name;
+	fresh.server = server_number(skb, fresh.edge.server);
+	fresh.first_ns = fresh.last_ns = bpf_ktime_get_ns();
+	fresh.unanswered = 1;
 
-	edge = edge_of(edge_key);
+	edge = edge_of(&fresh.edge);
 	if (edge)
 		__sync_fetch_and_add(&edge->queries, 1);
-
-	pending = bpf_map_lookup_elem(&dns_pending, pending_key);
-	/* An answered entry whose id comes up again is a new question. */
-	if (pending && pending->unanswered && !pending->answers) {
-		pending->last_ns = now;
-		__sync_fetch_and_add(&pending->unanswered, 1);
-		return;
+	if (fresh.name.whole) {
+		if (!bpf_map_lookup_elem(&dns_names, &fresh.name.whole))
+			bpf_map_update_elem(&dns_names, &fresh.name.whole,
+					    message->bytes + DNS_QUESTION, BPF_NOEXIST);
+		if (is_repeated(&fresh, header->id) && edge)
+			__sync_fetch_and_add(&edge->repeated, 1);
+		if (is_searched(&fresh) && edge)
+			__sync_fetch_and_add(&edge->searched, 1);
 	}
-	struct dns_pending fresh = {
-		.edge = *edge_key,
-		.first_ns = now,
-		.last_ns = now,
-		.unanswered = 1,
-	};
-	if (bpf_map_update_elem(&dns_pending, pending_key, &fresh, BPF_ANY))
+
+	key.cookie = bpf_get_socket_cookie(skb);
+	key.id = header->id;
+	key.protocol = fresh.edge.protocol;
+	pending = find_open(&key, &fresh);
+	if (pending) {
+		pending->last_ns = fresh.last_ns;
+		__sync_fetch_and_add(&pending->unanswered, 1);
+	} else if (bpf_map_update_elem(&dns_pending, &key, &fresh, BPF_ANY)) {
 		count_insert_failure();
+	}
+	return 0;
 }
 
-static __always_inline void answer(const struct dns_header *header,
-				   const struct dns_pending_key *pending_key)
+__noinline int answer(struct __sk_buff *skb, struct dns_header *header, __u32 protocol)
 {
-	struct dns_pending *pending = bpf_map_lookup_elem(&dns_pending, pending_key);
+	struct dns_pending_key key = {};
+	struct dns_pending *pending;
 	struct dns_edge *edge;
-	__u64 latency;
-	__u32 slot;
+	__u32 rcode, slot;
+	__u64 latency, now;
 
+	if (!header || !(header->flags & DNS_FLAG_RESPONSE))
+		return 0;
+	rcode = rcode_of(header->rcode) & 7;
+	key.cookie = bpf_get_socket_cookie(skb);
+	key.id = header->id;
+	key.protocol = protocol;
+	pending = bpf_map_lookup_elem(&dns_pending, &key);
+	if (!pending || !pending->unanswered) {
+		key.second = 1;
+		pending = bpf_map_lookup_elem(&dns_pending, &key);
+	}
 	if (!pending || !pending->unanswered)
-		return;
+		return 0;
+	now = bpf_ktime_get_ns();
 	edge = edge_of(&pending->edge);
 	if (edge) {
-		__sync_fetch_and_add(&edge->responses[rcode_of(header->rcode) & 7], 1);
+		__sync_fetch_and_add(&edge->responses[rcode], 1);
 		if (header->flags & DNS_FLAG_TRUNCATED)
 			__sync_fetch_and_add(&edge->truncated, 1);
 		if (!pending->answers) {
-			latency = bpf_ktime_get_ns() - pending->first_ns;
+			latency = now - pending->first_ns;
 			slot = histogram_slot(latency, dns_query_bounds, DNS_SLOTS);
 			__sync_fetch_and_add(&edge->latency_slots[slot & 31], 1);
 			__sync_fetch_and_add(&edge->latency_ns, latency);
 		}
 	}
+	if (pending->name.whole) {
+		count_answer(&pending->name, rcode);
+		note_answer(pending, header->id, rcode, now);
+	}
 	pending->answers += 1;
 	if (__sync_fetch_and_add(&pending->unanswered, -1) == 1)
-		bpf_map_delete_elem(&dns_pending, pending_key);
+		bpf_map_delete_elem(&dns_pending, &key);
+	return 0;
 }
 
-static __always_inline void message(struct __sk_buff *skb, struct dns_edge_key *edge_key,
-				    __u32 payload, bool outgoing)
+static __always_inline void datagram(struct __sk_buff *skb, const struct dns_edge_key *edge_key,
+				     __u32 offset, bool outgoing)
 {
-	struct dns_pending_key pending_key = {};
+	struct dns_scratch *scratch;
+	struct dns_message *message;
 	struct dns_header header;
-	__be16 length;
+	__u32 length, which;
 
-	if (edge_key->protocol == IPPROTO_TCP) {
-		/* A segment that does not begin with a message is the rest of a longer one. */
-		if (bpf_skb_load_bytes(skb, payload, &length, 2))
-			return;
-		if (bpf_ntohs(length) < DNS_HEADER)
-			return;
-		payload += 2;
+	if (!outgoing) {
+		if (!bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+			answer(skb, &header, IPPROTO_UDP);
+		return;
 	}
-	if (bpf_skb_load_bytes(skb, payload, &header, sizeof(header)))
+	scratch = take_scratch(&which);
+	if (!scratch)
 		return;
-	if (header.questions != bpf_htons(1) && outgoing)
-		return;
-	if (!!(header.flags & DNS_FLAG_RESPONSE) == outgoing)
-		return;
+	message = &scratch->message;
+	length = load_some(skb, offset, skb->len, message->bytes + DNS_LENGTH,
+			   DNS_WANTED - DNS_LENGTH, DNS_WANTED - DNS_LENGTH);
+	if (length >= DNS_HEADER) {
+		message->length = DNS_LENGTH + length;
+		message->edge = *edge_key;
+		query(skb, which);
+	}
+	give_back(scratch);
+}
 
-	pending_key.cookie = bpf_get_socket_cookie(skb);
-	pending_key.id = header.id;
-	pending_key.protocol = edge_key->protocol;
-	if (outgoing)
-		query(skb, edge_key, &pending_key, payload + DNS_HEADER);
-	else
-		answer(&header, &pending_key);
+/* Messages may be split over segments, and a segment may hold several. */
+static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge_key *edge_key,
+				    __u32 transport, bool outgoing)
+{
+	struct dns_connection *connection;
+	struct bpf_sock *sk = skb->sk;
+	__u32 offset, end = skb->len;
+	struct dns_stream *stream;
+	__u32 complete, sequence;
+	__u8 tcp[2];
+
+	if (bpf_skb_load_bytes(skb, transport + TCP_SEQUENCE_OFFSET, &sequence, sizeof(sequence)) ||
+	    bpf_skb_load_bytes(skb, transport + TCP_DATA_OFFSET, tcp, sizeof(tcp)))
+		return;
+	offset = transport + (tcp[0] >> 4) * 4;
+	if (offset >= end || !sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return;
+	connection = bpf_sk_storage_get(&dns_connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!connection) {
+		count_insert_failure();
+		return;
+	}
+	stream = outgoing ? &connection->out : &connection->in;
+	/* A SYN takes a number too, and may bring data. */
+	sequence = bpf_ntohl(sequence) + !!(tcp[1] & TCP_FLAG_SYN);
+	offset += synchronize(stream, sequence, end - offset);
+	for (int i = 0; i < STREAM_STEPS && offset < end; i++) {
+		if (outgoing) {
+			offset += read_stream(skb, stream, connection->query.bytes, DNS_WANTED,
+					      offset, end, &complete);
+			if (!complete)
+				continue;
+			connection->query.length = complete;
+			connection->query.edge = *edge_key;
+			query(skb, DNS_SCRATCHES);
+		} else {
+			offset += read_stream(skb, stream, connection->answer, DNS_ANSWER_WANTED,
+					      offset, end, &complete);
+			if (complete)
+				answer(skb, (void *)(connection->answer + DNS_LENGTH), IPPROTO_TCP);
+		}
+	}
+	if (offset < end) {
+		/* More messages than we read at once. */
+		stream->started = 0;
+		count_insert_failure();
+	}
 }
 
 static __always_inline void packet(struct __sk_buff *skb, bool outgoing)
 {
 	struct dns_edge_key edge_key = {};
-	struct ipv4_header ip4;
-	struct ipv6_header ip6;
+	struct socket_packet packet = {};
 	struct ports ports;
-	__u32 transport;
-	__u8 offset;
 	/* The upper half of the word, in network order. Zero for a socket that is not connected. */
 	__u32 peer_port = bpf_ntohl(skb->remote_port);
 
 	if (peer_port && peer_port != DNS_PORT)
 		return;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, 0, &ip4, sizeof(ip4)))
-			return;
-		edge_key.protocol = ip4.protocol;
-		transport = (ip4.version_length & 15) * 4;
-		if (ip4.fragment & bpf_htons(IP_FRAGMENT_OFFSET))
-			return;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, 0, &ip6, sizeof(ip6)))
-			return;
-		edge_key.protocol = ip6.next_header;
-		transport = sizeof(ip6);
-	} else {
+	if (!read_socket_packet(skb, &packet))
 		return;
-	}
-	if (edge_key.protocol != IPPROTO_UDP && edge_key.protocol != IPPROTO_TCP)
+	if (packet.protocol != IPPROTO_UDP && packet.protocol != IPPROTO_TCP)
 		return;
-	if (bpf_skb_load_bytes(skb, transport, &ports, sizeof(ports)))
+	if (bpf_skb_load_bytes(skb, packet.transport, &ports, sizeof(ports)))
 		return;
 	/* Where the address is translated, so may be the port: then the socket knows better. */
 	if (!peer_port && (outgoing ? ports.destination : ports.source) != bpf_htons(DNS_PORT))
 		return;
-
-	if (outgoing && skb->protocol == bpf_htons(ETH_P_IP)) {
-		map_ipv4(edge_key.client, ip4.source);
-		map_ipv4(edge_key.server, ip4.destination);
-	} else if (outgoing) {
-		__builtin_memcpy(edge_key.client, ip6.source, 16);
-		__builtin_memcpy(edge_key.server, ip6.destination, 16);
-	}
-	if (edge_key.protocol == IPPROTO_UDP) {
-		message(skb, &edge_key, transport + 8, outgoing);
-	} else {
-		if (bpf_skb_load_bytes(skb, transport + 12, &offset, 1))
-			return;
-		message(skb, &edge_key, transport + (offset >> 4) * 4, outgoing);
-	}
+	edge_key.protocol = packet.protocol;
+	__builtin_memcpy(edge_key.client, packet.source, 16);
+	__builtin_memcpy(edge_key.server, packet.destination, 16);
+	if (packet.protocol == IPPROTO_UDP)
+		datagram(skb, &edge_key, packet.transport + UDP_HEADER, outgoing);
+	else
+		segment(skb, &edge_key, packet.transport, outgoing);
 }
 
 SEC("cgroup_skb/egress")

@@ -2,6 +2,7 @@
 
 mod connections;
 mod debug;
+mod dns;
 mod health;
 mod listeners;
 mod metrics;
@@ -25,6 +26,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .merge(listeners::routes())
+        .merge(dns::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(agent)

@@ -177,6 +177,17 @@ impl Object {
         Ok(())
     }
 
+    /// One value of a map that programs go on using; `None` if it is not there.
+    pub fn get<const K: usize, const V: usize>(
+        &self,
+        name: &str,
+        key: &[u8; K],
+    ) -> Option<[u8; V]> {
+        let map = self.ebpf.map(name)?;
+        let map = aya::maps::HashMap::<_, [u8; K], [u8; V]>::try_from(map).ok()?;
+        map.get(key, 0).ok()
+    }
+
     /// Runs a loaded iterator over all open files, and returns what it wrote.
     pub fn run_iterator(&mut self, program: &str) -> Result<Vec<u8>, ReadError> {
         let name = self.name;

@@ -1,13 +1,17 @@
-//! DNS queries, answers, time-outs and latency at the client: see `bpf/dns.bpf.c`.
+//! DNS queries, answers, time-outs, latency and names at the client: see `bpf/dns.bpf.c`.
+
+mod domain;
+mod names;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes as _;
 
+use self::names::{Ended, Names, RCODES, TIMEOUT};
 use super::labels::{Ends, outward};
 use super::{Signal, SignalSettings};
-use crate::abi::{dns_edge, dns_edge_key, dns_pending, dns_pending_key};
+use crate::abi::{DNS_NAME, dns_answer_key, dns_edge, dns_edge_key, dns_pending, dns_pending_key};
 use crate::elf;
 use crate::enrich::Enricher;
 use crate::export::{Buckets, Counter, EDGE, Histogram, Labels, Registry};
@@ -16,18 +20,19 @@ use crate::kernel::{Bounds, Direction, KernelTypes, Object, Refusal, monotonic_n
 pub(super) const NAME: &str = "dns";
 static ELF: &[u8] = elf!("dns");
 
-/// In the order of `enum dns_rcode`.
-const RCODES: [&str; 7] = [
-    "noerror", "formerr", "servfail", "nxdomain", "notimp", "refused", "other",
-];
-
 pub(super) struct Dns {
     queries: Counter,
     responses: Counter,
     duration: Histogram,
     timeouts: Counter,
     truncated: Counter,
+    repeated: Counter,
+    searched: Counter,
+    name_queries: Counter,
     timeout: Duration,
+    names: Names,
+    /// Names that may be label values.
+    exported_names: usize,
 }
 
 impl Dns {
@@ -60,7 +65,24 @@ impl Dns {
                 "DNS answers that were cut because they did not fit a datagram",
                 &[EDGE],
             ),
+            repeated: registry.counter(
+                "dns_repeated_queries",
+                "DNS queries for what the same client had asked moments before and got no answer or an error",
+                &[EDGE],
+            ),
+            searched: registry.counter(
+                "dns_search_suffix_queries",
+                "DNS queries for a name that did not exist, under the next suffix of a search list",
+                &[EDGE],
+            ),
+            name_queries: registry.counter(
+                "dns_name_queries",
+                "DNS queries for a name by how they ended; none unless `dns_names` is set",
+                &[&["name", "rcode"]],
+            ),
             timeout: settings.dns_timeout,
+            names: Names::default(),
+            exported_names: settings.dns_names,
         }
     }
 
@@ -74,10 +96,21 @@ impl Dns {
             client: [0; 16],
             server: [0; 16],
         });
-        Ok(object.reserve::<_, dns_edge>("dns_edges", &overflow)?)
+        object.reserve::<_, dns_edge>("dns_edges", &overflow)?;
+        let overflow = dns_answer_key {
+            name: 0,
+            parent: 0,
+            rcode: 0,
+        };
+        Ok(object.reserve::<_, u64>("dns_answers", &[overflow])?)
     }
 
-    fn count_timeouts(&self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+    fn count_timeouts(
+        &mut self,
+        object: &mut Object,
+        enricher: &Enricher,
+    ) -> anyhow::Result<Vec<Ended>> {
+        let mut names = Vec::new();
         let now = monotonic_nanoseconds();
         let timeout = u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX);
         let mut unanswered: HashMap<Labels, u64> = HashMap::new();
@@ -92,13 +125,36 @@ impl Dns {
             }
             let key = pending.edge;
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.server);
-            *unanswered.entry(outward(ends.as_ref())).or_default() += u64::from(pending.unanswered);
+            let count = u64::from(pending.unanswered);
+            *unanswered.entry(outward(ends.as_ref())).or_default() += count;
+            names.push(Ended::timeouts(
+                pending.name.whole,
+                pending.name.parent,
+                count,
+            ));
             false
         })?;
         for (labels, n) in unanswered {
             self.timeouts.add(labels, n);
         }
-        Ok(())
+        Ok(names)
+    }
+
+    fn count_names(&mut self, object: &Object, ended: &[Ended]) {
+        let now = Instant::now();
+        const LENGTH: usize = DNS_NAME as usize;
+        for ended in ended.iter().filter(|ended| ended.count > 0) {
+            let name = self.names.add(ended, now, || {
+                let bytes = object.get::<8, LENGTH>("dns_names", &ended.name.to_ne_bytes())?;
+                domain::from_wire(&bytes)
+            });
+            if self.exported_names > 0 {
+                let name = self.names.label(name, self.exported_names);
+                let rcode = RCODES.get(ended.outcome).unwrap_or(&TIMEOUT);
+                (self.name_queries).add(Labels::new(&[&name, rcode]), ended.count);
+            }
+        }
+        self.names.forget_idle(now);
     }
 }
 
@@ -120,6 +176,11 @@ impl Signal for Dns {
 
     fn configure(&mut self, settings: &SignalSettings) {
         self.timeout = settings.dns_timeout;
+        self.exported_names = settings.dns_names;
+    }
+
+    fn report(&self) -> Option<serde_json::Value> {
+        Some(self.names.report())
     }
 
     fn attach(&mut self, object: &mut Object, _types: &KernelTypes) -> Result<(), Refusal> {
@@ -134,7 +195,14 @@ impl Signal for Dns {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.server);
             self.add(&outward(ends.as_ref()), &key, &edge);
         }
-        self.count_timeouts(object, enricher)?;
+        let mut ended = self.count_timeouts(object, enricher)?;
+        let answers = object.drain_retired::<dns_answer_key, u64>("dns_answers")?;
+        ended.extend(
+            answers
+                .iter()
+                .map(|(key, count)| Ended::answers(key, *count)),
+        );
+        self.count_names(object, &ended);
         Self::reserve(object)
     }
 }
@@ -153,8 +221,14 @@ impl Dns {
                 self.responses.add(labels, responses.into());
             }
         }
-        if edge.truncated > 0 {
-            self.truncated.add(labels.clone(), edge.truncated.into());
+        for (counter, count) in [
+            (&self.truncated, edge.truncated),
+            (&self.repeated, edge.repeated),
+            (&self.searched, edge.searched),
+        ] {
+            if count > 0 {
+                counter.add(labels.clone(), count.into());
+            }
         }
         if edge.latency_slots.iter().any(|&n| n > 0) {
             let slots = edge.latency_slots.map(u64::from);

@@ -6,8 +6,10 @@
 
 mod buckets;
 mod dns;
+mod icmp;
 pub(crate) mod lab;
 pub(crate) mod measure;
+mod neighbour;
 mod packet_drop;
 mod series;
 mod tcp_cost;

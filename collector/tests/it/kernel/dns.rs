@@ -1,5 +1,9 @@
 //! Queries to a small server of the test's own, over UDP and TCP, IPv4 and IPv6.
 
+mod names;
+mod questions;
+mod stream;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -15,9 +19,13 @@ const AAAA: u16 = 28;
 
 /// A query for `www.example.test`.
 fn query(id: u16, qtype: u16) -> Vec<u8> {
+    query_for(id, "www.example.test", qtype)
+}
+
+fn query_for(id: u16, name: &str, qtype: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in ["www", "example", "test"] {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         message.push(label.len() as u8);
         message.extend(label.as_bytes());
     }
@@ -143,6 +151,20 @@ fn queries_and_answers_are_counted_over_ipv4() {
 #[ignore = "needs root"]
 fn queries_and_answers_are_counted_over_ipv6() {
     queries_and_answers_are_counted(|lab| lab.server6);
+}
+
+/// Answers whatever comes until it hears a message of one byte.
+fn answer_all(socket: &UdpSocket, rcode: impl Fn(&[u8]) -> u8) {
+    let mut buffer = [0; 512];
+    loop {
+        let (length, client) = socket.recv_from(&mut buffer).unwrap();
+        if length == 1 {
+            return;
+        }
+        let query = &buffer[..length];
+        let answer = answer(query, rcode(query), false);
+        let _ = socket.send_to(&answer, client);
+    }
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! DNS over TCP in pieces, and several messages at once.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use super::super::lab::Lab;
+use super::super::measure::Measurement;
+use super::{A, answer, query_for};
+
+fn framed(message: Vec<u8>) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), &message[..]].concat()
+}
+
+/// Sends in pieces of `size` bytes, each a segment of its own.
+fn send(stream: &mut TcpStream, bytes: &[u8], size: usize) {
+    stream.set_nodelay(true).unwrap();
+    for piece in bytes.chunks(size) {
+        stream.write_all(piece).unwrap();
+        if size < bytes.len() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn exchange(lab: &Lab, address: IpAddr, names: &[String], size: usize) {
+    let listener = lab.in_server(|| TcpListener::bind((address, 53)).unwrap());
+    let queries = |id: usize, name: &String| query_for(id as u16, name, A);
+    let queries: Vec<Vec<u8>> = names
+        .iter()
+        .enumerate()
+        .map(|(id, name)| queries(id, name))
+        .collect();
+    let all: Vec<u8> = queries.iter().cloned().flat_map(framed).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut vec![0; all.len()]).unwrap();
+            // Long answers, of which only the beginning is of interest.
+            let answers: Vec<u8> = (queries.iter())
+                .flat_map(|query| framed([answer(query, 3, false), vec![0; 60]].concat()))
+                .collect();
+            send(
+                &mut stream,
+                &answers,
+                if size < all.len() { 7 } else { answers.len() },
+            );
+        });
+        lab.in_client(|| {
+            let mut stream = TcpStream::connect((address, 53)).unwrap();
+            send(&mut stream, &all, size);
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        });
+    });
+}
+
+fn check(pieces: usize, count: usize) {
+    for server in [|lab: &Lab| lab.server4, |lab: &Lab| lab.server6] {
+        let lab = Lab::new();
+        let Some(mut measurement) = Measurement::start("dns") else {
+            return;
+        };
+        let names: Vec<String> = (0..count).map(|n| format!("n{n}.stream.test")).collect();
+        exchange(&lab, server(&lab), &names, pieces);
+        measurement.collect();
+        let labels = [("src_workload", lab.client.as_str()), ("protocol", "tcp")];
+        let show = measurement.show("dns_");
+        let count = count as u64;
+        assert_eq!(
+            measurement.count("dns_queries_total", &labels),
+            count,
+            "{show}"
+        );
+        let labels = [labels.as_slice(), &[("rcode", "nxdomain"), ("qtype", "a")]].concat();
+        assert_eq!(
+            measurement.count("dns_responses_total", &labels),
+            count,
+            "{show}"
+        );
+        let report = measurement.report("dns").to_string();
+        assert!(report.contains("n0.stream.test"), "{report}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn messages_in_pieces_are_put_together() {
+    check(1, 2);
+    check(5, 3);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn many_messages_in_one_segment_are_all_seen() {
+    check(usize::MAX, 40);
+}
