@@ -4,16 +4,19 @@
 //! again when the kernel names a namespace that is not known yet.
 
 mod identities;
+mod translations;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 pub use identities::{Identities, NamespaceIdentity, Reason};
+pub use translations::{FiveTuple, Translation, Translations};
 
 use crate::export::{Counter, Labels, Registry};
 use crate::host::Host;
+use crate::host::cgroup::TooEarly;
 
 /// A network namespace: the low half of its cookie, which the kernel gives out only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +100,7 @@ impl Workload {
 /// Names the two ends of what the kernel counted. May be shared between threads.
 pub struct Enricher {
     identities: RwLock<Identities>,
+    translations: RwLock<Translations>,
     host: Option<Mutex<Host>>,
     unattributed: Counter,
     fixed: [Workload; 3],
@@ -107,6 +111,7 @@ impl Enricher {
     pub fn of(identities: Identities, registry: &Registry) -> Self {
         Self {
             identities: RwLock::new(identities),
+            translations: RwLock::default(),
             host: None,
             unattributed: registry.counter(
                 "unattributed",
@@ -145,7 +150,8 @@ impl Enricher {
         self.or_unknown(found)
     }
 
-    /// Whose address this is, as seen from `netns`.
+    /// Whose address this is, as seen from `netns`. A Service address is its backend's, if all
+    /// connections from `netns` went to backends of one workload.
     pub fn peer(&self, netns: NetnsId, address: IpAddr) -> Workload {
         let found = self.read().peer(netns, address);
         let found = match found {
@@ -157,9 +163,66 @@ impl Enricher {
         };
         match found {
             Ok(Some(workload)) => workload,
-            Ok(None) => self.fixed[1].clone(),
+            Ok(None) => match self.behind(netns, address) {
+                Ok(Some(workload)) => workload,
+                Ok(None) => self.fixed[1].clone(),
+                Err(reason) => self.or_unknown(Err(reason)),
+            },
             Err(reason) => self.or_unknown(Err(reason)),
         }
+    }
+
+    /// Whether nobody on this host has the address, so that it may be that of a Service.
+    pub fn is_nobodys(&self, netns: NetnsId, address: IpAddr) -> bool {
+        self.read().peer(netns, address) == Ok(None)
+    }
+
+    /// Where a connection arrives, if not where its client sent it.
+    pub fn translated(&self, tuple: &FiveTuple) -> Option<FiveTuple> {
+        let translations = read(&self.translations);
+        (!translations.is_empty())
+            .then(|| translations.follow(tuple))
+            .flatten()
+    }
+
+    /// Adds translations that were learned elsewhere than from this host's connection tracking.
+    pub fn add_translations(&self, translations: impl IntoIterator<Item = Translation>) {
+        write(&self.translations).add(translations, Instant::now());
+    }
+
+    /// Reads from connection tracking, unless that was done too short a while ago for what it
+    /// costs. Afterwards [`Enricher::translated`] knows of connections older than this call.
+    pub fn learn_translations(&self) -> bool {
+        let Some(mut host) = self.host() else {
+            // There is nothing to learn from.
+            return true;
+        };
+        let Some(found) = host.translations(Instant::now()) else {
+            return false;
+        };
+        drop(host);
+        self.add_translations(found);
+        true
+    }
+
+    fn behind(&self, netns: NetnsId, address: IpAddr) -> Result<Option<Workload>, Reason> {
+        let translations = read(&self.translations);
+        if translations.is_empty() {
+            return Ok(None);
+        }
+        let identities = self.read();
+        let mut found: Option<Workload> = None;
+        for client in identities.addresses(netns) {
+            for backend in translations.backends(client, address.to_canonical()) {
+                let workload = identities.peer(netns, backend)?;
+                let workload = workload.unwrap_or_else(Workload::external);
+                match &found {
+                    Some(other) if *other != workload => return Err(Reason::SeveralBackends),
+                    _ => found = Some(workload),
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Namespaces that exist now, with the workload each belongs to.
@@ -226,11 +289,18 @@ impl Enricher {
         let Some(mut host) = self.host() else {
             return false;
         };
-        let found = host.find_address(address, Instant::now());
-        if found {
-            self.publish(&mut host);
+        match host.find_address(address, Instant::now()) {
+            Ok(found) => {
+                if found {
+                    self.publish(&mut host);
+                    return true;
+                }
+            }
+            Err(TooEarly) => return false,
         }
-        found
+        drop(host);
+        self.learn_translations();
+        false
     }
 
     fn learn_cgroup(&self, cgroup: CgroupId) {
@@ -256,15 +326,19 @@ impl Enricher {
         })
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Identities> {
-        self.identities
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Identities> {
+        read(&self.identities)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Identities> {
-        self.identities
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Identities> {
+        write(&self.identities)
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,6 +14,7 @@ mod readings;
 mod snmp;
 mod sockets;
 mod totals;
+mod translation;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
@@ -26,7 +27,9 @@ pub(crate) use icmp::icmp_messages;
 pub use interface::HostVeths;
 pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 
-use crate::enrich::{CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Workload};
+use crate::enrich::{
+    CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Translation, Workload,
+};
 use cgroup::{CgroupOwner, Cgroups, TooEarly};
 use containers::StatePaths;
 use netns::{Found, Inode, Look, Names, Place, Processes, Visitor};
@@ -79,6 +82,8 @@ pub struct Host {
     processes_read: Option<Instant>,
     /// No search for something unknown before this.
     search_after: Option<Instant>,
+    /// Connection tracking is not read before this.
+    read_translations_after: Option<Instant>,
     not_found: HashMap<IpAddr, Instant>,
     changed: bool,
     visitor: Visitor,
@@ -115,6 +120,7 @@ impl Host {
             processes: Processes::default(),
             processes_read: None,
             search_after: None,
+            read_translations_after: None,
             not_found: HashMap::new(),
             changed: true,
             visitor: Visitor::default(),
@@ -162,13 +168,13 @@ impl Host {
     }
 
     /// Reads the addresses of every namespace again to find whose this is. True if one has it.
-    pub fn find_address(&mut self, address: IpAddr, now: Instant) -> bool {
+    pub fn find_address(&mut self, address: IpAddr, now: Instant) -> Result<bool, TooEarly> {
         let address = address.to_canonical();
         let recently = |at: &Instant| now.saturating_duration_since(*at) < NOT_FOUND;
         if self.not_found.get(&address).is_some_and(recently)
             || self.search_after.is_some_and(|after| now < after)
         {
-            return false;
+            return Err(TooEarly);
         }
         self.find_namespaces(now, Look::New);
         self.look_inside(now, |namespace| namespace.is_due(now, SEARCH_PAUSE));
@@ -180,7 +186,29 @@ impl Host {
             }
             self.not_found.insert(address, now);
         }
-        found
+        Ok(found)
+    }
+
+    /// Connections whose destination netfilter has changed, in every namespace. `None`: too early
+    /// to read them again.
+    pub fn translations(&mut self, now: Instant) -> Option<Vec<Translation>> {
+        if self
+            .read_translations_after
+            .is_some_and(|after| now < after)
+        {
+            return None;
+        }
+        let places: Vec<_> = self.places().collect();
+        let mut all = Vec::new();
+        for (_, translations) in netns::visit(&places, translation::read) {
+            match translations {
+                Ok(translations) => all.extend(translations),
+                Err(error) => tracing::debug!(%error, "cannot read connection tracking"),
+            }
+        }
+        let pause = (now.elapsed() * SEARCH_SHARE).clamp(SEARCH_PAUSE, MAX_SEARCH_PAUSE);
+        self.read_translations_after = Some(Instant::now() + pause);
+        Some(all)
     }
 
     /// Whose cgroup this is; `None` if nobody's.

@@ -17,6 +17,8 @@ pub enum Reason {
     CgroupUnknown,
     /// Several namespaces have the address, and the one that asks is none of them.
     AddressAmbiguous,
+    /// A Service address whose connections go to several workloads.
+    SeveralBackends,
 }
 
 impl Reason {
@@ -25,6 +27,7 @@ impl Reason {
             Self::NetnsUnknown => "netns_unknown",
             Self::CgroupUnknown => "cgroup_unknown",
             Self::AddressAmbiguous => "address_ambiguous",
+            Self::SeveralBackends => "several_backends",
         }
     }
 }
@@ -100,6 +103,13 @@ impl Identities {
             Some(first) if owners.all(|other| other == first) => Ok(first.clone()),
             _ => Err(Reason::AddressAmbiguous),
         }
+    }
+
+    /// The addresses of a namespace.
+    pub fn addresses(&self, netns: NetnsId) -> impl Iterator<Item = IpAddr> {
+        let namespace = self.namespaces.get(&netns);
+        let addresses = namespace.map(|namespace| namespace.identity.addresses.iter());
+        addresses.into_iter().flatten().copied()
     }
 
     pub fn namespaces(&self) -> Vec<(NetnsId, Workload)> {

@@ -40,6 +40,10 @@ impl Netlink {
         Self::open(SockProtocol::NetlinkGeneric)
     }
 
+    pub(super) fn netfilter() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
