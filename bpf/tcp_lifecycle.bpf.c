@@ -16,6 +16,7 @@
 
 #include "abi.h"
 #include "count.bpf.h"
+#include "flow.bpf.h"
 #include "histogram.bpf.h"
 #include "kernel.h"
 #include "socket.bpf.h"
@@ -191,8 +192,12 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	struct tcp_edge *edge;
 	__u64 lifetime;
 
-	if (oldstate == TCP_SYN_SENT)
+	if (oldstate == TCP_SYN_SENT) {
 		role = TCP_ROLE_CLIENT;
+		flow_ended(sk, tp, state, role, FLOW_FAILED, failure_of(tp));
+	} else {
+		flow_ended(sk, tp, state, role, FLOW_CLOSED, end_of(tp));
+	}
 	edge = edge_of(sk, role);
 	if (!edge)
 		return;
@@ -290,6 +295,10 @@ int tcp_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
+		return 0;
+	/* Before anything is counted, as this may be another try for the same socket. A listener
+	 * has no role, nor has what is just being taken into view. */
+	if (state->role && !flow_lives(ctx->meta->seq, sk, tp, state))
 		return 0;
 	total = state_total(sk, tcp_state);
 	if (total)

@@ -13,6 +13,7 @@
 #include "abi/dns.h"
 #include "abi/icmp.h"
 #include "abi/neighbour.h"
+#include "abi/flow.h"
 #include "abi/udp.h"
 
 /** Which end of a connection a socket is. */

@@ -147,6 +147,9 @@ struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_ca_state : 5;
+	struct {
+		__u32 lrcvtime;
+	} icsk_ack;
 };
 
 struct minmax_sample {
@@ -169,6 +172,7 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 write_seq;
 	struct tcp_options_received rx_opt;
+	__u32 lsndtime;
 	__u32 srtt_us;
 	__u32 snd_una;
 	__u32 snd_nxt;

@@ -16,6 +16,8 @@ pub use load::{BadConfig, Loaded, Origin, Sources, load};
 pub use watch::FileWatch;
 
 pub use values::mask;
+
+use crate::flows::FlowLimits;
 use values::{duration, number, parse, show_switch, switch};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,9 @@ pub struct Config {
     pub drop_capabilities: bool,
     pub debug_endpoints: bool,
     pub host_veths: HostVeths,
+    pub flow_limit: usize,
+    pub flow_timeout: Duration,
+    pub flow_persistent_after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,7 @@ pub enum LogFormat {
 
 impl Default for Config {
     fn default() -> Self {
+        let flows = FlowLimits::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9435)),
             log_format: LogFormat::Text,
@@ -61,6 +67,19 @@ impl Default for Config {
             drop_capabilities: true,
             debug_endpoints: true,
             host_veths: HostVeths::Sum,
+            flow_limit: flows.entries,
+            flow_timeout: flows.timeout,
+            flow_persistent_after: flows.persistent_after,
+        }
+    }
+}
+
+impl Config {
+    pub fn flow_limits(&self) -> FlowLimits {
+        FlowLimits {
+            entries: self.flow_limit,
+            timeout: self.flow_timeout,
+            persistent_after: self.flow_persistent_after,
         }
     }
 }
@@ -346,5 +365,43 @@ pub const KEYS: &[Key] = &[
             HostVeths::Each => "each".to_owned(),
             HostVeths::Off => "off".to_owned(),
         },
+    },
+    Key {
+        name: "flow_limit",
+        flag: "flow-limit",
+        value_name: "NUMBER",
+        help: "Flows that are remembered at a time; beyond, the oldest are forgotten",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.flow_limit = number(text, 16..=4_000_000)?;
+            Ok(())
+        },
+        get: |config| config.flow_limit.to_string(),
+    },
+    Key {
+        name: "flow_timeout",
+        flag: "flow-timeout",
+        value_name: "DURATION",
+        help: "How long a flow is remembered after its end, or after its last datagram",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
+            config.flow_timeout = duration(text, range, "5m")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.flow_timeout).to_string(),
+    },
+    Key {
+        name: "flow_persistent_after",
+        flag: "flow-persistent-after",
+        value_name: "DURATION",
+        help: "From which duration on a flow is persistent and not short-lived",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::ZERO..=Duration::from_secs(86_400);
+            config.flow_persistent_after = duration(text, range, "10s")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.flow_persistent_after).to_string(),
     },
 ];

@@ -4,16 +4,18 @@
 mod attach;
 pub mod btf;
 mod maps;
+mod ring;
 pub mod statistics;
 pub mod symbols;
 mod syscall;
 mod system_call;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use aya::maps::{MapData, RingBuf};
 use aya::{Btf, Ebpf, EbpfLoader};
 use thiserror::Error;
 
@@ -47,6 +49,8 @@ impl KernelTypes {
 pub struct Object {
     name: &'static str,
     ebpf: Ebpf,
+    /// Those that were read from, and stay mapped.
+    rings: HashMap<&'static str, RingBuf<MapData>>,
     hooks: Vec<HookStatus>,
     /// Which of each pair of maps the programs write to now.
     active: u32,
@@ -123,6 +127,7 @@ impl Object {
         Ok(Self {
             name,
             ebpf,
+            rings: HashMap::new(),
             hooks: Vec::new(),
             active: 0,
             links: Vec::new(),

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod enrich;
 pub mod export;
+pub mod flows;
 pub mod host;
 pub mod icmp;
 pub mod kernel;

@@ -25,7 +25,8 @@ use std::time::Duration;
 use crate::abi;
 use crate::config::Config;
 use crate::enrich::Enricher;
-use crate::export::Registry;
+use crate::export::{Counter, Registry};
+use crate::flows::Flows;
 use crate::kernel::{Bounds, KernelTypes, Object, Refusal};
 
 /// One thing that we measure.
@@ -49,6 +50,11 @@ pub trait Signal: Send {
 
     /// Runs what counts only when asked to. Comes before the maps are swapped.
     fn read(&mut self, _object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Takes records from where little of them fits. Comes twice a second.
+    fn drain(&mut self, _object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -80,6 +86,8 @@ pub struct SignalSettings {
     pub retry_after: Duration,
     /// Whether the kernel is to measure programs.
     pub statistics: bool,
+    /// Where connections go.
+    pub flows: Flows,
 }
 
 /// Histograms whose buckets the user may choose, and how many (+Inf not counted) there is room for.
@@ -104,6 +112,7 @@ pub const MAPS: &[&str] = &[
     "tcp_edges",
     "tcp_states",
     "tcp_connects",
+    "flow_records",
     "tcp_retransmits",
     "tcp_resets",
     "packet_drops",
@@ -144,8 +153,18 @@ impl Default for SignalSettings {
             map_capacity: BTreeMap::new(),
             retry_after: Duration::from_secs(10),
             statistics: false,
+            flows: Flows::default(),
         }
     }
+}
+
+/// Records and collections that never arrived, with why.
+fn events_lost(registry: &Registry) -> Counter {
+    registry.counter(
+        "events_lost",
+        "Records that found no room, and collections of a signal that failed",
+        &[&["signal", "reason"]],
+    )
 }
 
 /// Every signal, its families registered.

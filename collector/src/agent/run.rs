@@ -19,11 +19,13 @@ use crate::export::Registry;
 use crate::host::{Host, Paths, ReadingSettings, Readings};
 use crate::logs::Logs;
 use crate::server;
-use crate::signals::{SignalSettings, Signals};
+use crate::signals::Signals;
 
 const SWEEP: Duration = Duration::from_secs(60);
 /// A file that was changed is noticed at the second look.
 const LOOK_AT_FILE: Duration = Duration::from_secs(1);
+/// The kernel's rings hold about two seconds of what a busy host does.
+const DRAIN: Duration = Duration::from_millis(500);
 /// Clients that keep a connection open do not keep us from ending.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -77,6 +79,7 @@ pub async fn run(
     };
     tokio::select! {
         result = ticking => result?,
+        result = drain(&agent) => result?,
         () = asked_to_stop() => info!("stopping"),
     }
     drop(stop);
@@ -87,7 +90,8 @@ pub async fn run(
 }
 
 fn start(agent: &Agent, registry: &Registry, config: &Config) {
-    let signals = Signals::start(registry, &SignalSettings::from(config));
+    agent.flows().lock().set_limits(config.flow_limits());
+    let signals = Signals::start(registry, &agent.signal_settings(config));
     let on = signals.names();
     if on.is_empty() {
         error!("no signal could be started; `runwire-collector doctor` says why and what to do");
@@ -133,6 +137,16 @@ async fn tick(agent: &Arc<Agent>, settings: &Settings) -> anyhow::Result<()> {
         if sweep {
             swept = Instant::now();
         }
+    }
+}
+
+async fn drain(agent: &Arc<Agent>) -> anyhow::Result<()> {
+    loop {
+        sleep(DRAIN).await;
+        let agent = agent.clone();
+        spawn_blocking(move || agent.drain())
+            .await
+            .context("draining panicked")?;
     }
 }
 

@@ -143,8 +143,13 @@ impl Object {
 
     /// Additions that found their map full since the object was loaded.
     pub fn insert_failures(&self) -> u64 {
+        self.counted("insert_failures")
+    }
+
+    /// The one number in an array that counts something.
+    pub fn counted(&self, name: &str) -> u64 {
         self.ebpf
-            .map("insert_failures")
+            .map(name)
             .and_then(|map| Array::<_, u64>::try_from(map).ok()?.get(&0, 0).ok())
             .unwrap_or(0)
     }
@@ -265,14 +270,14 @@ fn read(mut file: File) -> io::Result<Vec<u8>> {
     }
 }
 
-fn missing(object: &'static str, what: &str) -> ReadError {
+pub(super) fn missing(object: &'static str, what: &str) -> ReadError {
     ReadError::Missing {
         object,
         what: format!("`{what}`"),
     }
 }
 
-fn failed(
+pub(super) fn failed(
     object: &'static str,
     what: &str,
     source: impl std::error::Error + Send + Sync + 'static,

@@ -89,11 +89,7 @@ impl Signals {
                 "Additions that found their kernel map full and went to its overflow entry",
                 &[&["map"]],
             ),
-            events_lost: registry.counter(
-                "events_lost",
-                "Collections of a signal that failed",
-                &[&["signal", "reason"]],
-            ),
+            events_lost: super::events_lost(registry),
             run_seconds: registry.counter(
                 "bpf_program_run_seconds",
                 "Time spent in a BPF program, while the kernel measures it",
@@ -277,6 +273,14 @@ impl Signals {
     pub fn maps(&self) -> Vec<MapFill> {
         let objects = self.running.iter().map(|running| &running.object);
         objects.flat_map(Object::maps).collect()
+    }
+
+    /// Takes records out of the kernel's rings, before these are full.
+    pub fn drain(&mut self, enricher: &Enricher) {
+        for running in &mut self.running {
+            running.run("drain", |signal, object| signal.drain(object, enricher));
+        }
+        self.turn_off_failed();
     }
 
     /// Moves what the kernel counted since the last call into the registry. Takes some ten

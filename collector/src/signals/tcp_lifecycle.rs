@@ -6,16 +6,21 @@ mod walk;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use zerocopy::FromBytes;
+
 use super::labels::{Ends, inward, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{
-    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, TCP_STATE_SHRUNK_FIN_WAIT2, tcp_edge, tcp_edge_key, tcp_role,
-    tcp_state_key, tcp_state_total,
+    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, TCP_STATE_SHRUNK_FIN_WAIT2, flow_record, tcp_edge,
+    tcp_edge_key, tcp_role, tcp_state_key, tcp_state_total,
 };
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
-use crate::export::{Histogram, Labels, Registry, owner};
-use crate::kernel::{Bounds, IteratorKind, KernelTypes, Object, Refusal, tick_nanoseconds};
+use crate::export::{Counter, Histogram, Labels, Registry, owner};
+use crate::flows::{Feed, Reasons};
+use crate::kernel::{
+    Bounds, IteratorKind, KernelTypes, Object, Refusal, monotonic_nanoseconds, tick_nanoseconds,
+};
 use families::Families;
 pub(super) use families::{connect_attempts, connect_failures};
 use walk::Walk;
@@ -48,6 +53,9 @@ pub(super) struct TcpLifecycle {
     can_repair: bool,
     can_read_live: bool,
     walk: Walk,
+    feed: Feed,
+    events_lost: Counter,
+    flow_records_lost: u64,
 }
 
 impl TcpLifecycle {
@@ -65,7 +73,30 @@ impl TcpLifecycle {
             can_repair: false,
             can_read_live: false,
             walk: Walk::default(),
+            feed: Feed::new(
+                settings.flows.clone(),
+                Reasons {
+                    failures: &FAILURES,
+                    ends: &ENDS,
+                },
+                tick_nanoseconds(),
+            ),
+            events_lost: super::events_lost(registry),
+            flow_records_lost: 0,
         }
+    }
+
+    fn ended_flows(&mut self, object: &mut Object) -> anyhow::Result<Vec<flow_record>> {
+        let mut records = Vec::new();
+        object.drain_ring("flow_records", |record| records.push(record))?;
+        let lost = object.counted("flow_records_lost");
+        let labels = Labels::new(&[NAME, "ring_full"]);
+        let new = lost.saturating_sub(self.flow_records_lost);
+        if new > 0 {
+            self.events_lost.add(labels, new);
+        }
+        self.flow_records_lost = lost;
+        Ok(records)
     }
 
     fn reserve(object: &Object) -> anyhow::Result<()> {
@@ -179,13 +210,29 @@ impl Signal for TcpLifecycle {
         let time_wait: HashMap<_, _> = enricher.time_wait_sockets().into_iter().collect();
         self.walk.walk(object, enricher, &time_wait);
         if self.can_read_live {
-            object.run_socket_iterator("tcp_live", "tcp_sockets")?;
+            let output = object.run_socket_iterator("tcp_live", "tcp_sockets")?;
+            self.feed.see_live(records(&output));
             self.count_states(object, enricher, &time_wait)?;
         }
         Ok(())
     }
 
+    fn drain(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let ended = self.ended_flows(object)?;
+        self.feed
+            .take_ended(ended, enricher, monotonic_nanoseconds());
+        Ok(())
+    }
+
     fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        // Before edges are named: this finds out which addresses are those of Services.
+        let ended = self.ended_flows(object)?;
+        if self.can_read_live {
+            self.feed.take_all(ended, enricher, monotonic_nanoseconds());
+        } else {
+            self.feed
+                .take_ended(ended, enricher, monotonic_nanoseconds());
+        }
         for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
             self.add(ends.as_ref(), key.role, &edge);
@@ -298,6 +345,13 @@ impl TcpLifecycle {
 }
 
 const TCP_LISTEN: u32 = 10;
+
+fn records<T: FromBytes>(output: &[u8]) -> Vec<T> {
+    let records = output.chunks_exact(size_of::<T>());
+    records
+        .filter_map(|bytes| T::read_from_bytes(bytes).ok())
+        .collect()
+}
 
 /// As `ss` calls the kernel's state numbers, in lower case.
 fn state_name(state: u32) -> &'static str {

@@ -7,6 +7,7 @@
 mod buckets;
 mod dns;
 mod icmp;
+mod flows;
 pub(crate) mod lab;
 pub(crate) mod measure;
 mod neighbour;

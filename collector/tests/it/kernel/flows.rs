@@ -1,0 +1,301 @@
+//! The flow table, against connections that the test makes itself.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use runwire_collector::flows::{Clock, Filter, FlowLimits, Flows, Row, Sort, Span};
+use runwire_collector::signals::SignalSettings;
+
+use super::lab::{Lab, run};
+use super::measure::Measurement;
+
+struct Table {
+    measurement: Measurement,
+    flows: Flows,
+}
+
+impl Table {
+    fn start(limits: FlowLimits) -> Option<Self> {
+        let flows = Flows::default();
+        flows.lock().set_limits(limits);
+        let settings = SignalSettings {
+            flows: flows.clone(),
+            ..SignalSettings::default()
+        };
+        let measurement = Measurement::start_with("tcp_lifecycle", settings)?;
+        Some(Self { measurement, flows })
+    }
+
+    /// What the table holds of a lab, the oldest first.
+    fn rows(&mut self, lab: &Lab, span: Option<Span>) -> Vec<Row> {
+        self.measurement.collect();
+        let filter = Filter {
+            workload: Some(lab.client.clone()),
+            span,
+            ..Filter::default()
+        };
+        let flows = self.flows.lock();
+        let mut rows = flows.rows(&filter, Sort::Started, usize::MAX, Clock::now());
+        rows.reverse();
+        rows
+    }
+}
+
+/// Answers `answer` bytes to `request` bytes on every connection, and closes when the client does.
+fn serve(listener: TcpListener, request: usize, answer: usize) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                if stream.read_exact(&mut vec![0; request]).is_ok() {
+                    let _ = stream.write_all(&vec![7; answer]);
+                    let _ = stream.read(&mut [0; 1]);
+                }
+            });
+        }
+    });
+}
+
+fn ask(server: SocketAddr, request: usize, answer: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.write_all(&vec![1; request]).unwrap();
+    stream.read_exact(&mut vec![0; answer]).unwrap();
+    stream
+}
+
+fn pause(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+fn a_connection_is_one_row_from_open_to_closed(server: fn(&Lab) -> IpAddr) {
+    let lab = Lab::new();
+    let limits = FlowLimits {
+        persistent_after: Duration::from_millis(1500),
+        ..FlowLimits::default()
+    };
+    let Some(mut table) = Table::start(limits) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((server(&lab), 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    serve(listener, 1000, 5000);
+
+    let held = lab.in_client(|| ask(address, 1000, 5000));
+    let local = held.local_addr().unwrap();
+    pause(100);
+    let rows = table.rows(&lab, None);
+    assert_eq!(rows.len(), 1, "{rows:#?}");
+    let row = &rows[0];
+    assert_eq!((row.state, row.role, row.protocol), ("open", "both", "tcp"));
+    assert_eq!(SocketAddr::new(row.src_address, row.src_port), local);
+    assert_eq!(SocketAddr::new(row.dst_address, row.dst_port), address);
+    assert_eq!((row.bytes_sent, row.bytes_received), (1000, 5000));
+    assert_eq!(*row.source.name, lab.client);
+    assert_eq!(*row.destination.name, lab.server);
+    assert!(!row.persistent && row.ended.is_none() && row.service.is_none());
+
+    drop(lab.in_client(|| ask(address, 1000, 5000)));
+    lab.in_client(|| TcpStream::connect((server(&lab), 9)).unwrap_err());
+    pause(1500);
+    drop(held);
+    pause(200);
+    let rows = table.rows(&lab, None);
+    let shown: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.state,
+                row.reason,
+                row.bytes_sent,
+                row.bytes_received,
+                row.persistent,
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("closed", None, 1000, 5000, true),
+            ("closed", None, 1000, 5000, false),
+            ("failed", Some("refused"), 0, 0, false),
+        ]
+    );
+    assert!((1.6..3.0).contains(&rows[0].duration_seconds), "{rows:#?}");
+    // Nothing is new, so nothing moves.
+    let what = |row: &Row| {
+        (
+            row.id,
+            row.state,
+            row.bytes_sent,
+            row.segments_sent,
+            row.duration_seconds,
+        )
+    };
+    let again = table.rows(&lab, None);
+    assert!(
+        rows.iter().map(what).eq(again.iter().map(what)),
+        "{again:#?}"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_is_one_row_from_open_to_closed_over_ipv4() {
+    a_connection_is_one_row_from_open_to_closed(|lab| lab.server4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_is_one_row_from_open_to_closed_over_ipv6() {
+    a_connection_is_one_row_from_open_to_closed(|lab| lab.server6);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_time_range_counts_what_moved_in_it() {
+    let lab = Lab::new();
+    let Some(mut table) = Table::start(FlowLimits::default()) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    serve(listener, 1000, 5000);
+    let now = || Clock::now().monotonic;
+    let before = now();
+    drop(lab.in_client(|| ask(address, 1000, 5000)));
+    let mut held = lab.in_client(|| ask(address, 1000, 5000));
+    pause(300);
+    table.rows(&lab, None);
+    pause(200);
+    let between = now();
+    held.write_all(&[1; 70]).unwrap();
+    pause(200);
+    let sums = |rows: &[Row]| -> (u64, u64) {
+        let sent = rows.iter().map(|row| row.bytes_sent).sum();
+        (sent, rows.iter().map(|row| row.bytes_received).sum())
+    };
+    let mut between_and = |from, to| sums(&table.rows(&lab, Some(Span { from, to })));
+    assert_eq!(between_and(before, between), (2000, 10_000));
+    assert_eq!(between_and(between, now()), (70, 0));
+    assert_eq!(between_and(0, before), (0, 0));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_table_holds_the_newest() {
+    const LIMIT: usize = 64;
+    let lab = Lab::new();
+    let limits = FlowLimits {
+        entries: LIMIT,
+        ..FlowLimits::default()
+    };
+    let Some(mut table) = Table::start(limits) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    serve(listener, 1, 1);
+    let mut last = 0;
+    for _ in 0..3 * LIMIT {
+        let stream = lab.in_client(|| ask(address, 1, 1));
+        last = stream.local_addr().unwrap().port();
+    }
+    pause(200);
+    let rows = table.rows(&lab, None);
+    let statistics = table.flows.lock().statistics();
+    assert_eq!(statistics.entries, LIMIT);
+    assert!(statistics.evicted_ended + statistics.evicted_open >= 2 * LIMIT as u64);
+    assert!(rows.iter().any(|row| row.src_port == last), "{rows:#?}");
+}
+
+/// The client's own namespace translates; a router would be found in the same way.
+fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr) {
+    let lab = Lab::new();
+    let Some(mut table) = Table::start(FlowLimits::default()) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((server(&lab), 0)).unwrap());
+    let backend = listener.local_addr().unwrap();
+    serve(listener, 1000, 5000);
+    let (family, service, length): (_, IpAddr, _) = if backend.is_ipv4() {
+        ("ip", Ipv4Addr::new(10, 96, 0, 1).into(), 32)
+    } else {
+        (
+            "ip6",
+            Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 1).into(),
+            128,
+        )
+    };
+    let client = &lab.client;
+    run(&format!(
+        "ip -n {client} route add {service}/{length} dev eth0"
+    ));
+    let rules = format!(
+        "table inet t {{\n chain c {{\n type nat hook output priority -100\n \
+         {family} daddr {service} tcp dport 80 dnat {family} to {backend}\n }}\n}}\n"
+    );
+    if !nft(client, &rules) {
+        return;
+    }
+    drop(lab.in_client(|| ask(SocketAddr::new(service, 80), 1000, 5000)));
+    let _held = lab.in_client(|| ask(SocketAddr::new(service, 80), 1000, 5000));
+    drop(lab.in_client(|| ask(backend, 1000, 5000)));
+    pause(200);
+    let rows = table.rows(&lab, None);
+    assert_eq!(rows.len(), 3, "{rows:#?}");
+    for (row, through) in rows.iter().zip([true, true, false]) {
+        assert_eq!(row.role, "both");
+        assert_eq!((row.bytes_sent, row.bytes_received), (1000, 5000));
+        assert_eq!(*row.destination.name, lab.server);
+        assert_eq!(SocketAddr::new(row.dst_address, row.dst_port), backend);
+        let expected = through.then(|| SocketAddr::new(service, 80));
+        assert_eq!(
+            (row.service, row.backend),
+            (expected, expected.map(|_| backend))
+        );
+    }
+    // The metrics name the backend too.
+    let edge = [
+        ("src_workload", lab.client.as_str()),
+        ("dst_workload", lab.server.as_str()),
+    ];
+    let attempts = (table.measurement).count("tcp_connect_attempts_total", &edge);
+    let all = table.measurement.show("tcp_connect_attempts");
+    assert_eq!(attempts, 3, "{all}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_service_is_one_edge_to_its_backend_over_ipv4() {
+    a_service_is_one_edge_to_its_backend(|lab| lab.server4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_service_is_one_edge_to_its_backend_over_ipv6() {
+    a_service_is_one_edge_to_its_backend(|lab| lab.server6);
+}
+
+/// False, with a word to the reader, where there is no nft.
+#[expect(clippy::print_stderr, reason = "who runs the tests must see this")]
+fn nft(namespace: &str, rules: &str) -> bool {
+    let nft = Command::new("ip")
+        .args(["netns", "exec", namespace, "nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn();
+    let Ok(mut nft) = nft else {
+        eprintln!("skipped: no nft");
+        return false;
+    };
+    let mut stdin = nft.stdin.take().unwrap();
+    stdin.write_all(rules.as_bytes()).unwrap();
+    drop(stdin);
+    let done = nft.wait().is_ok_and(|status| status.success());
+    if !done {
+        eprintln!("skipped: nft cannot translate here");
+    }
+    done
+}
