@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod config;
 pub mod doctor;
 mod exposition;
+pub mod flows;
 mod http;
 mod listeners;
 pub mod status;
@@ -34,6 +35,7 @@ Try it:
   sudo runwire-collector run             measure, and serve http://127.0.0.1:9435/metrics
   runwire-collector status               what is measured now, and what cannot be
   sudo runwire-collector doctor          what this kernel lacks, and how to get it
+  runwire-collector flows                the connections that there are and were lately
   runwire-collector trace                connections, failures, drops and DNS as they happen
   runwire-collector config schema        every key of the configuration
 
@@ -64,6 +66,12 @@ pub fn command() -> Command {
         .subcommand(
             configurable(Command::new("status"))
                 .about("Show what the running collector measures: signals, hooks, totals, rates")
+                .arg(json_flag()),
+        )
+        .subcommand(
+            configurable(Command::new("flows"))
+                .about("List the connections that there are and were lately, named at both ends")
+                .args(flows::arguments())
                 .arg(json_flag()),
         )
         .subcommand(

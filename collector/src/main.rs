@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match name {
         "run" => return run(sources, loaded),
         "status" => cli::status::status(&loaded.config, arguments),
+        "flows" => cli::flows::flows(&loaded.config, arguments),
         "doctor" => Ok(cli::doctor::doctor(&loaded.config, arguments)),
         "trace" => cli::trace::trace(&loaded.config, arguments),
         "bundle" => cli::bundle::bundle(&sources, &loaded.config, arguments),

@@ -3,6 +3,7 @@
 mod connections;
 mod debug;
 mod dns;
+mod flows;
 mod health;
 mod listeners;
 mod metrics;
@@ -27,6 +28,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/readyz", get(health::readyz))
         .merge(listeners::routes())
         .merge(dns::routes())
+        .merge(flows::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(agent)

@@ -81,3 +81,60 @@ async fn what_is_not_there_is_a_problem_with_a_way_out() {
         405 Method Not Allowed application/problem+json
         {"detail":"/metrics is only read: use GET","status":405,"title":"Method Not Allowed","type":"about:blank"}"#]]).await;
 }
+
+#[tokio::test]
+async fn flows_are_rows_and_a_graph_empty_ones_included() {
+    for path in [
+        "/api/flows?limit=5&from=0&to=10&include=%5Ea%2B%2B%24",
+        "/api/flows?namespace=",
+    ] {
+        check(
+            "GET",
+            path,
+            expect![[r#"
+            200 OK application/json
+            []"#]],
+        )
+        .await;
+    }
+    check(
+        "GET",
+        "/api/graph/data?stats-type=bytes&namespace=&include=(a*)*%24&from=0&to=1&refId=A",
+        expect![[r#"
+        200 OK application/json
+        {"nodes":[],"edges":[]}"#]],
+    )
+    .await;
+    check(
+        "GET",
+        "/api/health",
+        expect![[r#"
+        200 OK application/json
+        {"status":"ok"}"#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_parameter_is_named() {
+    check("GET", "/api/flows?include=(", expect![[r#"
+        400 Bad Request application/problem+json
+        {"detail":"`include` is `(`: this is no regular expression; escape what is special with \\","status":400,"title":"Bad Request","type":"about:blank"}"#]]).await;
+    check("GET", "/api/flows?prot=tcp", expect![[r#"
+        400 Bad Request application/problem+json
+        {"detail":"there is no parameter `prot`; they are namespace, workload, src, dst, port, protocol, state, role, include, exclude, from, to, sort, limit, stats-type","status":400,"title":"Bad Request","type":"about:blank"}"#]]).await;
+    check(
+        "GET",
+        "/api/flows?src=%ff",
+        expect![[r#"
+        200 OK application/json
+        []"#]],
+    )
+    .await;
+    check("GET", "/api/graph/data?exclude=(", expect![[r#"
+        400 Bad Request application/problem+json
+        {"detail":"`exclude` is `(`: this is no regular expression; escape what is special with \\","status":400,"title":"Bad Request","type":"about:blank"}"#]]).await;
+    check("GET", "/api/graph/fields?stats-type=rtt", expect![[r#"
+        400 Bad Request application/problem+json
+        {"detail":"`stats-type` is `rtt`: write one of connection, bytes, duration","status":400,"title":"Bad Request","type":"about:blank"}"#]]).await;
+}
