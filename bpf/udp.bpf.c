@@ -178,6 +178,8 @@ static __always_inline void count(struct __sk_buff *skb, bool outgoing)
 		flow = flow_of(skb, &udp_flows_0, &udp_edges_0, &key, &edge_key);
 	if (!flow)
 		return;
+	if (!flow->datagrams_sent && !flow->datagrams_received)
+		flow->sent_first = outgoing;
 	flow->last_ns = bpf_ktime_get_coarse_ns();
 	if (outgoing) {
 		__sync_fetch_and_add(&flow->datagrams_sent, datagrams);

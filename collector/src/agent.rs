@@ -1,5 +1,6 @@
 //! What runs: namespaces and signals are read when somebody asks or time has passed.
 
+mod flows;
 mod health;
 mod process;
 mod run;
@@ -17,10 +18,11 @@ use crate::enrich::{Enricher, Kind, Workload};
 use crate::export::{
     Buckets, Counter, Format, Gauge, Histogram, Labels, OWNER, Registry, Scraper, owner,
 };
-use crate::flows::{Flows, Statistics};
+use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
 use crate::kernel::MapFill;
 use crate::signals::{self, SignalSettings, Signals};
+use flows::TrackedFlows;
 use process::Process;
 
 /// Requests this close to one another share a collection.
@@ -33,8 +35,7 @@ pub struct Agent {
     enricher: Arc<Enricher>,
     sources: Mutex<Sources>,
     health: Mutex<Health>,
-    flows: Flows,
-    flow_families: FlowFamilies,
+    flows: TrackedFlows,
     workload_info: Gauge,
     collect_duration: Gauge,
     scrape_duration: Histogram,
@@ -98,8 +99,7 @@ impl Agent {
             ),
             config_is_good,
             process: Process::register(&registry),
-            flows: Flows::default(),
-            flow_families: FlowFamilies::register(&registry),
+            flows: TrackedFlows::register(&registry),
             registry,
             enricher,
             sources: Mutex::default(),
@@ -133,20 +133,21 @@ impl Agent {
     /// What signals are to do, and where they put the connections that they see.
     pub fn signal_settings(&self, config: &Config) -> SignalSettings {
         SignalSettings {
-            flows: self.flows.clone(),
+            flows: self.flows.table.clone(),
+            udp_flows: Some(self.flows.datagrams.clone()),
             ..SignalSettings::from(config)
         }
     }
 
     /// The connections that there are and were lately.
     pub fn flows(&self) -> &Flows {
-        &self.flows
+        &self.flows.table
     }
 
     /// The same, of now.
     pub fn fresh_flows(&self) -> &Flows {
         self.collect(SHARED);
-        &self.flows
+        &self.flows.table
     }
 
     /// Takes records out of the kernel's rings. To be called twice a second.
@@ -177,7 +178,7 @@ impl Agent {
         let known = self.enricher.workloads();
         let info = (known.iter()).map(|workload| (owner(workload), 1.0));
         self.workload_info.replace_all(info.collect());
-        self.flow_families.show(self.flows.lock().statistics());
+        self.flows.update(&self.enricher);
         let took = start.elapsed().as_secs_f64();
         self.collect_duration.set(Labels::default(), took);
         *lock(&self.health) = sources.health();
@@ -186,7 +187,7 @@ impl Agent {
     /// Takes what may change while the collector runs.
     pub fn configure(&self, config: &Config) {
         self.registry.set_budget(config.series_budget);
-        self.flows.lock().set_limits(config.flow_limits());
+        self.flows.table.lock().set_limits(config.flow_limits());
         let mut sources = lock(&self.sources);
         if let Some(signals) = &mut sources.signals {
             signals.configure(self.signal_settings(config));
@@ -229,50 +230,6 @@ impl Agent {
 
     pub fn health(&self) -> Health {
         lock(&self.health).clone()
-    }
-}
-
-struct FlowFamilies {
-    entries: Gauge,
-    limit: Gauge,
-    evictions: Counter,
-    counted: Mutex<Statistics>,
-}
-
-impl FlowFamilies {
-    fn register(registry: &Registry) -> Self {
-        Self {
-            entries: registry.gauge(
-                "flow_table_entries",
-                "Flows in the flow table, open ones and those that ended lately",
-                &[],
-            ),
-            limit: registry.gauge(
-                "flow_table_limit",
-                "Flows that the flow table has room for",
-                &[],
-            ),
-            evictions: registry.counter(
-                "flow_table_evictions",
-                "Flows that a full flow table forgot before their time, while open or ended",
-                &[&["reason"]],
-            ),
-            counted: Mutex::default(),
-        }
-    }
-
-    fn show(&self, now: Statistics) {
-        let none = Labels::default();
-        self.entries.set(none.clone(), now.entries as f64);
-        self.limit.set(none, now.limit as f64);
-        let before = std::mem::replace(&mut *lock(&self.counted), now);
-        for (reason, now, before) in [
-            ("limit_ended", now.evicted_ended, before.evicted_ended),
-            ("limit_open", now.evicted_open, before.evicted_open),
-        ] {
-            let new = now.saturating_sub(before);
-            self.evictions.add(Labels::new(&[reason]), new);
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod translations;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub use translations::{FiveTuple, Translation, Translations};
 use crate::export::{Counter, Labels, Registry};
 use crate::host::Host;
 use crate::host::cgroup::TooEarly;
+use crate::kernel::monotonic_nanoseconds;
 
 /// A network namespace: the low half of its cookie, which the kernel gives out only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +103,7 @@ impl Workload {
 pub struct Enricher {
     identities: RwLock<Identities>,
     translations: RwLock<Translations>,
+    translations_known_until: AtomicU64,
     host: Option<Mutex<Host>>,
     unattributed: Counter,
     fixed: [Workload; 3],
@@ -112,6 +115,7 @@ impl Enricher {
         Self {
             identities: RwLock::new(identities),
             translations: RwLock::default(),
+            translations_known_until: AtomicU64::new(0),
             host: None,
             unattributed: registry.counter(
                 "unattributed",
@@ -190,11 +194,19 @@ impl Enricher {
         write(&self.translations).add(translations, Instant::now());
     }
 
+    /// What began before this, of the monotonic clock, [`Enricher::translated`] knows of.
+    pub fn translations_known_until(&self) -> u64 {
+        self.translations_known_until.load(Ordering::Relaxed)
+    }
+
     /// Reads from connection tracking, unless that was done too short a while ago for what it
-    /// costs. Afterwards [`Enricher::translated`] knows of connections older than this call.
+    /// costs. Afterwards connections older than this call are known.
     pub fn learn_translations(&self) -> bool {
+        let start = monotonic_nanoseconds();
         let Some(mut host) = self.host() else {
             // There is nothing to learn from.
+            self.translations_known_until
+                .store(start, Ordering::Relaxed);
             return true;
         };
         let Some(found) = host.translations(Instant::now()) else {
@@ -202,6 +214,8 @@ impl Enricher {
         };
         drop(host);
         self.add_translations(found);
+        self.translations_known_until
+            .store(start, Ordering::Relaxed);
         true
     }
 

@@ -3,6 +3,7 @@
 //! [`FlowTable`] is pure: sightings of sockets in, rows and a graph out. [`Feed`] makes sightings of
 //! what the kernel tells, and knows who is who.
 
+mod datagram;
 mod feed;
 mod flow;
 mod graph;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use datagram::DatagramFeed;
 pub use feed::{Feed, Reasons};
 pub use flow::{Edge, End, Phase, Sighting, State};
 pub use graph::{Graph, Statistic, fields};

@@ -159,7 +159,7 @@ impl Default for SignalSettings {
 }
 
 /// Records and collections that never arrived, with why.
-fn events_lost(registry: &Registry) -> Counter {
+pub fn events_lost(registry: &Registry) -> Counter {
     registry.counter(
         "events_lost",
         "Records that found no room, and collections of a signal that failed",

@@ -30,7 +30,8 @@ struct udp_flow {
 	/** Without those that the receive buffer had no room for. */
 	__u64 datagrams_received;
 	__u32 netns;
-	__u32 reserved;
+	/** One if the first datagram since the last collection went out. */
+	__u32 sent_first;
 };
 _Static_assert(sizeof(struct udp_flow) == 64, "padding in a map value");
 

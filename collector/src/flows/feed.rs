@@ -27,8 +27,6 @@ pub struct Feed {
     /// From the iterator: to be taken in before the records of what ended meanwhile.
     live: Vec<flow_record>,
     waiting: Vec<flow_record>,
-    /// When connection tracking was last read.
-    tracked: u64,
 }
 
 /// Who owns a socket and who its peer is, looked up once for all that a batch says of them.
@@ -46,7 +44,6 @@ impl Feed {
             tick_nanoseconds,
             live: Vec::new(),
             waiting: Vec::new(),
-            tracked: 0,
         }
     }
 
@@ -59,8 +56,8 @@ impl Feed {
     }
 
     /// Takes in what ended since the last call.
-    pub fn take_ended(&mut self, ended: Vec<flow_record>, enricher: &Enricher, now: u64) {
-        self.take(ended, enricher, now);
+    pub fn take_ended(&mut self, ended: Vec<flow_record>, enricher: &Enricher) {
+        self.take(ended, enricher);
     }
 
     /// Takes in what lives and what ended since the last call: all that there is.
@@ -68,13 +65,11 @@ impl Feed {
         self.flows.lock().begin_pass();
         let mut records = std::mem::take(&mut self.live);
         records.extend(ended);
-        self.take(records, enricher, now);
-        let mut table = self.flows.lock();
-        table.end_pass(TCP, now);
-        table.age(now);
+        self.take(records, enricher);
+        self.flows.lock().end_pass(TCP, now);
     }
 
-    fn take(&mut self, records: Vec<flow_record>, enricher: &Enricher, now: u64) {
+    fn take(&mut self, records: Vec<flow_record>, enricher: &Enricher) {
         let mut records = if self.waiting.is_empty() {
             records
         } else {
@@ -88,8 +83,8 @@ impl Feed {
         let (unclear, clear): (Vec<_>, Vec<_>) =
             (records.into_iter()).partition(|record| self.is_unclear(record, enricher));
         records = clear;
-        if !unclear.is_empty() && enricher.learn_translations() {
-            self.tracked = now;
+        if !unclear.is_empty() {
+            enricher.learn_translations();
         }
         for record in unclear {
             let wait = self.waiting.len() < MAX_WAITING && self.is_unclear(&record, enricher);
@@ -116,7 +111,7 @@ impl Feed {
         }
         let began = record.started_ns.max(record.established_ns).max(1);
         let tuple = tuple(record);
-        began > self.tracked
+        began > enricher.translations_known_until()
             && enricher.translated(&tuple).is_none()
             && enricher.is_nobodys(NetnsId(record.netns), tuple.server.ip())
             && !self.flows.lock().knows(&self.sighting(record, enricher))

@@ -211,9 +211,17 @@ impl Flow {
         }
     }
 
+    /// When it ended, or until when it goes on. Of datagrams, only the last one is known.
+    pub(super) fn end(&self, now: u64) -> u64 {
+        match self.ended {
+            0 if self.key.protocol == UDP => self.active,
+            0 => now,
+            ended => ended,
+        }
+    }
+
     pub(super) fn duration(&self, now: u64) -> u64 {
-        let end = if self.ended == 0 { now } else { self.ended };
-        end.saturating_sub(self.since)
+        self.end(now).saturating_sub(self.since)
     }
 
     /// Whether a sighting of a socket with these addresses is about this flow.

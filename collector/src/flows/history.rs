@@ -122,11 +122,7 @@ impl History {
 
     /// Keeps of a flow that is forgotten what it was and when its last bytes moved.
     pub(super) fn add_flow(&mut self, flow: &Flow, is_persistent: bool) {
-        let ended = if flow.ended == 0 {
-            flow.active
-        } else {
-            flow.ended
-        };
+        let ended = flow.end(flow.active);
         let connection = Totals::of_connection(flow, is_persistent, ended);
         self.add_totals(ended, flow.edge.clone(), &connection);
         let step = flow.step();

@@ -223,7 +223,7 @@ fn named(pattern: &Regex, workload: &Workload) -> bool {
 
 impl Flow {
     pub(super) fn was_alive(&self, span: Span) -> bool {
-        self.since <= span.to && (self.ended == 0 || self.ended >= span.from)
+        self.since <= span.to && self.end(u64::MAX) >= span.from
     }
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::flow::{Edge, End, Flow, Key, Phase, Sighting};
+use super::flow::{Edge, End, Flow, Key, Phase, Sighting, UDP};
 use super::history::History;
 use super::list::{Linked, Links, List};
 use super::{Attempt, FlowLimits};
-use crate::enrich::Workload;
+use crate::enrich::{FiveTuple, Workload};
 
 /// Told of every attempt that has come to something, once.
 type Observer = Box<dyn FnMut(&Attempt) + Send>;
@@ -45,6 +45,17 @@ pub struct Statistics {
     /// Forgotten for want of room, since the start.
     pub evicted_ended: u64,
     pub evicted_open: u64,
+}
+
+/// Totals of an exchange of datagrams, from client to server and back.
+#[derive(Default)]
+pub(super) struct Datagrams {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) datagrams_sent: u64,
+    pub(super) datagrams_received: u64,
+    pub(super) client_seen: bool,
+    pub(super) server_seen: bool,
 }
 
 #[derive(Default)]
@@ -134,6 +145,31 @@ impl FlowTable {
     pub fn knows(&self, sighting: &Sighting) -> bool {
         (self.find(sighting))
             .is_some_and(|slot| self.slots.get(slot).side(sighting.end).cookie != 0)
+    }
+
+    /// Whether there is a flow with these addresses.
+    pub(super) fn has(&self, tuple: &FiveTuple) -> bool {
+        self.with_addresses(tuple).is_some()
+    }
+
+    /// What is known of an exchange of datagrams.
+    pub(super) fn datagrams(&self, tuple: &FiveTuple) -> Datagrams {
+        self.with_addresses(tuple)
+            .map_or_else(Datagrams::default, |flow| Datagrams {
+                sent: flow.sent,
+                received: flow.received,
+                datagrams_sent: flow.segments_sent.into(),
+                datagrams_received: flow.segments_received.into(),
+                client_seen: flow.side(End::Client).cookie != 0,
+                server_seen: flow.side(End::Server).cookie != 0,
+            })
+    }
+
+    fn with_addresses(&self, tuple: &FiveTuple) -> Option<&Flow> {
+        let key = Key::of(tuple);
+        let has = |&slot: &u32| self.slots.get(slot).key == key;
+        let slot = self.index.find(self.hasher.hash_one(key), has)?;
+        Some(self.slots.get(*slot))
     }
 
     /// A pass over everything that lives begins.
@@ -312,6 +348,16 @@ impl FlowTable {
             self.ended.remove(&mut self.slots, slot);
             self.forget(slot);
         }
+        // No datagram says that it is the last.
+        let mut at = self.open.first();
+        while let Some(slot) = at {
+            at = List::next(&mut self.slots, slot);
+            let flow = self.slots.get(slot);
+            if flow.key.protocol == UDP && flow.active < before {
+                self.open.remove(&mut self.slots, slot);
+                self.forget(slot);
+            }
+        }
         self.history.age(now);
         // Those that neither a flow nor the history holds.
         self.edges.retain(|edge| Arc::strong_count(edge) > 1);
@@ -326,7 +372,7 @@ impl FlowTable {
             entry.remove();
         }
         self.free.push(slot);
-        let is_persistent = self.is_persistent(&flow, flow.ended);
+        let is_persistent = self.is_persistent(&flow, flow.end(flow.active));
         self.history.add_flow(&flow, is_persistent);
     }
 

@@ -1,5 +1,6 @@
 //! The table without a kernel: what its tests share.
 
+mod datagram;
 mod query;
 mod table;
 

@@ -219,8 +219,7 @@ impl Signal for TcpLifecycle {
 
     fn drain(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
         let ended = self.ended_flows(object)?;
-        self.feed
-            .take_ended(ended, enricher, monotonic_nanoseconds());
+        self.feed.take_ended(ended, enricher);
         Ok(())
     }
 
@@ -230,8 +229,7 @@ impl Signal for TcpLifecycle {
         if self.can_read_live {
             self.feed.take_all(ended, enricher, monotonic_nanoseconds());
         } else {
-            self.feed
-                .take_ended(ended, enricher, monotonic_nanoseconds());
+            self.feed.take_ended(ended, enricher);
         }
         for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);

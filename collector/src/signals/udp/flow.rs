@@ -22,6 +22,8 @@ pub struct UdpFlow {
     /// Payload.
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Whether the first of these datagrams went out.
+    pub sent_first: bool,
     /// By the monotonic clock, to some milliseconds.
     pub first_ns: u64,
     pub last_ns: u64,
@@ -38,6 +40,7 @@ impl UdpFlow {
             datagrams_received: flow.datagrams_received,
             bytes_sent: flow.bytes_sent,
             bytes_received: flow.bytes_received,
+            sent_first: flow.sent_first != 0,
             first_ns: flow.first_ns,
             last_ns: flow.last_ns,
         }
@@ -86,6 +89,7 @@ fn flows_are_handed_over_once_and_bounded() {
         datagrams_received: 0,
         bytes_sent: 9,
         bytes_received: 0,
+        sent_first: true,
         first_ns: 1,
         last_ns: 1,
     };

@@ -1,13 +1,13 @@
 //! The flow table, against connections that the test makes itself.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use runwire_collector::flows::{Clock, Filter, FlowLimits, Flows, Row, Sort, Span};
-use runwire_collector::signals::SignalSettings;
+use runwire_collector::flows::{Clock, DatagramFeed, Filter, FlowLimits, Flows, Row, Sort, Span};
+use runwire_collector::signals::{SignalSettings, UdpFlows};
 
 use super::lab::{Lab, run};
 use super::measure::Measurement;
@@ -277,6 +277,81 @@ fn a_service_is_one_edge_to_its_backend_over_ipv4() {
 #[ignore = "needs root"]
 fn a_service_is_one_edge_to_its_backend_over_ipv6() {
     a_service_is_one_edge_to_its_backend(|lab| lab.server6);
+}
+
+fn datagrams_make_a_flow(server: fn(&Lab) -> IpAddr) {
+    let lab = Lab::new();
+    let udp_flows = UdpFlows::default();
+    let flows = Flows::default();
+    flows.lock().set_limits(FlowLimits {
+        timeout: Duration::from_secs(60),
+        ..FlowLimits::default()
+    });
+    let settings = SignalSettings {
+        udp_flows: Some(udp_flows.clone()),
+        ..SignalSettings::default()
+    };
+    let Some(mut measurement) = Measurement::start_with("udp", settings) else {
+        return;
+    };
+    let mut feed = DatagramFeed::new(flows.clone());
+    let address = server(&lab);
+    let socket = lab.in_server(|| UdpSocket::bind((address, 0)).unwrap());
+    let address = socket.local_addr().unwrap();
+    let mut rows = |measurement: &mut Measurement| {
+        measurement.collect();
+        let now = Clock::now();
+        feed.take(udp_flows.take().0, measurement.enricher(), now.monotonic);
+        let filter = Filter {
+            workload: Some(lab.client.clone()),
+            port: Some(address.port()),
+            ..Filter::default()
+        };
+        flows.lock().rows(&filter, Sort::Started, usize::MAX, now)
+    };
+    let any = if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let client = lab.in_client(|| UdpSocket::bind(any).unwrap());
+    let exchange = |times: usize| {
+        for _ in 0..times {
+            client.send_to(&[1; 100], address).unwrap();
+            let (_, from) = socket.recv_from(&mut [0; 200]).unwrap();
+            socket.send_to(&[2; 30], from).unwrap();
+            client.recv(&mut [0; 200]).unwrap();
+        }
+    };
+    exchange(3);
+    assert_eq!(rows(&mut measurement).len(), 1);
+    exchange(4);
+    let all = rows(&mut measurement);
+    assert_eq!(all.len(), 1, "{all:#?}");
+    let row = &all[0];
+    assert_eq!((row.protocol, row.state, row.role), ("udp", "open", "both"));
+    assert_eq!((row.bytes_sent, row.bytes_received), (700, 210));
+    assert_eq!((row.segments_sent, row.segments_received), (7, 7));
+    assert_eq!(*row.source.name, lab.client);
+    assert_eq!(*row.destination.name, lab.server);
+    assert_eq!(row.src_port, client.local_addr().unwrap().port());
+    // It goes when it has been silent for long enough.
+    flows.lock().age(Clock::now().monotonic + 59_000_000_000);
+    assert_eq!(rows(&mut measurement).len(), 1);
+    flows.lock().age(Clock::now().monotonic + 61_000_000_000);
+    assert_eq!(rows(&mut measurement).len(), 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn datagrams_make_a_flow_over_ipv4() {
+    datagrams_make_a_flow(|lab| lab.server4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn datagrams_make_a_flow_over_ipv6() {
+    datagrams_make_a_flow(|lab| lab.server6);
 }
 
 /// False, with a word to the reader, where there is no nft.

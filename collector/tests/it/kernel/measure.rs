@@ -72,6 +72,10 @@ impl Measurement {
         self.signals.report(signal).expect("the signal is on")
     }
 
+    pub(crate) fn enricher(&self) -> &Enricher {
+        &self.enricher
+    }
+
     /// The sum of all series of a metric that have these labels. `metric` as exposed, without the
     /// prefix.
     pub(crate) fn sum(&self, metric: &str, labels: Labels<'_>) -> f64 {

@@ -1,0 +1,78 @@
+//! The flow table of the agent: UDP's part of what feeds it, and what it says of itself.
+
+use std::sync::Mutex;
+
+use super::lock;
+use crate::enrich::Enricher;
+use crate::export::{Counter, Gauge, Labels, Registry};
+use crate::flows::{DatagramFeed, Flows, Statistics};
+use crate::kernel::monotonic_nanoseconds;
+use crate::signals::{UdpFlows, events_lost};
+
+pub(super) struct TrackedFlows {
+    pub(super) table: Flows,
+    /// Where the signal puts what it saw.
+    pub(super) datagrams: UdpFlows,
+    feed: Mutex<DatagramFeed>,
+    entries: Gauge,
+    limit: Gauge,
+    evictions: Counter,
+    events_lost: Counter,
+    counted: Mutex<Statistics>,
+}
+
+impl TrackedFlows {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let table = Flows::default();
+        Self {
+            feed: Mutex::new(DatagramFeed::new(table.clone())),
+            table,
+            datagrams: UdpFlows::default(),
+            entries: registry.gauge(
+                "flow_table_entries",
+                "Flows in the flow table, open ones and those that ended lately",
+                &[],
+            ),
+            limit: registry.gauge(
+                "flow_table_limit",
+                "Flows that the flow table has room for",
+                &[],
+            ),
+            evictions: registry.counter(
+                "flow_table_evictions",
+                "Flows that a full flow table forgot before their time, while open or ended",
+                &[&["reason"]],
+            ),
+            events_lost: events_lost(registry),
+            counted: Mutex::default(),
+        }
+    }
+
+    /// Takes in datagrams, forgets what is old, and counts. After the signals have collected.
+    pub(super) fn update(&self, enricher: &Enricher) {
+        let now = monotonic_nanoseconds();
+        let (datagrams, lost) = self.datagrams.take();
+        if lost > 0 {
+            let labels = Labels::new(&["udp", "flow_queue_full"]);
+            self.events_lost.add(labels, lost);
+        }
+        lock(&self.feed).take(datagrams, enricher, now);
+        let mut table = self.table.lock();
+        table.age(now);
+        self.show(table.statistics());
+    }
+
+    fn show(&self, now: Statistics) {
+        let none = Labels::default();
+        self.entries.set(none.clone(), now.entries as f64);
+        self.limit.set(none, now.limit as f64);
+        let before = std::mem::replace(&mut *lock(&self.counted), now);
+        for (reason, now, before) in [
+            ("limit_ended", now.evicted_ended, before.evicted_ended),
+            ("limit_open", now.evicted_open, before.evicted_open),
+        ] {
+            let new = now.saturating_sub(before);
+            self.evictions.add(Labels::new(&[reason]), new);
+        }
+    }
+}
