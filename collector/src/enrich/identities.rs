@@ -9,6 +9,10 @@ use super::{CgroupId, NetnsId, Workload};
 /// Cgroups remembered at a time. They are few; what comes and goes is forgotten all at once.
 const MAX_CGROUPS: usize = 16_384;
 
+/// Namespaces that are gone and remembered at a time. Where a thousand come and go every minute,
+/// the last words of those that went first have long been heard.
+const MAX_GONE: usize = 4096;
+
 /// Why an end has no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -164,13 +168,17 @@ impl Identities {
     }
 
     pub fn forget_gone(&mut self, now: Instant, keep: Duration) {
-        let before = self.namespaces.len();
-        self.namespaces.retain(|_, namespace| {
-            namespace
-                .gone
-                .is_none_or(|gone| now.duration_since(gone) < keep)
-        });
-        if self.namespaces.len() != before {
+        let mut gone: Vec<(Instant, NetnsId)> = (self.namespaces.iter())
+            .filter_map(|(&netns, namespace)| Some((namespace.gone?, netns)))
+            .collect();
+        gone.sort_unstable();
+        let too_many = gone.len().saturating_sub(MAX_GONE);
+        let too_old = gone.partition_point(|(since, _)| now.duration_since(*since) >= keep);
+        let forget = too_many.max(too_old);
+        for (_, netns) in &gone[..forget] {
+            self.namespaces.remove(netns);
+        }
+        if forget > 0 {
             self.index_addresses();
         }
     }
@@ -305,5 +313,20 @@ mod tests {
         identities.forget_gone(start + keep, keep);
         let host = identities.owner(HOST, CgroupId(0));
         assert_eq!(host, Err(Reason::NetnsUnknown));
+    }
+
+    #[test]
+    fn of_many_that_are_gone_the_last_are_remembered() {
+        let start = Instant::now();
+        let mut identities = Identities::default();
+        for number in 0..10 {
+            let first = number * 1000;
+            let there = (first..first + 1000).map(|netns| (NetnsId(netns), namespace("x", &[])));
+            identities.set_namespaces(there, start + Duration::from_secs(number.into()));
+            identities.forget_gone(start, Duration::from_secs(300));
+        }
+        assert_eq!(identities.namespaces.len(), 1000 + MAX_GONE);
+        assert!(identities.owner(NetnsId(8999), CgroupId(0)).is_ok());
+        assert!(identities.owner(NetnsId(0), CgroupId(0)).is_err());
     }
 }
