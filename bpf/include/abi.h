@@ -10,6 +10,7 @@
 
 #include <linux/types.h>
 
+#include "abi/capture.h"
 #include "abi/dns.h"
 #include "abi/icmp.h"
 #include "abi/neighbour.h"

@@ -14,10 +14,15 @@ enum {
 };
 
 enum {
+	IPPROTO_HOPOPTS = 0,
 	IPPROTO_ICMP = 1,
 	IPPROTO_TCP = 6,
 	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_AH = 51,
 	IPPROTO_ICMPV6 = 58,
+	IPPROTO_DSTOPTS = 60,
 };
 
 enum {
@@ -26,7 +31,22 @@ enum {
 
 enum {
 	ETH_P_IP = 0x0800,
+	ETH_P_ARP = 0x0806,
+	ETH_P_8021Q = 0x8100,
 	ETH_P_IPV6 = 0x86DD,
+	ETH_P_8021AD = 0x88A8,
+};
+
+enum {
+	SKB_GSO_TCPV4 = 1 << 0,
+	SKB_GSO_TCPV6 = 1 << 4,
+	/** In place of a size: each segment has its own. */
+	GSO_BY_FRAGS = 0xffff,
+};
+
+enum {
+	/** On every architecture that we build for. */
+	CACHE_LINE = 64,
 };
 
 enum {
@@ -211,7 +231,19 @@ struct neighbour {
 };
 
 struct skb_shared_info {
+	unsigned short gso_size;
 	unsigned short gso_segs;
+	unsigned int gso_type;
+};
+
+struct xdp_rxq_info {
+	struct net_device *dev;
+};
+
+struct xdp_buff {
+	void *data_hard_start;
+	struct xdp_rxq_info *rxq;
+	__u32 frame_sz;
 };
 
 struct sk_buff {
@@ -220,6 +252,9 @@ struct sk_buff {
 	char cb[48];
 	__be16 protocol;
 	unsigned int len;
+	__u8 encapsulation : 1;
+	__u16 inner_transport_header;
+	__u16 mac_header;
 	__u16 network_header;
 	__u16 transport_header;
 	unsigned int end;

@@ -205,9 +205,17 @@ impl Agent {
         self.config_is_good.set(Labels::default(), value);
     }
 
-    /// Follows namespaces that come and go.
+    /// Follows namespaces and interfaces that come and go.
     pub fn refresh(&self) {
         self.enricher.refresh();
+        if let Some(signals) = &mut lock(&self.sources).signals {
+            signals.follow(&self.enricher);
+        }
+    }
+
+    /// Detaches from the kernel. Nothing is collected from then on.
+    pub fn stop(&self) {
+        drop(std::mem::take(&mut *lock(&self.sources)));
     }
 
     /// Forgets series of workloads that have been gone for a while. To be called every minute.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::capture::{CaptureMode, CaptureSettings, Globs};
 use crate::host::HostVeths;
 pub use load::{BadConfig, Loaded, Origin, Sources, load};
 pub use watch::FileWatch;
@@ -40,6 +41,20 @@ pub struct Config {
     pub flow_limit: usize,
     pub flow_timeout: Duration,
     pub flow_persistent_after: Duration,
+    pub capture: CaptureMode,
+    pub capture_interfaces: Globs,
+    pub capture_sampling: f64,
+}
+
+impl Config {
+    pub fn capture_settings(&self) -> CaptureSettings {
+        CaptureSettings {
+            mode: self.capture,
+            interfaces: self.capture_interfaces.clone(),
+            sampling: self.capture_sampling,
+            ..CaptureSettings::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +82,9 @@ impl Default for Config {
             drop_capabilities: true,
             debug_endpoints: true,
             host_veths: HostVeths::Sum,
+            capture: CaptureMode::Off,
+            capture_interfaces: Globs::default(),
+            capture_sampling: 1.0,
             flow_limit: flows.entries,
             flow_timeout: flows.timeout,
             flow_persistent_after: flows.persistent_after,
@@ -263,7 +281,7 @@ pub const KEYS: &[Key] = &[
         name: "buckets",
         flag: "buckets",
         value_name: "METRIC=SECONDS,…;…",
-        help: "Upper bounds of a histogram's buckets, in seconds and without +Inf",
+        help: "Upper bounds of a histogram's buckets, in its unit and without +Inf",
         applies: Applies::AtStart,
         set: |config, text| {
             config.buckets = values::buckets(text)?;
@@ -403,5 +421,52 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| humantime::format_duration(config.flow_persistent_after).to_string(),
+    },
+    Key {
+        name: "capture",
+        flag: "capture",
+        value_name: "off|xdp|tc",
+        help: "Whether packets are counted at interfaces: xdp those that come in, tc both directions",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.capture = match text {
+                // Some who write YAML turn `off` into this.
+                "off" | "false" => CaptureMode::Off,
+                "xdp" => CaptureMode::Xdp,
+                "tc" => CaptureMode::Tc,
+                _ => return Err("write off, xdp or tc".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| config.capture.as_str().to_owned(),
+    },
+    Key {
+        name: "capture_interfaces",
+        flag: "capture-interfaces",
+        value_name: "PATTERN,…",
+        help: "Interfaces whose packets are counted, in every namespace; with ! in front, those that are not",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.capture_interfaces = text.parse()?;
+            Ok(())
+        },
+        get: |config| config.capture_interfaces.to_string(),
+    },
+    Key {
+        name: "capture_sampling",
+        flag: "capture-sampling",
+        value_name: "RATIO",
+        help: "Share of packets that is looked at; counts are scaled up from them",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let expected = "write a number from 0.0001 to 1, such as 0.1";
+            let ratio: f64 = parse(text, expected)?;
+            if !(0.0001..=1.0).contains(&ratio) {
+                return Err(expected.to_owned());
+            }
+            config.capture_sampling = ratio;
+            Ok(())
+        },
+        get: |config| config.capture_sampling.to_string(),
     },
 ];

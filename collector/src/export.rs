@@ -219,9 +219,14 @@ pub struct Histogram(Arc<Family>);
 
 impl Histogram {
     /// Adds observations by slot: `slots[i]` lie in bucket `i` and not in the one before; the slot
-    /// after the last bucket, and any further one, is +Inf.
-    pub fn add(&self, labels: Labels, slots: &[u64], sum_seconds: f64) {
-        self.0.add_slots(labels, slots, sum_seconds);
+    /// after the last bucket, and any further one, is +Inf. `sum` is in the unit of the family.
+    pub fn add(&self, labels: Labels, slots: &[u64], sum: f64) {
+        self.0.add_slots(labels, slots, sum);
+    }
+
+    /// As [`Counter::forget`].
+    pub fn forget(&self, first: &Labels) {
+        self.0.forget(first);
     }
 
     /// The buckets' upper bounds in units of which a second has `per_second`, for programs that
@@ -245,7 +250,7 @@ impl Histogram {
     }
 }
 
-/// Upper bounds of a histogram's buckets, in seconds, without +Inf.
+/// Upper bounds of a histogram's buckets, in the unit of its family, without +Inf.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets(Box<[f64]>);
 

@@ -3,12 +3,15 @@
 
 mod attach;
 pub mod btf;
+mod interface;
 mod maps;
+mod per_cpu;
 mod ring;
 pub mod statistics;
 pub mod symbols;
 mod syscall;
 mod system_call;
+mod traffic_control;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -20,6 +23,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use thiserror::Error;
 
 pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
+pub use interface::{Attachment, Tap, Way, remove_stale_filters};
 pub use maps::{MapFill, ReadError};
 pub use syscall::{
     keep_capabilities, monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs,

@@ -8,6 +8,7 @@
 pub mod abi;
 pub mod agent;
 pub mod capabilities;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod enrich;
@@ -17,5 +18,6 @@ pub mod host;
 pub mod icmp;
 pub mod kernel;
 pub mod logs;
+mod rtnetlink;
 pub mod server;
 pub mod signals;

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::abi;
+use crate::capture::{self, Capture, CaptureMode, CaptureSettings};
 use crate::config::Config;
 use crate::enrich::Enricher;
 use crate::export::{Counter, Registry};
@@ -47,6 +48,11 @@ pub trait Signal: Send {
     /// Fails if the signal is of no use without the hook that was refused. Hooks it can do without
     /// are only recorded in the object.
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal>;
+
+    /// Goes after what comes and goes. Called about once a second.
+    fn follow(&mut self, _object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Runs what counts only when asked to. Comes before the maps are swapped.
     fn read(&mut self, _object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
@@ -88,6 +94,7 @@ pub struct SignalSettings {
     pub statistics: bool,
     /// Where connections go.
     pub flows: Flows,
+    pub capture: CaptureSettings,
 }
 
 /// Histograms whose buckets the user may choose, and how many (+Inf not counted) there is room for.
@@ -104,6 +111,7 @@ pub const HISTOGRAMS: &[(&str, usize)] = &[
     ("tcp_min_rtt_seconds", abi::TCP_RTT_SLOTS as usize - 1),
     ("dns_query_duration_seconds", abi::DNS_SLOTS as usize - 1),
     ("scrape_duration_seconds", 31),
+    ("capture_packet_size_bytes", abi::CAPTURE_SLOTS as usize - 1),
 ];
 
 /// Kernel maps whose size the user may choose. A pair (see `bpf/include/count.bpf.h`) goes by its
@@ -127,6 +135,7 @@ pub const MAPS: &[&str] = &[
     "udp_flows",
     "udp_edges",
     "udp_drops",
+    "capture_counts",
 ];
 
 impl From<&Config> for SignalSettings {
@@ -137,8 +146,16 @@ impl From<&Config> for SignalSettings {
             dns_names: config.dns_names,
             map_capacity: config.map_capacity.clone(),
             statistics: config.statistics,
+            capture: config.capture_settings(),
             ..Self::default()
         }
+    }
+}
+
+impl SignalSettings {
+    pub fn is_off(&self, signal: &str) -> bool {
+        self.off.iter().any(|off| off == signal)
+            || (signal == capture::NAME && self.capture.mode == CaptureMode::Off)
     }
 }
 
@@ -154,6 +171,7 @@ impl Default for SignalSettings {
             retry_after: Duration::from_secs(10),
             statistics: false,
             flows: Flows::default(),
+            capture: CaptureSettings::default(),
         }
     }
 }
@@ -180,6 +198,7 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
         Box::new(udp::Udp::register(registry, settings)),
         Box::new(icmp::IcmpSent::register(registry)),
         Box::new(neighbour::Neighbour::register(registry)),
+        Box::new(Capture::register(registry, settings)),
     ]
 }
 
@@ -189,7 +208,7 @@ pub const LISTENERS: &str = listen_queue::NAME;
 pub const DNS: &str = dns::NAME;
 
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     tcp_lifecycle::NAME,
     tcp_connect::NAME,
     tcp_retransmit::NAME,
@@ -200,4 +219,5 @@ pub const NAMES: [&str; 10] = [
     udp::NAME,
     icmp::NAME,
     neighbour::NAME,
+    capture::NAME,
 ];

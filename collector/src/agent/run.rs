@@ -82,10 +82,12 @@ pub async fn run(
         result = drain(&agent) => result?,
         () = asked_to_stop() => info!("stopping"),
     }
+    let detached = spawn_blocking(move || agent.stop());
     drop(stop);
     if timeout(SHUTDOWN, served).await.is_err() {
         warn!("clients are still connected; leaving them");
     }
+    detached.await.context("detaching panicked")?;
     Ok(())
 }
 

@@ -68,17 +68,18 @@ pub(super) fn buckets(text: &str) -> Result<BTreeMap<String, Vec<f64>>, String> 
                 names.join(", ")
             ));
         };
-        let bounds = bounds(&list, *most).map_err(|wrong| format!("`{name}`: {wrong}"))?;
+        let unit = name.rsplit('_').next().unwrap_or(name);
+        let bounds = bounds(&list, *most, unit).map_err(|wrong| format!("`{name}`: {wrong}"))?;
         all.insert((*name).to_owned(), bounds);
     }
     Ok(all)
 }
 
-fn bounds(list: &str, most: usize) -> Result<Vec<f64>, String> {
+fn bounds(list: &str, most: usize, unit: &str) -> Result<Vec<f64>, String> {
     let mut bounds: Vec<f64> = Vec::new();
     for text in list.split(',').map(str::trim) {
         let expected = format!(
-            "write seconds from 0.000001 to {}, such as 0.25",
+            "write {unit} from 0.000001 to {}, such as 0.25",
             BOUNDS.end()
         );
         let bound: f64 = text

@@ -124,6 +124,17 @@ impl Object {
         self.remember("kallsyms", Some(refusal));
     }
 
+    /// Replaces what is known of the hooks, for a signal whose hooks come and go.
+    pub fn set_hooks(&mut self, hooks: Vec<(&'static str, Option<Refusal>)>) {
+        let signal = self.name;
+        let status = |(hook, refusal)| HookStatus {
+            signal,
+            hook,
+            refusal,
+        };
+        self.hooks = hooks.into_iter().map(status).collect();
+    }
+
     pub(super) fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, ProgramError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
@@ -163,8 +174,8 @@ impl Object {
     }
 }
 
-/// Which packets of the sockets of a cgroup.
-#[derive(Clone, Copy, Debug)]
+/// Which packets, as the sockets of a cgroup or an interface see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Ingress,
     Egress,
@@ -216,7 +227,7 @@ impl IteratorKind {
 }
 
 impl Refusal {
-    fn of(error: &ProgramError) -> Self {
+    pub(super) fn of(error: &ProgramError) -> Self {
         Self {
             reason: reason(error),
             detail: describe(error),
@@ -270,7 +281,7 @@ fn reason(error: &ProgramError) -> &'static str {
     }
 }
 
-fn of_io(error: &io::Error) -> &'static str {
+pub(super) fn of_io(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "permission_denied",
         Some(libc::ENOENT | libc::EOPNOTSUPP | libc::ENOSYS) => "unsupported_by_kernel",

@@ -122,7 +122,8 @@ impl Object {
         }
     }
 
-    fn note_fill(&self, map: &str, entries: usize) {
+    /// What a map held when it was looked at.
+    pub fn note_fill(&self, map: &str, entries: usize) {
         let pair = map.strip_suffix("_0").or_else(|| map.strip_suffix("_1"));
         let name = pair.unwrap_or(map).to_owned();
         self.fill().insert(name, entries);

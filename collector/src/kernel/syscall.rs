@@ -15,6 +15,7 @@ use std::time::Duration;
 
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
+const OBJECT_INFO: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
 const ITER_CREATE: libc::c_long = 33;
 const TRACE_ITER: u32 = 28;
@@ -53,7 +54,7 @@ struct Batch {
     flags: u64,
 }
 
-/// `union bpf_attr` for LINK_CREATE of an iterator.
+/// `union bpf_attr` for LINK_CREATE; `info` is an iterator's.
 #[repr(C)]
 struct LinkCreate {
     program: u32,
@@ -63,6 +64,14 @@ struct LinkCreate {
     info: u64,
     info_length: u32,
     reserved: u32,
+}
+
+/// `union bpf_attr` for OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct ObjectInfo {
+    object: u32,
+    info_length: u32,
+    info: u64,
 }
 
 /// `union bpf_attr` for ITER_CREATE.
@@ -254,6 +263,44 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Attaches to an interface of the calling thread's namespace, for as long as the link is open.
+pub(super) fn attach_to_interface(
+    program: BorrowedFd<'_>,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let link = bpf(
+        LINK_CREATE,
+        &mut LinkCreate {
+            program: number(program),
+            target: interface,
+            attach_type,
+            flags,
+            info: 0,
+            info_length: 0,
+            reserved: 0,
+        },
+    )?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// The number of the interface that a link is on; zero once that is gone.
+pub(super) fn linked_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_link_info`: type, number, program, padding, then what the type says.
+    let mut info = [0_u32; 32];
+    bpf(
+        OBJECT_INFO,
+        &mut ObjectInfo {
+            object: number(link),
+            info_length: size_of_val(&info) as u32,
+            info: info.as_mut_ptr().addr() as u64,
+        },
+    )?;
+    Ok(info[4])
 }
 
 /// Returns once every BPF program that runs now has ended: they run inside RCU read sections, and

@@ -117,10 +117,10 @@ impl Signals {
     pub fn configure(&mut self, settings: SignalSettings) {
         let before = std::mem::replace(&mut self.settings, settings);
         self.measure();
-        let off = self.settings.off.clone();
+        let settings = self.settings.clone();
         let (ended, running) = std::mem::take(&mut self.running)
             .into_iter()
-            .partition(|running| off.iter().any(|name| name == running.signal.name()));
+            .partition(|running| settings.is_off(running.signal.name()));
         self.running = running;
         for running in &mut self.running {
             running.signal.configure(&self.settings);
@@ -128,9 +128,8 @@ impl Signals {
         for name in ended.into_iter().map(|ended: Running| ended.signal.name()) {
             self.refuse(name, turned_off());
         }
-        self.retries
-            .retain(|name, _| !off.iter().any(|off| off == name));
-        self.bring_up(|name| before.off.iter().any(|was| was == name));
+        self.retries.retain(|name, _| !settings.is_off(name));
+        self.bring_up(|name| before.is_off(name));
     }
 
     /// Has the kernel measure programs, or no longer.
@@ -162,7 +161,7 @@ impl Signals {
             for signal in signals {
                 let name = signal.name();
                 self.refused.retain(|hook| hook.signal != name);
-                if self.settings.off.iter().any(|off| off == name) {
+                if self.settings.is_off(name) {
                     self.refuse(name, turned_off());
                     continue;
                 }
@@ -281,6 +280,13 @@ impl Signals {
             running.run("drain", |signal, object| signal.drain(object, enricher));
         }
         self.turn_off_failed();
+    }
+
+    /// Goes after what comes and goes. To be called about once a second.
+    pub fn follow(&mut self, enricher: &Enricher) {
+        for running in &mut self.running {
+            running.run("follow", |signal, object| signal.follow(object, enricher));
+        }
     }
 
     /// Moves what the kernel counted since the last call into the registry. Takes some ten

@@ -6,8 +6,8 @@
 
 mod buckets;
 mod dns;
-mod icmp;
 mod flows;
+mod icmp;
 pub(crate) mod lab;
 pub(crate) mod measure;
 mod neighbour;
