@@ -17,10 +17,11 @@ use crate::kernel::{
     Attachment, Direction, Object, ReadError, Refusal, Tap, Way, remove_stale_filters,
 };
 
-/// At least this often, unless a look takes long.
+/// Looking may take at most this part of the time …
+const LOOK_SHARE: u32 = 20;
+/// … within these bounds.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looking may take at most this part of the time.
-const LOOK_SHARE: u32 = 50;
+const MAX_LOOK: Duration = Duration::from_secs(5);
 /// What is attached is asked whether it still is.
 const VERIFY: Duration = Duration::from_secs(10);
 /// Whoever is in the way may have gone.
@@ -154,7 +155,7 @@ impl Followed {
         self.arrive(object, insides, settings, &mut work)?;
         self.carry_out(object, work)?;
         self.show(object, Some(enricher));
-        self.next_look = Some(start + LOOK.max(start.elapsed() * LOOK_SHARE));
+        self.next_look = Some(start + (start.elapsed() * LOOK_SHARE).clamp(LOOK, MAX_LOOK));
         Ok(Some(left))
     }
 

@@ -5,6 +5,8 @@
 //! host does not disturb it.
 
 mod buckets;
+mod capture;
+mod capture_beside;
 mod dns;
 mod flows;
 mod icmp;

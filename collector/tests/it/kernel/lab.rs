@@ -124,7 +124,7 @@ impl Drop for Lab {
 }
 
 /// Runs `work` on a thread of its own inside a namespace. Sockets made there stay there.
-fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let path = format!("/run/netns/{name}");
     std::thread::scope(|scope| {
         scope

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use runwire_collector::enrich::Enricher;
 use runwire_collector::export::{Format, Registry};
 use runwire_collector::host::{Host, Paths};
+use runwire_collector::kernel::HookStatus;
 use runwire_collector::signals::{NAMES, SignalSettings, Signals};
 
 pub(crate) struct Measurement {
@@ -56,6 +57,18 @@ impl Measurement {
             enricher,
             signals,
         })
+    }
+
+    /// The signals that run go on with other settings.
+    pub(crate) fn configure(&mut self, settings: SignalSettings) {
+        let running = self.signals.names();
+        let others = NAMES.iter().filter(|name| !running.contains(name));
+        let off = others.map(|name| (*name).to_owned()).collect();
+        self.signals.configure(SignalSettings { off, ..settings });
+    }
+
+    pub(crate) fn hooks(&self) -> Vec<HookStatus> {
+        self.signals.hooks()
     }
 
     pub(crate) fn collect(&mut self) {
