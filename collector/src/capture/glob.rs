@@ -120,8 +120,8 @@ impl FromStr for Glob {
                 '*' => Part::AnyLetters,
                 '?' => Part::AnyLetter,
                 '[' => one_of(&mut letters)?,
-                // None of these can be in a name.
-                ']' | '/' | '!' | '{' | '}' | '\\' => return Err(EXPECTED.to_owned()),
+                // None of these is in a name.
+                ']' | '/' | '!' | '{' | '}' | '\\' | '"' => return Err(EXPECTED.to_owned()),
                 letter if letter.is_whitespace() => return Err(EXPECTED.to_owned()),
                 letter => Part::Letter(letter),
             });

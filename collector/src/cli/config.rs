@@ -78,8 +78,10 @@ pub fn show(config: &Config) -> ExitCode {
 pub(super) fn line(key: &Key, config: &Config) -> String {
     let value = key.shown(config);
     // Bare, these would be something else to YAML.
-    let quoted =
-        value.is_empty() || value.contains([':', '#', '[', '{']) || value == "on" || value == "off";
+    let quoted = value.is_empty()
+        || value.contains([':', '#', '[', '{', '*', '!', '?'])
+        || value == "on"
+        || value == "off";
     match quoted {
         true => format!("{}: \"{value}\"", key.name),
         false => format!("{}: {value}", key.name),

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runwire_collector::capture::{CaptureMode, CaptureSettings};
-use runwire_collector::signals::SignalSettings;
+use runwire_collector::signals::{NAMES, SignalSettings};
 
 use super::lab::{Lab, in_namespace, run};
 use super::measure::Measurement;
@@ -474,6 +474,14 @@ fn interfaces_that_match_are_followed_and_others_left_alone() {
     assert!(!show.contains(&late.interface), "{show}");
     assert!(show.contains("runwire_capture_interfaces 1\n"), "{show}");
 
+    // Off and on again: what was counted before is no more.
+    measurement.configure(node.settings(CaptureMode::Off, "@x"));
+    measurement.collect();
+    assert_eq!(measurement.show("capture"), "");
+    measurement.configure(node.settings(CaptureMode::Tc, "@x"));
+    measurement.collect();
+    assert_eq!(count(&measurement, &other), 0);
+
     // And another mode.
     measurement.configure(node.settings(CaptureMode::Xdp, "@x"));
     measurement.collect();
@@ -495,6 +503,37 @@ fn wait_until(measurement: &mut Measurement, done: impl Fn(&str) -> bool) {
         thread::sleep(Duration::from_millis(100));
         measurement.collect();
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn interfaces_that_the_map_has_no_room_for_are_said_to_be_left_out() {
+    let mut node = Node::new();
+    let veths = ['a', 'b', 'c'].map(|letter| node.add_veth(letter));
+    let mut settings = node.settings(CaptureMode::Tc, "@*");
+    settings.map_capacity.insert("capture_counts".to_owned(), 2);
+    let Some(mut measurement) = start(settings) else {
+        return;
+    };
+    let show = measurement.show("capture");
+    assert!(show.contains("runwire_capture_interfaces 2\n"), "{show}");
+    assert!(
+        show.contains(r#"runwire_capture_interfaces{reason="map_full"} 1"#),
+        "{show}"
+    );
+    let hooks = measurement.hooks();
+    assert_eq!(
+        hooks.len() - NAMES.len() + 1,
+        2,
+        "on, and why not all: {hooks:?}"
+    );
+    // The others go on.
+    for veth in &veths {
+        send_datagrams((&node.name, &veth.peer), veth.peer4, &[100], 5);
+    }
+    measurement.collect();
+    let labels = [("workload", node.name.as_str()), ("protocol", "udp")];
+    assert_eq!(measurement.count("capture_packets_total", &labels), 10);
 }
 
 #[test]

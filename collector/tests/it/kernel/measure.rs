@@ -12,6 +12,8 @@ pub(crate) struct Measurement {
     registry: Registry,
     enricher: Enricher,
     signals: Signals,
+    /// The signals that are not measured.
+    off: Vec<String>,
 }
 
 /// A label selector: `("src_workload", "a")`.
@@ -56,14 +58,13 @@ impl Measurement {
             registry,
             enricher,
             signals,
+            off: settings.off,
         })
     }
 
-    /// The signals that run go on with other settings.
+    /// The signal goes on with other settings.
     pub(crate) fn configure(&mut self, settings: SignalSettings) {
-        let running = self.signals.names();
-        let others = NAMES.iter().filter(|name| !running.contains(name));
-        let off = others.map(|name| (*name).to_owned()).collect();
+        let off = self.off.clone();
         self.signals.configure(SignalSettings { off, ..settings });
     }
 
