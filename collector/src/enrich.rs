@@ -176,11 +176,6 @@ impl Enricher {
         }
     }
 
-    /// Whether nobody on this host has the address, so that it may be that of a Service.
-    pub fn is_nobodys(&self, netns: NetnsId, address: IpAddr) -> bool {
-        self.read().peer(netns, address) == Ok(None)
-    }
-
     /// Where a connection arrives, if not where its client sent it.
     pub fn translated(&self, tuple: &FiveTuple) -> Option<FiveTuple> {
         let translations = read(&self.translations);

@@ -47,6 +47,8 @@ const READ_ADDRESSES: Duration = Duration::from_secs(5);
 const MANY: usize = 128;
 /// A search may take at most this part of the time.
 const SEARCH_SHARE: u32 = 50;
+/// And the reading of connection tracking, which a busy host asks for all the time, this part.
+const TRACKING_SHARE: u32 = 100;
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// An address that was not found is not looked for again for so long.
@@ -206,7 +208,7 @@ impl Host {
                 Err(error) => tracing::debug!(%error, "cannot read connection tracking"),
             }
         }
-        let pause = (now.elapsed() * SEARCH_SHARE).clamp(SEARCH_PAUSE, MAX_SEARCH_PAUSE);
+        let pause = (now.elapsed() * TRACKING_SHARE).clamp(SEARCH_PAUSE, MAX_SEARCH_PAUSE);
         self.read_translations_after = Some(Instant::now() + pause);
         Some(all)
     }

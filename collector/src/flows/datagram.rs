@@ -1,7 +1,7 @@
 //! UDP: what sockets exchanged with their peers between two collections → flows. UDP knows neither
 //! connections nor clients, so both are made up here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::flow::{End, Phase, Sighting, UDP};
@@ -60,8 +60,7 @@ impl DatagramFeed {
         if flows.is_empty() {
             return;
         }
-        let is_unclear = flows.iter().any(|flow| self.is_unclear(flow, enricher));
-        if is_unclear && !enricher.learn_translations() {
+        if self.has_unclear(&flows, enricher) && !enricher.learn_translations() {
             // Both ends of an exchange are to come together, so all wait.
             let since = *self.waiting_since.get_or_insert(now);
             if now.saturating_sub(since) < PATIENCE && flows.len() < MAX_WAITING {
@@ -86,16 +85,20 @@ impl DatagramFeed {
         }
     }
 
-    /// Whether this may be the client's end of an exchange with a Service that is not known yet.
-    fn is_unclear(&self, flow: &UdpFlow, enricher: &Enricher) -> bool {
+    /// Whether a client's datagrams went elsewhere for all we know: they are the first, nobody has
+    /// the other end, and connection tracking was not asked since.
+    fn has_unclear(&self, flows: &[UdpFlow], enricher: &Enricher) -> bool {
         let table = self.flows.lock();
-        let end = end_of(flow, &table);
-        let sent = tuple(flow, end);
-        end == End::Client
-            && flow.first_ns > enricher.translations_known_until()
-            && !table.has(&sent)
-            && enricher.translated(&sent).is_none()
-            && enricher.is_nobodys(flow.netns, flow.peer.ip())
+        let known_until = enricher.translations_known_until();
+        let is_new = |flow: &&UdpFlow| flow.first_ns > known_until;
+        let (clients, servers): (Vec<_>, Vec<_>) = (flows.iter().filter(is_new))
+            .map(|flow| (flow, end_of(flow, &table)))
+            .partition(|(_, end)| *end == End::Client);
+        let tuples = |(flow, end): (&UdpFlow, End)| tuple(flow, end);
+        let met: HashSet<FiveTuple> = servers.into_iter().map(tuples).collect();
+        (clients.into_iter().map(tuples)).any(|sent| {
+            !met.contains(&sent) && !table.has(&sent) && enricher.translated(&sent).is_none()
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the kernel tells of connections → sightings, with the names of both ends and with what
 //! address translation made of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::{End, FlowTable, Flows, Phase, Sighting};
@@ -69,31 +69,24 @@ impl Feed {
         self.flows.lock().end_pass(TCP, now);
     }
 
-    fn take(&mut self, records: Vec<flow_record>, enricher: &Enricher) {
-        let mut records = if self.waiting.is_empty() {
-            records
-        } else {
-            let mut waiting = std::mem::take(&mut self.waiting);
-            waiting.extend(records);
-            waiting
-        };
-        if records.is_empty() {
-            return;
-        }
-        let (unclear, clear): (Vec<_>, Vec<_>) =
-            (records.into_iter()).partition(|record| self.is_unclear(record, enricher));
-        records = clear;
-        if !unclear.is_empty() {
+    fn take(&mut self, new: Vec<flow_record>, enricher: &Enricher) {
+        let mut records = std::mem::take(&mut self.waiting);
+        records.extend(new);
+        // In the order in which they came, so that the ends of a connection are together: a table
+        // that is too small has no room for the first until the second comes.
+        let servers = records.iter().filter(|record| is_servers(record));
+        let met: HashSet<FiveTuple> = servers.map(tuple).collect();
+        if (records.iter()).any(|record| self.is_unclear(record, &met, enricher)) {
             enricher.learn_translations();
-        }
-        for record in unclear {
-            let wait = self.waiting.len() < MAX_WAITING && self.is_unclear(&record, enricher);
-            let place = if wait {
-                &mut self.waiting
-            } else {
-                &mut records
-            };
-            place.push(record);
+            records.retain(|record| {
+                // Connection tracking may know of it, and could not be asked yet.
+                let wait =
+                    self.waiting.len() < MAX_WAITING && self.is_unclear(record, &met, enricher);
+                if wait {
+                    self.waiting.push(*record);
+                }
+                !wait
+            });
         }
         let mut names = Names::default();
         let mut table = self.flows.lock();
@@ -103,23 +96,27 @@ impl Feed {
         }
     }
 
-    /// Whether this is the client's end of a connection to nobody we know, younger than what we
-    /// know of translations.
-    fn is_unclear(&self, record: &flow_record, enricher: &Enricher) -> bool {
-        if u32::from(record.role) == TCP_ROLE_SERVER {
+    /// Whether this connection of a client went elsewhere for all we know: it is new, nobody has
+    /// its other end, and connection tracking was not asked since it began.
+    fn is_unclear(
+        &self,
+        record: &flow_record,
+        met: &HashSet<FiveTuple>,
+        enricher: &Enricher,
+    ) -> bool {
+        let began = record.started_ns.max(record.established_ns).max(1);
+        if is_servers(record) || began <= enricher.translations_known_until() {
             return false;
         }
-        let began = record.started_ns.max(record.established_ns).max(1);
         let tuple = tuple(record);
-        began > enricher.translations_known_until()
+        !met.contains(&tuple)
             && enricher.translated(&tuple).is_none()
-            && enricher.is_nobodys(NetnsId(record.netns), tuple.server.ip())
-            && !self.flows.lock().knows(&self.sighting(record, enricher))
+            && !self.flows.lock().has(&tuple)
     }
 
     fn sighting(&self, record: &flow_record, enricher: &Enricher) -> Sighting {
         let sent = tuple(record);
-        let (tuple, end, service) = if u32::from(record.role) == TCP_ROLE_SERVER {
+        let (tuple, end, service) = if is_servers(record) {
             (sent, End::Server, None)
         } else {
             match enricher.translated(&sent) {
@@ -193,6 +190,10 @@ impl Names {
     }
 }
 
+fn is_servers(record: &flow_record) -> bool {
+    u32::from(record.role) == TCP_ROLE_SERVER
+}
+
 fn address(bytes: [u8; 16]) -> std::net::IpAddr {
     std::net::IpAddr::from(bytes).to_canonical()
 }
@@ -200,7 +201,7 @@ fn address(bytes: [u8; 16]) -> std::net::IpAddr {
 fn tuple(record: &flow_record) -> FiveTuple {
     let local = SocketAddr::new(address(record.local), record.local_port);
     let peer = SocketAddr::new(address(record.peer), record.peer_port);
-    let (client, server) = if u32::from(record.role) == TCP_ROLE_SERVER {
+    let (client, server) = if is_servers(record) {
         (peer, local)
     } else {
         (local, peer)

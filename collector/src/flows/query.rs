@@ -1,5 +1,6 @@
 //! What is asked of the flow table, and the rows that answer.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -159,15 +160,20 @@ impl Span {
 impl Filter {
     /// Whether the ends are wanted, by what an edge knows of them.
     pub(super) fn has_edge(&self, edge: &Edge) -> bool {
+        let matches =
+            |pattern: &Regex| named(pattern, &edge.source) || named(pattern, &edge.destination);
+        self.has_names(edge)
+            && self.include.as_ref().is_none_or(matches)
+            && !self.exclude.as_ref().is_some_and(matches)
+    }
+
+    fn has_names(&self, edge: &Edge) -> bool {
         let ends = [&edge.source, &edge.destination];
         let is = |wanted: &Option<String>, of: fn(&Workload) -> &str| {
             (wanted.as_ref()).is_none_or(|wanted| ends.iter().any(|end| of(end) == *wanted))
         };
         is(&self.namespace, |workload| &workload.namespace)
             && is(&self.workload, |workload| &workload.name)
-            && (self.include.as_ref()).is_none_or(|pattern| ends.iter().any(|w| named(pattern, w)))
-            && !(self.exclude.as_ref())
-                .is_some_and(|pattern| ends.iter().any(|w| named(pattern, w)))
     }
 
     pub(super) fn has_flow(&self, flow: &Flow) -> bool {
@@ -182,23 +188,19 @@ impl Filter {
         let is_port = |port| {
             tuple.server.port() == port || service.is_some_and(|service| service.port() == port)
         };
-        (self.source.as_ref()).is_none_or(is_source)
+        self.has_names(edge)
+            && (self.source.as_ref()).is_none_or(is_source)
             && (self.destination.as_ref()).is_none_or(is_destination)
             && self.port.is_none_or(is_port)
             && (self.protocol).is_none_or(|protocol| tuple.protocol == protocol)
             && self.state.is_none_or(|state| flow.state() == state)
             && (self.role).is_none_or(|role| flow.side(role).cookie != 0)
-            && self.has_named(flow)
             && self.span.is_none_or(|span| flow.was_alive(span))
+            && self.matches(flow)
     }
 
-    /// As [`Filter::has_edge`]; addresses may match the patterns too.
-    fn has_named(&self, flow: &Flow) -> bool {
-        let plain = Self {
-            namespace: self.namespace.clone(),
-            workload: self.workload.clone(),
-            ..Self::default()
-        };
+    /// The patterns of [`Filter::has_edge`]; addresses may match them too.
+    fn matches(&self, flow: &Flow) -> bool {
         let tuple = flow.key.tuple();
         let matches = |pattern: &Regex| {
             let service = flow.edge.service.map(|service| service.ip());
@@ -209,9 +211,7 @@ impl Filter {
                     .flatten()
                     .any(|address| pattern.is_match(&address.to_string()))
         };
-        plain.has_edge(&flow.edge)
-            && self.include.as_ref().is_none_or(matches)
-            && !self.exclude.as_ref().is_some_and(matches)
+        self.include.as_ref().is_none_or(matches) && !self.exclude.as_ref().is_some_and(matches)
     }
 }
 
@@ -234,24 +234,31 @@ impl FlowTable {
     /// The rows of a filter, the first `limit` of that order. With a span, they count only what
     /// moved in it.
     pub fn rows(&self, filter: &Filter, sort: Sort, limit: usize, clock: Clock) -> Vec<Row> {
-        let moved = filter.span.map(|span| self.moved(span));
-        let mut rows: Vec<Row> = self
-            .flows()
-            .filter(|flow| filter.has_flow(flow))
-            .map(|flow| self.row(flow, filter.span.zip(moved.as_ref()), clock))
-            .collect();
-        let number = |row: &Row| match sort {
-            Sort::Recent => nanoseconds(row.last_active.max(row.ended).max(row.started)),
-            Sort::Started => nanoseconds(row.started),
-            Sort::Bytes => i128::from(row.bytes_sent) + i128::from(row.bytes_received),
-            Sort::Sent => i128::from(row.bytes_sent),
-            Sort::Received => i128::from(row.bytes_received),
-            #[expect(clippy::cast_possible_truncation, reason = "microseconds of centuries")]
-            Sort::Duration => (row.duration_seconds * 1e6) as i128,
+        let moved = filter.span.map(|span| (span, self.moved(span)));
+        let order = |flow: &Flow| {
+            let (sent, received) = bytes(flow, moved.as_ref());
+            let number = match sort {
+                Sort::Recent => flow.active.max(flow.ended).max(flow.since),
+                Sort::Started => flow.since,
+                Sort::Bytes => sent.saturating_add(received),
+                Sort::Sent => sent,
+                Sort::Received => received,
+                Sort::Duration => flow.duration(clock.monotonic),
+            };
+            (Reverse(number), flow.serial)
         };
-        rows.sort_by_cached_key(|row| (std::cmp::Reverse(number(row)), row.id));
-        rows.truncate(limit);
-        rows
+        let mut found: Vec<_> = (self.flows())
+            .filter(|flow| filter.has_flow(flow))
+            .map(|flow| (order(flow), flow))
+            .collect();
+        if limit < found.len() {
+            found.select_nth_unstable_by_key(limit, |(order, _)| *order);
+            found.truncate(limit);
+        }
+        found.sort_unstable_by_key(|(order, _)| *order);
+        (found.into_iter())
+            .map(|(_, flow)| self.row(flow, bytes(flow, moved.as_ref()), clock))
+            .collect()
     }
 
     /// Bytes by flow that the history knows to have moved in a span.
@@ -265,17 +272,8 @@ impl FlowTable {
         moved
     }
 
-    fn row(&self, flow: &Flow, span: Option<(Span, &Moved)>, clock: Clock) -> Row {
+    fn row(&self, flow: &Flow, (sent, received): (u64, u64), clock: Clock) -> Row {
         let tuple = flow.key.tuple();
-        let (mut sent, mut received) = (flow.sent, flow.received);
-        if let Some((span, moved)) = span {
-            (sent, received) = moved.get(&flow.serial).copied().unwrap_or_default();
-            if (span.from..=span.to).contains(&flow.active) {
-                let last = flow.step();
-                sent += last.sent;
-                received += last.received;
-            }
-        }
         let role = match (flow.side(End::Client).cookie, flow.side(End::Server).cookie) {
             (_, 0) => "client",
             (0, _) => "server",
@@ -312,7 +310,21 @@ impl FlowTable {
     }
 }
 
-pub(super) fn protocol_name(protocol: u8) -> &'static str {
+/// From client to server and back: of its life, or of a span.
+fn bytes(flow: &Flow, moved: Option<&(Span, Moved)>) -> (u64, u64) {
+    let Some((span, moved)) = moved else {
+        return (flow.sent, flow.received);
+    };
+    let (mut sent, mut received) = moved.get(&flow.serial).copied().unwrap_or_default();
+    if (span.from..=span.to).contains(&flow.active) {
+        let last = flow.step();
+        sent += last.sent;
+        received += last.received;
+    }
+    (sent, received)
+}
+
+fn protocol_name(protocol: u8) -> &'static str {
     match protocol {
         TCP => "tcp",
         UDP => "udp",
@@ -346,10 +358,6 @@ impl Clock {
         let ago = self.wall.as_nanosecond() - time.as_nanosecond();
         u64::try_from(i128::from(self.monotonic) - ago).unwrap_or(0)
     }
-}
-
-fn nanoseconds(time: Option<jiff::Timestamp>) -> i128 {
-    time.map_or(0, jiff::Timestamp::as_nanosecond)
 }
 
 fn source<S: Serializer>(workload: &Workload, serializer: S) -> Result<S::Ok, S::Error> {

@@ -141,12 +141,6 @@ impl FlowTable {
         self.slots.0.iter().flatten()
     }
 
-    /// Whether this end is known, so that nothing new is to be found out about it.
-    pub fn knows(&self, sighting: &Sighting) -> bool {
-        (self.find(sighting))
-            .is_some_and(|slot| self.slots.get(slot).side(sighting.end).cookie != 0)
-    }
-
     /// Whether there is a flow with these addresses.
     pub(super) fn has(&self, tuple: &FiveTuple) -> bool {
         self.with_addresses(tuple).is_some()

@@ -212,7 +212,7 @@ fn a_full_table_holds_the_newest() {
 }
 
 /// The client's own namespace translates; a router would be found in the same way.
-fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr) {
+fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr, is_held: bool) {
     let lab = Lab::new();
     let Some(mut table) = Table::start(FlowLimits::default()) else {
         return;
@@ -233,6 +233,12 @@ fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr) {
     run(&format!(
         "ip -n {client} route add {service}/{length} dev eth0"
     ));
+    if is_held {
+        run(&format!(
+            "ip -n {} address add {service}/{length} dev lo",
+            lab.server
+        ));
+    }
     let rules = format!(
         "table inet t {{\n chain c {{\n type nat hook output priority -100\n \
          {family} daddr {service} tcp dport 80 dnat {family} to {backend}\n }}\n}}\n"
@@ -270,13 +276,19 @@ fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr) {
 #[test]
 #[ignore = "needs root"]
 fn a_service_is_one_edge_to_its_backend_over_ipv4() {
-    a_service_is_one_edge_to_its_backend(|lab| lab.server4);
+    a_service_is_one_edge_to_its_backend(|lab| lab.server4, false);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_service_is_one_edge_to_its_backend_over_ipv6() {
-    a_service_is_one_edge_to_its_backend(|lab| lab.server6);
+    a_service_is_one_edge_to_its_backend(|lab| lab.server6, false);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_service_whose_address_somebody_has_is_one_edge_too() {
+    a_service_is_one_edge_to_its_backend(|lab| lab.server4, true);
 }
 
 fn datagrams_make_a_flow(server: fn(&Lab) -> IpAddr) {
