@@ -6,7 +6,7 @@ pub mod containers;
 mod icmp;
 mod interface;
 mod neighbour;
-mod netlink;
+pub(crate) mod netlink;
 pub mod netns;
 mod node;
 mod qdisc;

@@ -18,6 +18,5 @@ pub mod host;
 pub mod icmp;
 pub mod kernel;
 pub mod logs;
-mod rtnetlink;
 pub mod server;
 pub mod signals;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::rtnetlink::{Rtnetlink, attribute, bytes_at, push_attribute, text};
+use crate::host::netlink::{Netlink, attribute, attributes, text, u16_at, u32_at};
 
 /// `struct ifinfomsg`
 const MESSAGE: usize = 16;
@@ -20,26 +20,19 @@ pub(super) struct Found {
 
 /// Those of the calling thread's namespace.
 pub(super) fn list() -> io::Result<Vec<Found>> {
-    let mut question = vec![0; MESSAGE];
-    push_attribute(
-        &mut question,
-        libc::IFLA_EXT_MASK,
-        &WITHOUT_STATISTICS.to_ne_bytes(),
-    );
-    let mut interfaces = Vec::new();
-    Rtnetlink::open()?.list(libc::RTM_GETLINK, &question, |body| {
-        interfaces.extend(read(body));
-    })?;
-    Ok(interfaces)
+    let option = attribute(libc::IFLA_EXT_MASK, &WITHOUT_STATISTICS.to_ne_bytes());
+    let question = [&[0; MESSAGE], option.as_slice()].concat();
+    Netlink::route()?.list(libc::RTM_GETLINK, &question, read)
 }
 
 fn read(body: &[u8]) -> Option<Found> {
-    let kind = u16::from_ne_bytes(bytes_at(body, 2)?);
+    let mut attributes = attributes(body.get(MESSAGE..)?);
+    let (_, name) = attributes.find(|&(kind, _)| kind == libc::IFLA_IFNAME)?;
     Some(Found {
-        index: u32::from_ne_bytes(bytes_at(body, 4)?),
-        name: text(attribute(body.get(MESSAGE..)?, libc::IFLA_IFNAME)?),
+        index: u32_at(body, 4)?,
+        name: text(name),
         // Loopback has such a header too, of zeros.
-        ethernet: matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK),
+        ethernet: matches!(u16_at(body, 2)?, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK),
     })
 }
 

@@ -25,14 +25,14 @@ const DONE: u16 = libc::NLMSG_DONE as u16;
 const ATTEMPTS: usize = 3;
 
 /// A socket of one namespace. Not to be kept: it would keep the namespace alive.
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Netlink {
-    pub(super) fn route() -> io::Result<Self> {
+    pub(crate) fn route() -> io::Result<Self> {
         Self::open(SockProtocol::NetlinkRoute)
     }
 
@@ -65,7 +65,7 @@ impl Netlink {
     }
 
     /// Asks for a list, and parses every message of the answer.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         kind: u16,
         body: &[u8],
@@ -99,6 +99,12 @@ impl Netlink {
         let mut found = None;
         self.exchange(kind, NLM_F_ACK, body, |message| found = parse(message))?;
         Ok(found)
+    }
+
+    /// Has something changed. `flags`: NLM_F_CREATE and the like.
+    pub(crate) fn change(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        self.exchange(kind, NLM_F_ACK | flags, body, |_| {})?;
+        Ok(())
     }
 
     /// False if what was listed changed meanwhile.
@@ -158,7 +164,7 @@ fn malformed(what: impl ToString) -> io::Error {
 }
 
 /// Kinds and values of the attributes that follow a message's fixed part. Ends at one that is cut.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
         let (kind, length) = (attribute.kind(), attribute.length());
@@ -167,7 +173,7 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// A request's attribute.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(ALIGNMENT));
     bytes.extend(u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
@@ -177,11 +183,11 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -190,7 +196,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// A name, which ends with a zero.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0);
     String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::Direction;
-use crate::rtnetlink::{Rtnetlink, attribute, attributes, bytes_at, push_attribute, text};
+use crate::host::netlink::{Netlink, attribute, attributes, text, u32_at};
 
 /// `struct tcmsg`
 const MESSAGE: usize = 20;
@@ -33,7 +33,7 @@ pub(super) fn attach(
     interface: u32,
     programs: &[(Direction, &str, BorrowedFd<'_>)],
 ) -> io::Result<()> {
-    let mut kernel = Rtnetlink::open()?;
+    let mut kernel = Netlink::route()?;
     let made_clsact = make_clsact(&mut kernel, interface)?;
     for &(direction, program, fd) in programs {
         let name = Maker::this(made_clsact).name(program);
@@ -52,7 +52,7 @@ pub(super) fn attach(
 /// Removes what [`attach`] added.
 pub(super) fn detach(interface: u32) -> io::Result<()> {
     let this = Maker::this(false);
-    let mut kernel = Rtnetlink::open()?;
+    let mut kernel = Netlink::route()?;
     remove(&mut kernel, interface, |maker| {
         (maker.process, maker.started) == (this.process, this.started)
     })
@@ -62,7 +62,7 @@ pub(super) fn detach(interface: u32) -> io::Result<()> {
 pub(super) fn is_attached(interface: u32, programs: usize) -> bool {
     let this = Maker::this(false);
     let ours = || {
-        let filters = filters(&mut Rtnetlink::open()?, interface)?;
+        let filters = filters(&mut Netlink::route()?, interface)?;
         let made_here = |filter: &&Filter| filter.maker.process == this.process;
         io::Result::Ok(filters.ours.iter().filter(made_here).count())
     };
@@ -72,14 +72,10 @@ pub(super) fn is_attached(interface: u32, programs: usize) -> bool {
 
 /// Removes filters whose process was killed.
 pub(super) fn remove_stale() -> io::Result<()> {
-    let mut kernel = Rtnetlink::open()?;
-    let mut interfaces = Vec::new();
-    kernel.list(libc::RTM_GETQDISC, &message(0, 0, 0, 0), |body| {
-        if let Some(qdisc) = Tcmsg::read(body)
-            && qdisc.handle == CLSACT_HANDLE
-        {
-            interfaces.push(qdisc.interface);
-        }
+    let mut kernel = Netlink::route()?;
+    let interfaces = kernel.list(libc::RTM_GETQDISC, &message(0, 0, 0, 0), |body| {
+        let qdisc = Tcmsg::read(body)?;
+        (qdisc.handle == CLSACT_HANDLE).then_some(qdisc.interface)
     })?;
     for interface in interfaces {
         remove(&mut kernel, interface, |maker| !maker.is_running())?;
@@ -88,9 +84,9 @@ pub(super) fn remove_stale() -> io::Result<()> {
 }
 
 /// True if it was not there.
-fn make_clsact(kernel: &mut Rtnetlink, interface: u32) -> io::Result<bool> {
+fn make_clsact(kernel: &mut Netlink, interface: u32) -> io::Result<bool> {
     let mut body = message(interface, CLSACT_HANDLE, CLSACT_PARENT, 0);
-    push_attribute(&mut body, libc::TCA_KIND, b"clsact\0");
+    body.extend(attribute(libc::TCA_KIND, b"clsact\0"));
     match kernel.change(libc::RTM_NEWQDISC, CREATE | EXCLUSIVE, &body) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
@@ -104,21 +100,17 @@ fn make_clsact(kernel: &mut Rtnetlink, interface: u32) -> io::Result<bool> {
     }
 }
 
-fn qdisc_kind(kernel: &mut Rtnetlink, interface: u32) -> io::Result<String> {
-    let mut kind = String::new();
-    kernel.list(libc::RTM_GETQDISC, &message(0, 0, 0, 0), |body| {
-        if let Some(qdisc) = Tcmsg::read(body)
-            && qdisc.interface == interface
-            && qdisc.handle == CLSACT_HANDLE
-        {
-            kind = attribute(&body[MESSAGE..], libc::TCA_KIND).map_or_else(String::new, text);
-        }
+fn qdisc_kind(kernel: &mut Netlink, interface: u32) -> io::Result<String> {
+    let kinds = kernel.list(libc::RTM_GETQDISC, &message(0, 0, 0, 0), |body| {
+        let qdisc = Tcmsg::read(body)?;
+        let is_meant = qdisc.interface == interface && qdisc.handle == CLSACT_HANDLE;
+        is_meant.then(|| text(find(&body[MESSAGE..], libc::TCA_KIND).unwrap_or_default()))
     })?;
-    Ok(kind)
+    Ok(kinds.into_iter().next().unwrap_or_default())
 }
 
 fn add_filter(
-    kernel: &mut Rtnetlink,
+    kernel: &mut Netlink,
     interface: u32,
     direction: Direction,
     name: &str,
@@ -126,15 +118,15 @@ fn add_filter(
 ) -> io::Result<()> {
     let mut options = Vec::new();
     let fd = program.as_raw_fd().cast_unsigned();
-    push_attribute(&mut options, TCA_BPF_FD, &fd.to_ne_bytes());
-    push_attribute(&mut options, TCA_BPF_NAME, format!("{name}\0").as_bytes());
-    push_attribute(&mut options, TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes());
+    options.extend(attribute(TCA_BPF_FD, &fd.to_ne_bytes()));
+    options.extend(attribute(TCA_BPF_NAME, format!("{name}\0").as_bytes()));
+    options.extend(attribute(TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes()));
     let mut result = Ok(());
     for priority in PRIORITIES {
         let info = priority << 16 | u32::from(ALL_PROTOCOLS.to_be());
         let mut body = message(interface, 0, parent(direction), info);
-        push_attribute(&mut body, libc::TCA_KIND, b"bpf\0");
-        push_attribute(&mut body, libc::TCA_OPTIONS | NESTED, &options);
+        body.extend(attribute(libc::TCA_KIND, b"bpf\0"));
+        body.extend(attribute(libc::TCA_OPTIONS | NESTED, &options));
         result = kernel.change(libc::RTM_NEWTFILTER, CREATE | EXCLUSIVE, &body);
         let taken = (result.as_ref().err()).and_then(io::Error::raw_os_error);
         if !matches!(taken, Some(libc::EINVAL | libc::EEXIST)) {
@@ -145,7 +137,7 @@ fn add_filter(
 }
 
 fn remove(
-    kernel: &mut Rtnetlink,
+    kernel: &mut Netlink,
     interface: u32,
     is_meant: impl Fn(&Maker) -> bool,
 ) -> io::Result<()> {
@@ -156,7 +148,7 @@ fn remove(
         }
         made_clsact |= filter.maker.made_clsact;
         let mut body = message(interface, filter.handle, filter.parent, filter.info);
-        push_attribute(&mut body, libc::TCA_KIND, b"bpf\0");
+        body.extend(attribute(libc::TCA_KIND, b"bpf\0"));
         kernel.change(libc::RTM_DELTFILTER, 0, &body)?;
     }
     if made_clsact {
@@ -165,13 +157,13 @@ fn remove(
     Ok(())
 }
 
-fn remove_unused_clsact(kernel: &mut Rtnetlink, interface: u32) -> io::Result<()> {
+fn remove_unused_clsact(kernel: &mut Netlink, interface: u32) -> io::Result<()> {
     let filters = filters(kernel, interface)?;
     if filters.others || !filters.ours.is_empty() {
         return Ok(());
     }
     let mut body = message(interface, CLSACT_HANDLE, CLSACT_PARENT, 0);
-    push_attribute(&mut body, libc::TCA_KIND, b"clsact\0");
+    body.extend(attribute(libc::TCA_KIND, b"clsact\0"));
     kernel.change(libc::RTM_DELQDISC, 0, &body)
 }
 
@@ -188,31 +180,38 @@ struct Filter {
     info: u32,
 }
 
-fn filters(kernel: &mut Rtnetlink, interface: u32) -> io::Result<Filters> {
-    let mut ours = Vec::new();
-    let mut others = false;
+fn filters(kernel: &mut Netlink, interface: u32) -> io::Result<Filters> {
+    let mut found = Filters {
+        ours: Vec::new(),
+        others: false,
+    };
     for direction in [Direction::Ingress, Direction::Egress] {
         let question = message(interface, 0, parent(direction), 0);
-        kernel.list(libc::RTM_GETTFILTER, &question, |body| {
+        let filters = kernel.list(libc::RTM_GETTFILTER, &question, |body| {
+            let tcmsg = Tcmsg::read(body)?;
+            let options = find(&body[MESSAGE..], libc::TCA_OPTIONS).unwrap_or_default();
+            let name = text(find(options, TCA_BPF_NAME).unwrap_or_default());
             // Each priority is listed too, as a filter without a handle.
-            let Some(tcmsg) = Tcmsg::read(body).filter(|tcmsg| tcmsg.handle != 0) else {
-                return;
-            };
-            let name = attribute(&body[MESSAGE..], libc::TCA_OPTIONS)
-                .and_then(|options| attributes(options).find(|&(kind, _)| kind == TCA_BPF_NAME))
-                .map(|(_, name)| text(name));
-            match name.as_deref().and_then(Maker::parse) {
-                Some(maker) => ours.push(Filter {
+            (tcmsg.handle != 0).then_some((tcmsg, name))
+        })?;
+        for (tcmsg, name) in filters {
+            match Maker::parse(&name) {
+                Some(maker) => found.ours.push(Filter {
                     maker,
                     handle: tcmsg.handle,
                     parent: tcmsg.parent,
                     info: tcmsg.info,
                 }),
-                None => others = true,
+                None => found.others = true,
             }
-        })?;
+        }
     }
-    Ok(Filters { ours, others })
+    Ok(found)
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut all = attributes(bytes);
+    all.find_map(|(kind, value)| (kind == wanted).then_some(value))
 }
 
 /// Who made a filter.
@@ -271,12 +270,11 @@ struct Tcmsg {
 
 impl Tcmsg {
     fn read(body: &[u8]) -> Option<Self> {
-        let field = |at| Some(u32::from_ne_bytes(bytes_at(body, at)?));
         Some(Self {
-            interface: field(4)?,
-            handle: field(8)?,
-            parent: field(12)?,
-            info: field(16)?,
+            interface: u32_at(body, 4)?,
+            handle: u32_at(body, 8)?,
+            parent: u32_at(body, 12)?,
+            info: u32_at(body, 16)?,
         })
     }
 }
