@@ -15,6 +15,7 @@
 #include "abi/icmp.h"
 #include "abi/neighbour.h"
 #include "abi/flow.h"
+#include "abi/protocol.h"
 #include "abi/udp.h"
 
 /** Which end of a connection a socket is. */

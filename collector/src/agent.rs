@@ -22,6 +22,7 @@ use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
 use crate::kernel::MapFill;
 use crate::signals::{self, SignalSettings, Signals};
+use crate::tls::table::TlsTable;
 use flows::TrackedFlows;
 use process::Process;
 
@@ -43,6 +44,7 @@ pub struct Agent {
     config_reloads: Counter,
     config_is_good: Gauge,
     process: Process,
+    tls_table: TlsTable,
 }
 
 #[derive(Default)]
@@ -104,7 +106,14 @@ impl Agent {
             enricher,
             sources: Mutex::default(),
             health: Mutex::default(),
+            tls_table: TlsTable::default(),
         }
+    }
+
+    /// The TLS handshakes of late, of now.
+    pub fn tls_table(&self) -> &TlsTable {
+        self.collect(SHARED);
+        &self.tls_table
     }
 
     /// From now on these are collected from.
@@ -135,6 +144,7 @@ impl Agent {
         SignalSettings {
             flows: self.flows.table.clone(),
             udp_flows: Some(self.flows.datagrams.clone()),
+            tls_table: self.tls_table.clone(),
             ..SignalSettings::from(config)
         }
     }

@@ -30,6 +30,10 @@ pub struct Config {
     pub series_budget: usize,
     pub dns_timeout: Duration,
     pub dns_names: usize,
+    pub tls_handshake_timeout: Duration,
+    pub tls_server_names: usize,
+    pub tls_probe: bool,
+    pub tls_probe_interval: Duration,
     pub buckets: BTreeMap<String, Vec<f64>>,
     pub map_capacity: BTreeMap<String, u32>,
     pub collect_interval: Duration,
@@ -74,6 +78,10 @@ impl Default for Config {
             series_budget: 10_000,
             dns_timeout: Duration::from_secs(5),
             dns_names: 0,
+            tls_handshake_timeout: Duration::from_secs(10),
+            tls_server_names: 0,
+            tls_probe: false,
+            tls_probe_interval: Duration::from_secs(3600),
             buckets: BTreeMap::new(),
             map_capacity: BTreeMap::new(),
             collect_interval: Duration::from_secs(5),
@@ -276,6 +284,56 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| config.dns_names.to_string(),
+    },
+    Key {
+        name: "tls_handshake_timeout",
+        flag: "tls-handshake-timeout",
+        value_name: "DURATION",
+        help: "How long a TLS handshake may take before it counts as failed",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(120);
+            config.tls_handshake_timeout = duration(text, range, "10s")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.tls_handshake_timeout).to_string(),
+    },
+    Key {
+        name: "tls_server_names",
+        flag: "tls-server-names",
+        value_name: "NUMBER",
+        help: "How many server names of TLS may be label values; 0 keeps names off the metrics",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.tls_server_names = number(text, 0..=1000)?;
+            Ok(())
+        },
+        get: |config| config.tls_server_names.to_string(),
+    },
+    Key {
+        name: "tls_probe",
+        flag: "tls-probe",
+        value_name: "on|off",
+        help: "Connect to TLS 1.3 servers that others talked to, for the expiry of their certificates",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.tls_probe = switch(text)?;
+            Ok(())
+        },
+        get: |config| show_switch(config.tls_probe),
+    },
+    Key {
+        name: "tls_probe_interval",
+        flag: "tls-probe-interval",
+        value_name: "DURATION",
+        help: "How often the same server is probed; never more than one a second in all",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_secs(10)..=Duration::from_secs(7 * 24 * 3600);
+            config.tls_probe_interval = duration(text, range, "1h")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.tls_probe_interval).to_string(),
     },
     Key {
         name: "buckets",

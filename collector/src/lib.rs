@@ -18,5 +18,7 @@ pub mod host;
 pub mod icmp;
 pub mod kernel;
 pub mod logs;
+pub mod protocol;
 pub mod server;
 pub mod signals;
+pub mod tls;

@@ -7,6 +7,7 @@ mod flows;
 mod health;
 mod listeners;
 mod metrics;
+mod tls;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .merge(listeners::routes())
         .merge(dns::routes())
         .merge(flows::routes())
+        .merge(tls::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(agent)

@@ -9,6 +9,7 @@ mod labels;
 mod listen_queue;
 mod neighbour;
 mod packet_drop;
+mod protocol;
 mod running;
 mod tcp_connect;
 mod tcp_lifecycle;
@@ -29,6 +30,7 @@ use crate::enrich::Enricher;
 use crate::export::{Counter, Registry};
 use crate::flows::Flows;
 use crate::kernel::{Bounds, KernelTypes, Object, Refusal};
+use crate::tls::table::TlsTable;
 
 /// One thing that we measure.
 pub trait Signal: Send {
@@ -82,6 +84,15 @@ pub struct SignalSettings {
     pub dns_timeout: Duration,
     /// How many DNS names may be label values.
     pub dns_names: usize,
+    /// A TLS handshake that takes longer counts as failed.
+    pub tls_handshake_timeout: Duration,
+    /// Server names that may be labels.
+    pub tls_server_names: usize,
+    /// Whether servers are asked for the certificates that TLS 1.3 hides, and how often.
+    pub tls_probe: bool,
+    pub tls_probe_interval: Duration,
+    /// Where handshakes are shown one by one.
+    pub tls_table: TlsTable,
     /// How often sockets that escaped the hooks are looked for.
     pub repair_interval: Duration,
     /// Where UDP flows go, if somebody keeps a table of them.
@@ -110,6 +121,7 @@ pub const HISTOGRAMS: &[(&str, usize)] = &[
     ("tcp_rtt_seconds", abi::TCP_RTT_SLOTS as usize - 1),
     ("tcp_min_rtt_seconds", abi::TCP_RTT_SLOTS as usize - 1),
     ("dns_query_duration_seconds", abi::DNS_SLOTS as usize - 1),
+    ("tls_handshake_duration_seconds", 31),
     ("scrape_duration_seconds", 31),
     ("capture_packet_size_bytes", abi::CAPTURE_SLOTS as usize - 1),
 ];
@@ -144,6 +156,10 @@ impl From<&Config> for SignalSettings {
             off: config.disabled_signals.clone(),
             dns_timeout: config.dns_timeout,
             dns_names: config.dns_names,
+            tls_handshake_timeout: config.tls_handshake_timeout,
+            tls_server_names: config.tls_server_names,
+            tls_probe: config.tls_probe,
+            tls_probe_interval: config.tls_probe_interval,
             map_capacity: config.map_capacity.clone(),
             statistics: config.statistics,
             capture: config.capture_settings(),
@@ -165,6 +181,11 @@ impl Default for SignalSettings {
             off: Vec::new(),
             dns_timeout: Duration::from_secs(5),
             dns_names: 0,
+            tls_handshake_timeout: Duration::from_secs(10),
+            tls_server_names: 0,
+            tls_probe: false,
+            tls_probe_interval: Duration::from_secs(3600),
+            tls_table: TlsTable::default(),
             repair_interval: Duration::from_secs(30),
             udp_flows: None,
             map_capacity: BTreeMap::new(),
@@ -199,6 +220,7 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
         Box::new(icmp::IcmpSent::register(registry)),
         Box::new(neighbour::Neighbour::register(registry)),
         Box::new(Capture::register(registry, settings)),
+        Box::new(protocol::Protocol::register(registry, settings)),
     ]
 }
 
@@ -208,7 +230,7 @@ pub const LISTENERS: &str = listen_queue::NAME;
 pub const DNS: &str = dns::NAME;
 
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     tcp_lifecycle::NAME,
     tcp_connect::NAME,
     tcp_retransmit::NAME,
@@ -220,4 +242,5 @@ pub const NAMES: [&str; 11] = [
     icmp::NAME,
     neighbour::NAME,
     capture::NAME,
+    protocol::NAME,
 ];

@@ -73,6 +73,21 @@ async fn metrics_are_served_from_the_start() {
 }
 
 #[tokio::test]
+async fn handshakes_are_a_list_also_when_there_are_none() {
+    check(
+        "GET",
+        "/api/tls",
+        expect![[r#"
+        200 OK application/json
+        []"#]],
+    )
+    .await;
+    check("GET", "/api/tls/0000000000000007", expect![[r#"
+        404 Not Found application/problem+json
+        {"detail":"there is no such handshake, or no more; /api/tls lists those that are known","status":404,"title":"Not Found","type":"about:blank"}"#]]).await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_a_problem_with_a_way_out() {
     check("GET", "/metric", expect![[r#"
         404 Not Found application/problem+json

@@ -1,0 +1,240 @@
+//! Protocols of connections and TLS handshakes, by the first bytes of each side: see
+//! `bpf/protocol.bpf.c`.
+
+mod certificates;
+mod connection;
+mod connections;
+mod families;
+mod prober;
+mod stream;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use zerocopy::FromBytes as _;
+
+use super::labels::{Ends, address, inward, outward};
+use super::{Signal, SignalSettings};
+use crate::abi::stream_segment;
+use crate::elf;
+use crate::enrich::{Enricher, NetnsId};
+use crate::export::{Labels, Registry, owner};
+use crate::kernel::{Bell, Direction, KernelTypes, Object, Refusal, Ring, monotonic_nanoseconds};
+use crate::tls::handshake::{End, Outcome};
+use crate::tls::table::{Server, TlsTable};
+use certificates::Certificates;
+use connection::Edge;
+use connections::{Connections, Finished, Found};
+use families::Families;
+use prober::Prober;
+
+pub(super) const NAME: &str = "protocol";
+static ELF: &[u8] = elf!("protocol");
+
+/// How often the ring is looked into.
+const LOOK: Duration = Duration::from_millis(100);
+const TLS13: u16 = 0x0304;
+
+pub(super) struct Protocol {
+    families: Families,
+    table: TlsTable,
+    certificates: Certificates,
+    prober: Option<Prober>,
+    handshake_timeout: Duration,
+    reader: Option<Arc<Mutex<Reader>>>,
+    lost_in_kernel: u64,
+}
+
+/// What the ring's thread and the collection share.
+pub(super) struct Reader {
+    ring: Ring,
+    connections: Connections,
+}
+
+impl Protocol {
+    pub(super) fn register(registry: &Registry, settings: &SignalSettings) -> Self {
+        Self {
+            families: Families::register(registry, settings.tls_server_names),
+            table: settings.tls_table.clone(),
+            certificates: Certificates::new(settings.tls_server_names > 0),
+            prober: prober(settings),
+            handshake_timeout: settings.tls_handshake_timeout,
+            reader: None,
+            lost_in_kernel: 0,
+        }
+    }
+
+    fn start_reading(&mut self, object: &mut Object) -> anyhow::Result<()> {
+        let ring = object.take_ring("segments")?;
+        let bell = ring.bell()?;
+        let reader = Arc::new(Mutex::new(Reader {
+            ring,
+            connections: Connections::new(self.handshake_timeout),
+        }));
+        let shared = Arc::downgrade(&reader);
+        thread::Builder::new()
+            .name("first-bytes".to_owned())
+            .spawn(move || read_until_dropped(&bell, &shared))?;
+        self.reader = Some(reader);
+        Ok(())
+    }
+}
+
+fn prober(settings: &SignalSettings) -> Option<Prober> {
+    (settings.tls_probe).then(|| Prober::new(settings.tls_probe_interval))
+}
+
+/// Ends soon after the signal.
+fn read_until_dropped(bell: &Bell, reader: &Weak<Mutex<Reader>>) {
+    while let Some(reader) = reader.upgrade() {
+        lock(&reader).read();
+        drop(reader);
+        bell.wait(LOOK);
+    }
+}
+
+impl Reader {
+    fn read(&mut self) {
+        let connections = &mut self.connections;
+        self.ring.drain(|record| {
+            if let Ok((segment, bytes)) = stream_segment::read_from_prefix(record) {
+                let length = bytes.len().min(segment.length as usize);
+                connections.segment(&segment, &bytes[..length]);
+            }
+        });
+        connections.tick(monotonic_nanoseconds());
+    }
+
+    /// The next connection from this port is ours, and does not count.
+    pub(super) fn ignore(&mut self, netns: NetnsId, local_port: u16) {
+        self.connections
+            .ignore(netns.0, local_port, monotonic_nanoseconds());
+    }
+}
+
+pub(super) fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {
+    reader.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Signal for Protocol {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn elf(&self) -> &'static [u8] {
+        ELF
+    }
+
+    fn configure(&mut self, settings: &SignalSettings) {
+        self.families.name_at_most(settings.tls_server_names);
+        self.certificates.show_names(settings.tls_server_names > 0);
+        self.handshake_timeout = settings.tls_handshake_timeout;
+        if let Some(reader) = &self.reader {
+            let timeout = settings.tls_handshake_timeout;
+            lock(reader).connections.set_handshake_timeout(timeout);
+        }
+        match &mut self.prober {
+            Some(prober) if settings.tls_probe => prober.set_interval(settings.tls_probe_interval),
+            _ => self.prober = prober(settings),
+        }
+    }
+
+    fn attach(&mut self, object: &mut Object, _types: &KernelTypes) -> Result<(), Refusal> {
+        self.start_reading(object)
+            .map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
+        object.attach_root_cgroup("protocol_ingress", Direction::Ingress)?;
+        object.attach_root_cgroup("protocol_egress", Direction::Egress)
+    }
+
+    fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let Some(reader) = &self.reader else {
+            return Ok(());
+        };
+        let found = {
+            let mut reader = lock(reader);
+            reader.read();
+            reader.connections.take()
+        };
+        let lost = object.number("lost_segments");
+        let newly_lost = lost.saturating_sub(self.lost_in_kernel);
+        self.families.lose("ring_full", newly_lost);
+        self.lost_in_kernel = lost;
+        self.add(found, enricher);
+        if let (Some(prober), Some(reader)) = (&mut self.prober, &self.reader) {
+            for (server, owner, chain) in prober.run(reader, enricher) {
+                let read = self.certificates.add(&chain, owner, server.name.as_deref());
+                if let Some(certificate) = read {
+                    self.table.set_certificate(&server, &certificate);
+                }
+            }
+        }
+        self.families
+            .certificates
+            .replace_all(self.certificates.series());
+        Ok(())
+    }
+}
+
+impl Protocol {
+    fn add(&mut self, found: Found, enricher: &Enricher) {
+        self.families.lose("table_full", found.lost);
+        for ((edge, protocol, transport), count) in found.protocols {
+            let transport = if transport == 17 { "udp" } else { "tcp" };
+            let labels = labels(enricher, &edge).with(&[protocol.as_str(), transport]);
+            self.families.connections.add(labels, count);
+        }
+        for (edge, count) in found.plaintext {
+            self.families.plaintext.add(labels(enricher, &edge), count);
+        }
+        for finished in found.handshakes {
+            self.finished(&finished, enricher);
+        }
+    }
+
+    fn finished(&mut self, finished: &Finished, enricher: &Enricher) {
+        let Finished { edge, outcome, .. } = finished;
+        let Some(ends) = Ends::of(enricher, edge.netns, edge.cgroup, edge.peer) else {
+            return;
+        };
+        let (client, server) = if edge.is_client {
+            (ends.local, ends.peer)
+        } else {
+            (ends.peer, ends.local)
+        };
+        self.families
+            .add(&crate::export::edge(&client, &server), outcome);
+        let meant = Server {
+            address: address(finished.server.0),
+            port: finished.server.1,
+            name: outcome.hello.server_name.clone(),
+        };
+        let owner = owner(&server);
+        let certificate =
+            (self.certificates).add(&outcome.certificates, owner.clone(), meant.name.as_deref());
+        if is_worth_a_probe(outcome)
+            && let Some(prober) = &mut self.prober
+        {
+            prober.ask(NetnsId(edge.netns), meant.clone(), owner);
+        }
+        let client = (address(finished.client), client);
+        self.table
+            .add(client, (meant, server), outcome, certificate);
+    }
+}
+
+/// Its certificate was not to be seen.
+fn is_worth_a_probe(outcome: &Outcome) -> bool {
+    let version = outcome.chosen.as_ref().map(|chosen| chosen.version);
+    outcome.end == End::Completed && version.is_some_and(|version| version >= TLS13)
+}
+
+/// From the client to the server.
+fn labels(enricher: &Enricher, edge: &Edge) -> Labels {
+    let ends = Ends::of(enricher, edge.netns, edge.cgroup, edge.peer);
+    if edge.is_client {
+        outward(ends.as_ref())
+    } else {
+        inward(ends.as_ref())
+    }
+}

@@ -1,0 +1,185 @@
+use super::*;
+use crate::abi::{
+    STREAM_FIN, STREAM_RECEIVED, STREAM_SENT, STREAM_TLS, STREAM_TLS_RECORD, TCP_ROLE_CLIENT,
+    TCP_ROLE_SERVER,
+};
+
+const MS: u64 = 1_000_000;
+const HELLO: &[u8] = include_bytes!("../../../tls/captured/tls1_3.bin");
+
+/// One end of a connection from port 40000 of 10.0.0.1 to port 443 of 10.0.0.2.
+struct End {
+    netns: u32,
+    is_client: bool,
+    sent: u32,
+    received: u32,
+}
+
+impl End {
+    fn client() -> Self {
+        Self {
+            netns: 1,
+            is_client: true,
+            sent: 1000,
+            received: u32::MAX - 5,
+        }
+    }
+
+    fn server() -> Self {
+        Self {
+            netns: 2,
+            is_client: false,
+            sent: u32::MAX - 5,
+            received: 1000,
+        }
+    }
+
+    /// What this end sees of bytes that lie `at` bytes deep in the client's or the server's stream.
+    fn sees(&self, from_client: bool, at: u32, flags: u32, ms: u64) -> stream_segment {
+        let is_sent = from_client == self.is_client;
+        let start = if is_sent { self.sent } else { self.received };
+        let (local, peer) = if self.is_client { (1, 2) } else { (2, 1) };
+        let (local_port, peer_port) = if self.is_client {
+            (40000, 443)
+        } else {
+            (443, 40000)
+        };
+        let address = |host| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, host];
+        stream_segment {
+            time_ns: ms * MS,
+            cgroup: 1,
+            cookie: 1,
+            netns: self.netns,
+            sequence: start.wrapping_add(at),
+            sent_start: self.sent,
+            received_start: self.received,
+            length: 0,
+            local_port,
+            peer_port,
+            local: address(local),
+            peer: address(peer),
+            direction: (if is_sent {
+                STREAM_SENT
+            } else {
+                STREAM_RECEIVED
+            }) as u8,
+            role: (if self.is_client {
+                TCP_ROLE_CLIENT
+            } else {
+                TCP_ROLE_SERVER
+            }) as u8,
+            transport: 6,
+            flags: flags as u8,
+            reserved: 0,
+        }
+    }
+}
+
+fn connections() -> Connections {
+    Connections::new(Duration::from_secs(10))
+}
+
+fn protocols(connections: &mut Connections) -> Vec<(bool, &'static str, u64)> {
+    let found = connections.take().protocols.into_iter();
+    let mut found: Vec<_> = found
+        .map(|((edge, protocol, _), count)| (edge.is_client, protocol.as_str(), count))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_connection_between_two_local_ends_counts_at_its_client() {
+    let mut both = connections();
+    for end in [End::server(), End::client()] {
+        // The greeting of a server comes to the client's side second.
+        both.segment(&end.sees(false, 0, 0, 1), b"\x4a\0\0\0\x0a8.0.36\0");
+        both.segment(&end.sees(true, 0, 0, 2), b"\x20\0\0\x01");
+    }
+    both.tick(3000 * MS);
+    assert_eq!(protocols(&mut both), [(true, "mysql", 1)]);
+
+    let mut server_alone = connections();
+    server_alone.segment(&End::server().sees(true, 0, 0, 1), b"GET / HTTP/1.1\r\n");
+    assert_eq!(
+        protocols(&mut server_alone),
+        [],
+        "the client's side may follow"
+    );
+    server_alone.tick(1100 * MS);
+    assert_eq!(protocols(&mut server_alone), [(false, "http1", 1)]);
+}
+
+#[test]
+fn pieces_that_come_late_do_not_count_again() {
+    let mut connections = connections();
+    let end = End::client();
+    connections.segment(&end.sees(true, 0, 0, 1), b"GET ");
+    connections.segment(&end.sees(true, 4, 0, 2), b"/ HTTP/1.1\r\n");
+    connections.segment(&end.sees(true, 0, 0, 3), b"GET / HTTP/1.1\r\n");
+    connections.segment(&end.sees(false, 0, 0, 4), b"HTTP/1.1 200 OK\r\n");
+    assert_eq!(protocols(&mut connections), [(true, "http1", 1)]);
+    connections.tick(9000 * MS);
+    assert!(connections.live.is_empty());
+    // The answer of a server that took its time.
+    let answer = end.sees(false, 0, STREAM_ANSWERS, 9001);
+    connections.segment(&answer, b"HTTP/1.1 200 OK\r\n");
+    assert!(connections.live.is_empty());
+}
+
+#[test]
+fn a_handshake_is_put_together_and_nothing_of_it_is_kept() {
+    let mut connections = connections();
+    let end = End::client();
+    let mut at = [0, 0];
+    let mut file = HELLO;
+    let mut ms = 0;
+    while let [side, high, low, rest @ ..] = file {
+        let (bytes, rest) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
+        let from_client = *side == b'C';
+        let depth = &mut at[usize::from(from_client)];
+        ms += 10;
+        connections.segment(
+            &end.sees(from_client, *depth, STREAM_TLS | STREAM_TLS_RECORD, ms),
+            bytes,
+        );
+        *depth += bytes.len() as u32;
+        file = rest;
+    }
+    connections.tick(2000 * MS);
+    let found = connections.take();
+    let [finished] = found.handshakes.as_slice() else {
+        panic!("{} handshakes", found.handshakes.len());
+    };
+    assert_eq!(finished.outcome.end, crate::tls::handshake::End::Completed);
+    assert_eq!(finished.outcome.duration_ns, 20 * MS);
+    assert_eq!(finished.server.1, 443);
+    connections.tick(9000 * MS);
+    assert!(connections.live.is_empty());
+}
+
+#[test]
+fn a_connection_of_our_own_does_not_count() {
+    let mut connections = connections();
+    connections.ignore(1, 40000, 0);
+    for end in [End::client(), End::server()] {
+        let hello = end.sees(true, 0, STREAM_TLS | STREAM_TLS_RECORD, 1);
+        connections.segment(&hello, &HELLO[3..264]);
+        connections.segment(&end.sees(true, 261, STREAM_TLS | STREAM_FIN, 2), &[]);
+    }
+    connections.tick(3000 * MS);
+    let found = connections.take();
+    assert!(found.protocols.is_empty() && found.handshakes.is_empty());
+}
+
+#[test]
+fn a_port_used_again_is_another_connection() {
+    let mut connections = connections();
+    for again in 0..3 {
+        let mut end = End::client();
+        end.received += again;
+        end.sent += again * 77;
+        connections.segment(&end.sees(true, 0, 0, 1), b"*1\r\n$4\r\nPING\r\n");
+    }
+    assert_eq!(protocols(&mut connections), [(true, "redis", 3)]);
+}

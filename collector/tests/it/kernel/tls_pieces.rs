@@ -1,0 +1,168 @@
+//! Captured TLS handshakes, played again over TCP in pieces of any size and thousands at once.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use runwire_collector::signals::SignalSettings;
+
+use super::lab::Lab;
+use super::tls::{Setup, TlsServer, connect};
+
+const TLS12: &[u8] = include_bytes!("../../../src/tls/captured/tls1_2.bin");
+pub(super) const TLS13: &[u8] = include_bytes!("../../../src/tls/captured/tls1_3.bin");
+
+/// The pieces of a captured handshake: whether the client sent it, and the bytes.
+pub(super) fn pieces(mut file: &[u8]) -> Vec<(bool, Vec<u8>)> {
+    let mut pieces = Vec::new();
+    while let [side, high, low, rest @ ..] = file {
+        let (bytes, rest) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
+        pieces.push((*side == b'C', bytes.to_vec()));
+        file = rest;
+    }
+    pieces
+}
+
+/// As many handshakes as `names`, all open at once, each hello with its own server name of nine
+/// letters and every piece cut as `cut` says.
+fn play(lab: &Lab, server: IpAddr, plays: &[(&[u8], String)], cut: usize) {
+    let listener = lab.in_server(|| TcpListener::bind((server, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut ends = Vec::new();
+    for _ in plays {
+        let client = lab_connect(lab, address);
+        ends.push((client, listener.accept().unwrap().0));
+    }
+    let plays: Vec<_> = plays
+        .iter()
+        .map(|(file, name)| (pieces(file), name))
+        .collect();
+    let longest = plays
+        .iter()
+        .map(|(pieces, _)| pieces.len())
+        .max()
+        .unwrap_or(0);
+    for step in 0..longest {
+        for ((pieces, name), (client, server)) in plays.iter().zip(&mut ends) {
+            let Some((from_client, bytes)) = pieces.get(step) else {
+                continue;
+            };
+            let mut bytes = bytes.clone();
+            if let Some(at) = bytes.windows(9).position(|window| window == b"shop.test")
+                && *from_client
+            {
+                bytes[at..at + 9].copy_from_slice(name.as_bytes());
+            }
+            let (from, to) = if *from_client {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            for piece in bytes.chunks(cut) {
+                from.write_all(piece).unwrap();
+                to.read_exact(&mut vec![0; piece.len()]).unwrap();
+            }
+        }
+    }
+}
+
+fn lab_connect(lab: &Lab, address: SocketAddr) -> TcpStream {
+    let client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    client.set_nodelay(true).unwrap();
+    client
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_hello_may_come_in_any_pieces() {
+    let Some(mut setup) = Setup::new(SignalSettings::default()) else {
+        return;
+    };
+    let cuts = [1, 3, 6, 44, 64, 120, 200];
+    for cut in cuts {
+        for server in [setup.lab.server4, setup.lab.server6] {
+            for file in [TLS12, TLS13] {
+                play(&setup.lab, server, &[(file, format!("cut{cut:06}"))], cut);
+            }
+        }
+    }
+    // Larger than a segment, as with the key shares of post-quantum key exchanges.
+    let server = TlsServer::start(&setup.lab, setup.lab.server4, 30, "");
+    let protocols: Vec<String> = (0..250).map(|n| format!("protocol-{n}")).collect();
+    connect(
+        &setup.lab,
+        server.address,
+        &format!("-servername large.test -alpn {}", protocols.join(",")),
+    );
+    setup.collect();
+    let show = setup.show();
+    let each = 2 * cuts.len() as u64;
+    assert_eq!(
+        setup.count("tls_handshakes_total", &[("version", "1.2")]),
+        each,
+        "{show}"
+    );
+    assert_eq!(
+        setup.count("tls_handshakes_total", &[("version", "1.3")]),
+        each + 1,
+        "{show}"
+    );
+    for row in setup.rows() {
+        let name = row.key.server.name.as_deref().unwrap_or_default();
+        assert!(name.starts_with("cut") || name == "large.test", "{name}");
+        assert_eq!(
+            row.certificate.is_some(),
+            row.key.version == "1.2",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_thousand_handshakes_at_once_are_not_mixed_up() {
+    const ALL: usize = 2000;
+    let settings = SignalSettings {
+        tls_server_names: ALL,
+        tls_handshake_timeout: Duration::from_secs(60),
+        ..SignalSettings::default()
+    };
+    let Some(mut setup) = Setup::new(settings) else {
+        return;
+    };
+    let plays: Vec<(&[u8], String)> = (0..ALL)
+        .map(|n| {
+            if n % 2 == 0 {
+                (TLS12, format!("even{n:05}"))
+            } else {
+                (TLS13, format!("odd-{n:05}"))
+            }
+        })
+        .collect();
+    play(&setup.lab, setup.lab.server4, &plays, 65536);
+    setup.collect();
+    assert_eq!(
+        setup.count("tls_handshakes_total", &[("version", "1.2")]),
+        1000
+    );
+    assert_eq!(
+        setup.count("tls_handshakes_total", &[("version", "1.3")]),
+        1000
+    );
+    assert_eq!(setup.count("tls_handshake_failures_total", &[]), 0);
+    for (_, name) in &plays {
+        let count = setup
+            .measurement
+            .count("tls_server_names_total", &[("server_name", name)]);
+        assert_eq!(count, 1, "{name}");
+    }
+    for row in setup.rows() {
+        let name = row.key.server.name.unwrap_or_default();
+        let version = if name.starts_with("even") {
+            "1.2"
+        } else {
+            "1.3"
+        };
+        assert_eq!(row.key.version, version, "{name}");
+    }
+}
