@@ -150,8 +150,8 @@ static __always_inline enum tcp_failure failure_of(__s64 result)
 
 /*
  * Whether the socket has been in SYN_SENT: such a failure is counted from its states. The first is
- * set just before that state, and cleared when connect() returns the error of an attempt; the second
- * is set when there is a port, and never cleared.
+ * set just before that state, and cleared when connect() returns the error of an attempt; the
+ * second is set when there is a port, and never cleared.
  */
 static __always_inline bool has_tried(const struct tcp_sock *tp)
 {

@@ -16,6 +16,7 @@
 #include "abi/neighbour.h"
 #include "abi/flow.h"
 #include "abi/protocol.h"
+#include "abi/probe.h"
 #include "abi/udp.h"
 
 /** Which end of a connection a socket is. */

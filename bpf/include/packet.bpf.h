@@ -17,6 +17,8 @@ struct packet {
 	__u8 protocol;
 	/** TCP with SYN set. */
 	__u8 syn;
+	/** Offset of the transport header from the network header; zero in a later fragment. */
+	__u16 transport;
 };
 
 /* The parts of the headers that we look at; layouts are those of the wire. */
@@ -124,6 +126,7 @@ static __always_inline bool read_packet(const struct sk_buff *skb, struct packet
 	} else {
 		return false;
 	}
+	packet->transport = length;
 	if (packet->protocol == IPPROTO_TCP &&
 	    !bpf_probe_read_kernel(&flags, 1, network + length + TCP_FLAGS_OFFSET))
 		packet->syn = !!(flags & TCP_FLAG_SYN);

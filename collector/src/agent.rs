@@ -144,6 +144,7 @@ impl Agent {
         SignalSettings {
             flows: self.flows.table.clone(),
             udp_flows: Some(self.flows.datagrams.clone()),
+            detector: self.flows.detector.clone(),
             tls_table: self.tls_table.clone(),
             ..SignalSettings::from(config)
         }

@@ -55,6 +55,7 @@ pub struct Attempt {
     pub protocol: u8,
     pub source: Workload,
     pub source_address: IpAddr,
+    pub destination: Workload,
     /// Before translation: the address that was asked for.
     pub destination_address: IpAddr,
     pub port: u16,

@@ -19,6 +19,7 @@ pub mod icmp;
 pub mod kernel;
 pub mod logs;
 pub mod protocol;
+pub mod scan;
 pub mod server;
 pub mod signals;
 pub mod tls;

@@ -7,6 +7,7 @@ mod flows;
 mod health;
 mod listeners;
 mod metrics;
+mod security;
 mod tls;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .merge(listeners::routes())
+        .merge(security::routes())
         .merge(dns::routes())
         .merge(flows::routes())
         .merge(tls::routes())

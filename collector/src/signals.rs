@@ -9,6 +9,7 @@ mod labels;
 mod listen_queue;
 mod neighbour;
 mod packet_drop;
+mod probe;
 mod protocol;
 mod running;
 mod tcp_connect;
@@ -30,6 +31,7 @@ use crate::enrich::Enricher;
 use crate::export::{Counter, Registry};
 use crate::flows::Flows;
 use crate::kernel::{Bounds, KernelTypes, Object, Refusal};
+use crate::scan::Detector;
 use crate::tls::table::TlsTable;
 
 /// One thing that we measure.
@@ -97,6 +99,8 @@ pub struct SignalSettings {
     pub repair_interval: Duration,
     /// Where UDP flows go, if somebody keeps a table of them.
     pub udp_flows: Option<UdpFlows>,
+    /// Who tells scans and floods, from what signals and others see.
+    pub detector: Detector,
     /// Sizes of kernel maps that differ from those in `bpf/`, by a name of [`MAPS`].
     pub map_capacity: BTreeMap<String, u32>,
     /// A signal that failed is tried again after this long, then after twice as long, and so on.
@@ -144,6 +148,7 @@ pub const MAPS: &[&str] = &[
     "dns_names",
     "icmp_sent",
     "neighbour_failures",
+    "probes",
     "udp_flows",
     "udp_edges",
     "udp_drops",
@@ -188,6 +193,7 @@ impl Default for SignalSettings {
             tls_table: TlsTable::default(),
             repair_interval: Duration::from_secs(30),
             udp_flows: None,
+            detector: Detector::default(),
             map_capacity: BTreeMap::new(),
             retry_after: Duration::from_secs(10),
             statistics: false,
@@ -217,6 +223,7 @@ pub fn all(registry: &Registry, settings: &SignalSettings) -> Vec<Box<dyn Signal
         Box::new(listen_queue::ListenQueue::register(registry, settings)),
         Box::new(dns::Dns::register(registry, settings)),
         Box::new(udp::Udp::register(registry, settings)),
+        Box::new(probe::Probe::register(registry, settings)),
         Box::new(icmp::IcmpSent::register(registry)),
         Box::new(neighbour::Neighbour::register(registry)),
         Box::new(Capture::register(registry, settings)),
@@ -229,8 +236,11 @@ pub const LISTENERS: &str = listen_queue::NAME;
 /// Whose report names what is asked of DNS.
 pub const DNS: &str = dns::NAME;
 
+/// The signal that [`Signals::report`]s scans and floods.
+pub const PROBES: &str = probe::NAME;
+
 /// The names of [`all`], for who checks settings.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     tcp_lifecycle::NAME,
     tcp_connect::NAME,
     tcp_retransmit::NAME,
@@ -239,6 +249,7 @@ pub const NAMES: [&str; 12] = [
     listen_queue::NAME,
     dns::NAME,
     udp::NAME,
+    probe::NAME,
     icmp::NAME,
     neighbour::NAME,
     capture::NAME,

@@ -5,14 +5,17 @@ use std::sync::Mutex;
 use super::lock;
 use crate::enrich::Enricher;
 use crate::export::{Counter, Gauge, Labels, Registry};
-use crate::flows::{DatagramFeed, Flows, Statistics};
+use crate::flows::{Attempt, DatagramFeed, Flows, Statistics};
 use crate::kernel::monotonic_nanoseconds;
+use crate::scan::{self, Detector};
 use crate::signals::{UdpFlows, events_lost};
 
 pub(super) struct TrackedFlows {
     pub(super) table: Flows,
     /// Where the signal puts what it saw.
     pub(super) datagrams: UdpFlows,
+    /// Told of every attempt to connect.
+    pub(super) detector: Detector,
     feed: Mutex<DatagramFeed>,
     entries: Gauge,
     limit: Gauge,
@@ -24,7 +27,12 @@ pub(super) struct TrackedFlows {
 impl TrackedFlows {
     pub(super) fn register(registry: &Registry) -> Self {
         let table = Flows::default();
+        let detector = Detector::default();
+        let watcher = detector.clone();
+        let watch = move |attempt: &Attempt| watcher.observe(&scan::Attempt::from(attempt));
+        table.lock().observe(watch);
         Self {
+            detector,
             feed: Mutex::new(DatagramFeed::new(table.clone())),
             table,
             datagrams: UdpFlows::default(),

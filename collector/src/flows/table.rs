@@ -300,6 +300,7 @@ impl FlowTable {
             protocol: tuple.protocol,
             source: flow.edge.source.clone(),
             source_address: tuple.client.ip(),
+            destination: flow.edge.destination.clone(),
             destination_address: asked.ip(),
             port: asked.port(),
             failure: flow.reason.filter(|_| flow.failed),

@@ -14,6 +14,7 @@ pub(crate) mod lab;
 pub(crate) mod measure;
 mod neighbour;
 mod packet_drop;
+mod probe;
 mod protocol;
 mod series;
 mod tcp_cost;

@@ -90,7 +90,7 @@ fn names_are_counted_exactly() {
 #[ignore = "needs root"]
 fn names_are_no_labels_unless_switched_on() {
     let name = format!("q{}.example", std::process::id());
-    let Some((_lab, measurement)) = measure(0, &[name.clone()]) else {
+    let Some((_lab, measurement)) = measure(0, std::slice::from_ref(&name)) else {
         return;
     };
     assert_eq!(queries(&measurement, &name), 1);
