@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::retrieval::fuse::Ranking;
+
 mod load;
 
 pub use load::{ConfigError, edit_distance};
@@ -48,6 +50,10 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
 
+    /// How passages are ordered; all but `fused` are there to be compared with it [default: fused]
+    #[arg(long, env = "RUNWIRE_RANKING", value_name = "NAME")]
+    pub ranking: Option<Ranking>,
+
     /// Address under which users reach this service, for links in alerts [default: http:// and the listen address]
     #[arg(long, env = "RUNWIRE_EXTERNAL_URL", value_name = "URL")]
     pub external_url: Option<String>,
@@ -70,6 +76,7 @@ pub struct Config {
     pub onnxruntime: Option<PathBuf>,
     /// `None`: nowhere to keep anything.
     pub cache: Option<PathBuf>,
+    pub ranking: Ranking,
     /// Without a slash at the end.
     pub external_url: String,
     pub log: String,
@@ -102,6 +109,7 @@ impl Settings {
             model,
             onnxruntime,
             cache,
+            ranking,
             external_url,
             log,
         } = self;
@@ -113,6 +121,7 @@ impl Settings {
             model: model.or(other.model),
             onnxruntime: onnxruntime.or(other.onnxruntime),
             cache: cache.or(other.cache),
+            ranking: ranking.or(other.ranking),
             external_url: external_url.or(other.external_url),
             log: log.or(other.log),
         }

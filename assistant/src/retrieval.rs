@@ -29,10 +29,12 @@ mod spelling;
 mod store;
 mod texts;
 mod top;
+mod trade;
 mod watch;
 pub mod words;
 
 use embed::{Embedder, MiniLm, Precision};
+use fuse::Ranking;
 pub use names::Names;
 pub use search::{Filters, RunbookReference, SearchResponse, SearchResult, SectionReference, url};
 use segment::Segment;
@@ -51,6 +53,7 @@ pub struct Retriever {
 struct Shared {
     folders: Vec<PathBuf>,
     embedder: Option<Box<dyn Embedder>>,
+    ranking: Ranking,
     store: Option<Store>,
     /// `None` until the first one is built.
     current: RwLock<Option<Arc<Snapshot>>>,
@@ -96,10 +99,11 @@ impl Retriever {
                 None
             }
         };
-        Ok(Self::new(
+        Ok(Self::with_ranking(
             config.runbooks.clone(),
             embedder,
             config.cache.as_deref(),
+            config.ranking,
         ))
     }
 
@@ -108,12 +112,22 @@ impl Retriever {
         embedder: Option<Box<dyn Embedder>>,
         cache: Option<&Path>,
     ) -> Self {
+        Self::with_ranking(folders, embedder, cache, Ranking::default())
+    }
+
+    fn with_ranking(
+        folders: Vec<PathBuf>,
+        embedder: Option<Box<dyn Embedder>>,
+        cache: Option<&Path>,
+        ranking: Ranking,
+    ) -> Self {
         let model = embedder.as_ref().map_or("words", |model| model.name());
         let store = cache.map(|cache| Store::new(cache, model, &folders));
         Self {
             shared: Arc::new(Shared {
                 folders,
                 embedder,
+                ranking,
                 store,
                 current: RwLock::new(None),
                 building: Mutex::default(),
@@ -205,6 +219,7 @@ impl Retriever {
         search::search(
             &snapshot,
             self.shared.embedder.as_deref(),
+            self.shared.ranking,
             question,
             limit,
             filters,

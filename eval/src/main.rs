@@ -19,6 +19,7 @@ mod lab;
 mod netns;
 mod process;
 mod rehearse;
+mod retrieval;
 mod run;
 mod say;
 mod scenario;
@@ -50,6 +51,8 @@ enum Command {
     Run(run::Options),
     /// Runs lab, traffic and fault without the programs: does the client notice?
     Rehearse(rehearse::Options),
+    /// Asks questions with known answers of a corpus, and prints how well `/search` ranks. Needs no root.
+    Retrieval(retrieval::Options),
     /// Breaks something in a small lab and shows the diagnosis.
     Demo(demo::Options),
     /// Starts the three programs on this host until Ctrl-C: no lab, no fault.
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<bool> {
             prepare()?;
             rehearse::run(&options)
         }
+        Command::Retrieval(options) => retrieval::run(&options),
         Command::Demo(options) => {
             prepare()?;
             demo::run(&options)

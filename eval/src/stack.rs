@@ -60,6 +60,10 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
+    pub(crate) fn assistant(self) -> u16 {
+        self.assistant
+    }
+
     pub(crate) fn free() -> Result<Self> {
         // All three are held until the last is known, so that they differ.
         let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));

@@ -142,6 +142,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         model,
         onnxruntime,
         cache: settings.cache.or_else(default_cache),
+        ranking: settings.ranking.unwrap_or_default(),
         external_url: match settings.external_url {
             Some(url) => base_url("external_url", &url)?,
             None => format!("http://{listen}"),

@@ -167,6 +167,15 @@ impl DenseIndex {
         vectors.similarity(row as usize, query)
     }
 
+    /// As it is held: each number is right to a 254th of the largest.
+    pub(super) fn vector(&self, number: usize) -> impl Iterator<Item = f32> {
+        let (part, row) = self.places[number];
+        let vectors = &self.parts[part as usize].0;
+        let scale = vectors.scales[row as usize];
+        let values = vectors.row(row as usize).iter();
+        values.map(move |value| f32::from(*value) * scale)
+    }
+
     /// The most similar ones, best first; ties go to the lower number.
     pub fn search(&self, query: &[f32], limit: usize) -> Vec<(usize, f32)> {
         let query_shares = Shares::of(query);

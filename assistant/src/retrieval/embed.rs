@@ -21,6 +21,10 @@ pub trait Embedder: Send + Sync {
     fn dimensions(&self) -> usize;
     /// What the text costs of [`MAX_TOKENS`].
     fn count_tokens(&self, text: &str) -> usize;
+    /// Whether the model learnt the word whole, as it did common ones: then it is no slip.
+    fn is_word(&self, _word: &str) -> bool {
+        false
+    }
     // Two methods because some models want a prefix on one of the two.
     fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError>;
     fn embed_query(&self, text: &str) -> Result<Embedding, EmbedError>;

@@ -159,7 +159,11 @@ fn live_count(postings: &Postings, numbers: &Numbers, list: usize) -> usize {
 }
 
 impl LexicalQuery {
-    pub(super) fn new(text: &str, vocabulary: &Vocabulary) -> Self {
+    pub(super) fn new(
+        text: &str,
+        vocabulary: &Vocabulary,
+        is_english: impl Fn(&str) -> bool,
+    ) -> Self {
         let mut words: Vec<Word> = Vec::new();
         let mut add = |text: String, is_compound| {
             if !words.iter().any(|word| word.text == text) {
@@ -167,7 +171,7 @@ impl LexicalQuery {
             }
         };
         for word in super::words::analyse(text) {
-            match vocabulary.correct(&word.text) {
+            match vocabulary.correct(&word.text, &is_english) {
                 Some(corrected) if !word.is_compound => {
                     let corrected = corrected.to_owned();
                     if vocabulary.knows(&word.text) {
@@ -176,6 +180,11 @@ impl LexicalQuery {
                     add(corrected, false);
                 }
                 _ => add(word.text, word.is_compound),
+            }
+        }
+        for word in super::words::analyse(&super::trade::implied(text)) {
+            if vocabulary.knows(&word.text) {
+                add(word.text, word.is_compound);
             }
         }
         Self { words }
@@ -194,7 +203,7 @@ mod tests {
 
     fn search(index: &LexicalIndex, query: &str) -> Vec<(usize, f32)> {
         let vocabulary = Vocabulary::new(index.word_counts());
-        let hits = index.search(&LexicalQuery::new(query, &vocabulary));
+        let hits = index.search(&LexicalQuery::new(query, &vocabulary, |_| false));
         assert!(
             hits.iter().all(|(_, score)| (0.0..=1.0).contains(score)),
             "{hits:?}"

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::embed::Embedder;
-use super::fuse::{ANSWERABLE_WORDS_ONLY, Signals, kind_of};
+use super::dense::DenseIndex;
+use super::embed::{Embedder, Embedding};
+use super::fuse::{ANSWERABLE_WORDS_ONLY, Ranking, Ranks, Signals, kind_of};
 use super::snapshot::Snapshot;
 use crate::runbook::Runbook;
 
@@ -13,6 +14,11 @@ use crate::runbook::Runbook;
 const CANDIDATES: usize = 200;
 /// Pages of which every passage is a candidate.
 const CANDIDATE_PAGES: usize = 50;
+
+/// The pages nearest to a question say what it is about in the words of runbooks: the question is moved so far towards
+/// them before pages are compared with it again (Rocchio's feedback, on vectors).
+const FEEDBACK_PAGES: usize = 3;
+const FEEDBACK: f32 = 0.3;
 
 /// Passages of one page in a list, unless the question is about one page.
 const PER_RUNBOOK: usize = 2;
@@ -103,6 +109,7 @@ pub fn url(id: &str) -> String {
 pub(super) fn search(
     snapshot: &Snapshot,
     embedder: Option<&dyn Embedder>,
+    ranking: Ranking,
     question: &str,
     limit: usize,
     filters: &Filters,
@@ -113,7 +120,7 @@ pub(super) fn search(
         .map(|runbook| filters.allow(runbook))
         .collect();
 
-    let words = snapshot.words_of_question(question);
+    let words = snapshot.words_of_question(question, embedder);
     let passage_words = snapshot.passage_words.search(&words);
     let page_words = snapshot.page_words.search(&words);
     let title_words: HashMap<usize, f32> =
@@ -123,9 +130,14 @@ pub(super) fn search(
         None => None,
     };
     let dense = snapshot.meaning.as_ref().zip(vector.as_ref());
-    let named = snapshot.names.in_question(question);
+    let named = match ranking {
+        Ranking::Fused => snapshot.names.in_question(question),
+        _ => Vec::new(),
+    };
+    let about = dense.map(|(meaning, vector)| with_feedback(&meaning.intros, vector));
 
     let mut candidates: HashSet<usize> = HashSet::new();
+    let mut nearest: HashMap<usize, usize> = HashMap::new();
     let mut pages: HashSet<usize> = named.iter().map(|(page, _)| *page).collect();
     if filters.is_empty() {
         candidates.extend(
@@ -142,8 +154,11 @@ pub(super) fn search(
         );
         if let Some((meaning, vector)) = dense {
             let near = meaning.passages.search(vector, CANDIDATES);
-            candidates.extend(near.into_iter().map(|(passage, _)| passage));
-            let near = meaning.intros.search(vector, CANDIDATE_PAGES);
+            candidates.extend(near.iter().map(|(passage, _)| *passage));
+            nearest.extend(near.into_iter().map(|(passage, _)| passage).zip(0..));
+            let near = meaning
+                .intros
+                .search(about.as_ref().unwrap_or(vector), CANDIDATE_PAGES);
             pages.extend(near.into_iter().map(|(page, _)| page));
         }
     } else {
@@ -153,6 +168,11 @@ pub(super) fn search(
         candidates.extend(snapshot.passages_of(page));
     }
 
+    let most_words: HashMap<usize, usize> = passage_words
+        .iter()
+        .map(|(passage, _)| *passage)
+        .zip(0..)
+        .collect();
     let passage_words: HashMap<usize, f32> = passage_words.into_iter().collect();
     let page_words: HashMap<usize, f32> = page_words.into_iter().collect();
     let of =
@@ -175,13 +195,17 @@ pub(super) fn search(
             name: if name { 1.0 } else { 0.0 },
             ..Signals::default()
         };
-        let score = match dense {
-            Some((meaning, vector)) => {
+        let score = match dense.zip(about.as_ref()) {
+            Some(((meaning, vector), about)) => {
                 signals.passage_meaning = meaning.passages.similarity(candidate, vector);
                 signals.intro_meaning = *intros
                     .entry(*page)
-                    .or_insert_with(|| meaning.intros.similarity(*page, vector));
-                signals.score(kind)
+                    .or_insert_with(|| meaning.intros.similarity(*page, about));
+                let ranks = Ranks {
+                    words: most_words.get(&candidate).copied(),
+                    meaning: nearest.get(&candidate).copied(),
+                };
+                ranking.score(&signals, kind, ranks)
             }
             None => signals.score_of_words(),
         };
@@ -242,6 +266,25 @@ pub(super) fn search(
         answerable,
         results,
     })
+}
+
+/// The question and what the pages nearest to it say, as one vector of unit length.
+fn with_feedback(intros: &DenseIndex, question: &[f32]) -> Embedding {
+    let nearest = intros.search(question, FEEDBACK_PAGES);
+    let share = FEEDBACK / nearest.len().max(1) as f32;
+    let mut moved = question.to_vec();
+    for (page, _) in nearest {
+        for (moved, intro) in moved.iter_mut().zip(intros.vector(page)) {
+            *moved += share * intro;
+        }
+    }
+    let length = moved
+        .iter()
+        .map(|number| number * number)
+        .sum::<f32>()
+        .sqrt();
+    moved.iter_mut().for_each(|number| *number /= length);
+    moved
 }
 
 struct Hit {

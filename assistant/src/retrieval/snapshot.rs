@@ -124,8 +124,13 @@ impl Snapshot {
         self.passages_of[runbook].clone()
     }
 
-    pub(super) fn words_of_question(&self, question: &str) -> LexicalQuery {
-        LexicalQuery::new(question, &self.vocabulary)
+    pub(super) fn words_of_question(
+        &self,
+        question: &str,
+        embedder: Option<&dyn Embedder>,
+    ) -> LexicalQuery {
+        let is_english = |word: &str| embedder.is_some_and(|embedder| embedder.is_word(word));
+        LexicalQuery::new(question, &self.vocabulary, is_english)
     }
 }
 

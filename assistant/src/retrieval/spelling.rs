@@ -41,8 +41,8 @@ impl Vocabulary {
         self.counts.contains_key(word)
     }
 
-    /// The most common of the nearest words, or none if the word is known or unlike any other.
-    pub(super) fn correct(&self, word: &str) -> Option<&str> {
+    /// The most common of the nearest words, or none if the word is known, to us or as `is_english`, or unlike any other.
+    pub(super) fn correct(&self, word: &str, is_english: impl Fn(&str) -> bool) -> Option<&str> {
         let length = word.chars().count();
         let allowed = match length {
             0..4 => return None,
@@ -51,6 +51,9 @@ impl Vocabulary {
         };
         let count = self.counts.get(word).copied().unwrap_or_default();
         if count >= MIN_PASSAGES || !word.chars().all(char::is_alphabetic) {
+            return None;
+        }
+        if is_english(word) {
             return None;
         }
         let first = word.chars().next()?;
@@ -109,7 +112,7 @@ mod tests {
             ("pods", None),
             ("podz", Some("pods")),
         ] {
-            assert_eq!(vocabulary.correct(word), corrected, "{word}");
+            assert_eq!(vocabulary.correct(word, |_| false), corrected, "{word}");
         }
     }
 }

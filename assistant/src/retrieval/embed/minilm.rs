@@ -152,6 +152,11 @@ impl Embedder for MiniLm {
         (self.count)(text)
     }
 
+    fn is_word(&self, word: &str) -> bool {
+        // Between the marks of beginning and end.
+        self.count_tokens(word) == 3
+    }
+
     fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
         let share = texts.len().div_ceil(self.sessions.len()).max(1);
         // One text at a time: on a CPU a batch brings nothing, and padding makes the results depend on neighbours.
