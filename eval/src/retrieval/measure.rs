@@ -62,10 +62,10 @@ impl Measures {
             ndcg: ratio(gain(grades.iter().map(|(_, grade)| *grade)), best),
             reciprocal_rank: grades
                 .iter()
-                .position(|row| is_relevant(row))
+                .position(&is_relevant)
                 .map_or(0.0, |at| 1.0 / (at + 1) as f64),
             recall: ratio(found.count() as f64, relevant.min(RECALL_DEPTH) as f64),
-            hit: f64::from(u8::from(grades.first().is_some_and(|row| is_relevant(row)))),
+            hit: f64::from(u8::from(grades.first().is_some_and(is_relevant))),
             section: section(answer, judgements),
         }
     }
