@@ -105,18 +105,34 @@ fn quantiles(mut took: Vec<Duration>) -> String {
     )
 }
 
+/// One question at a time: what the clock says, and what the core was busy for, which others on the machine do not change.
 fn time_queries(
     retriever: &Retriever,
     queries: &[String],
     rounds: usize,
-) -> anyhow::Result<Vec<Duration>> {
-    let mut took = Vec::new();
+) -> anyhow::Result<String> {
+    let (mut took, mut busy) = (Vec::new(), Vec::new());
     for query in queries.iter().cycle().take(rounds * queries.len()) {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), cpu_time());
         retriever.search(query, 10, &Filters::default())?;
         took.push(started.elapsed());
+        busy.push(cpu_time() - before);
     }
-    Ok(took)
+    Ok(format!(
+        "{}; of the core: {}",
+        quantiles(took),
+        quantiles(busy)
+    ))
+}
+
+/// Of this thread.
+fn cpu_time() -> Duration {
+    let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = schedule
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 /// Resident memory in MiB, now.

@@ -9,7 +9,7 @@ use anyhow::Context;
 use runwire_assistant::hash::fnv;
 use runwire_assistant::retrieval::embed::{EmbedError, Embedder, Embedding, MiniLm};
 
-use crate::{model, open, pages, quantiles, resident, time_queries};
+use crate::{model, open, pages, resident, time_queries};
 
 /// Real vectors that all others are made of.
 const REAL: usize = 2000;
@@ -134,10 +134,7 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     println!("started from the saved index in {:?}", started.elapsed());
     println!("resident: {} MiB", resident());
     time_queries(&retriever, queries, 1)?;
-    println!(
-        "one at a time: {}",
-        quantiles(time_queries(&retriever, queries, 3)?)
-    );
+    println!("one at a time: {}", time_queries(&retriever, queries, 3)?);
     fs::write(runbooks.join("new.md"), "# Zebra\n\nStripes.\n")?;
     let started = Instant::now();
     retriever.refresh()?;
