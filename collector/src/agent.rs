@@ -20,6 +20,7 @@ use crate::export::{
 };
 use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
+use crate::k8s::KubernetesMetrics;
 use crate::kernel::MapFill;
 use crate::signals::{self, SignalSettings, Signals};
 use crate::tls::table::TlsTable;
@@ -45,6 +46,7 @@ pub struct Agent {
     config_is_good: Gauge,
     process: Process,
     tls_table: TlsTable,
+    kubernetes: Mutex<KubernetesMetrics>,
 }
 
 #[derive(Default)]
@@ -102,6 +104,7 @@ impl Agent {
             config_is_good,
             process: Process::register(&registry),
             flows: TrackedFlows::register(&registry),
+            kubernetes: Mutex::new(KubernetesMetrics::register(&registry)),
             registry,
             enricher,
             sources: Mutex::default(),
@@ -190,6 +193,7 @@ impl Agent {
         let info = (known.iter()).map(|workload| (owner(workload), 1.0));
         self.workload_info.replace_all(info.collect());
         self.flows.update(&self.enricher);
+        lock(&self.kubernetes).update(self.enricher.cluster());
         let took = start.elapsed().as_secs_f64();
         self.collect_duration.set(Labels::default(), took);
         *lock(&self.health) = sources.health();
@@ -199,6 +203,7 @@ impl Agent {
     pub fn configure(&self, config: &Config) {
         self.registry.set_budget(config.series_budget);
         self.flows.table.lock().set_limits(config.flow_limits());
+        lock(&self.kubernetes).app_labels = config.kubernetes_app_labels;
         let mut sources = lock(&self.sources);
         if let Some(signals) = &mut sources.signals {
             signals.configure(self.signal_settings(config));
@@ -234,9 +239,7 @@ impl Agent {
         let alive = self.enricher.alive();
         self.registry.sweep(KEEP_SERIES, |namespace, name, kind| {
             // The others are no things that come and go.
-            let kind = [Kind::Netns, Kind::Container, Kind::Unit]
-                .into_iter()
-                .find(|known| known.as_str() == kind);
+            let kind = (Kind::PASSING.into_iter()).find(|known| known.as_str() == kind);
             kind.is_none_or(|kind| alive.contains(&Workload::new(namespace, name, kind)))
         });
     }
@@ -248,7 +251,8 @@ impl Agent {
     }
 
     pub fn health(&self) -> Health {
-        lock(&self.health).clone()
+        let kubernetes = self.enricher.cluster().health(Instant::now());
+        lock(&self.health).clone().in_kubernetes(kubernetes)
     }
 }
 

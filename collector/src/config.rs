@@ -7,12 +7,14 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::Level;
 
 use crate::capture::{CaptureMode, CaptureSettings, Globs};
 use crate::host::HostVeths;
+use crate::k8s::watch::{Mode, WatchSettings};
 pub use load::{BadConfig, Loaded, Origin, Sources, load};
 pub use watch::FileWatch;
 
@@ -48,6 +50,20 @@ pub struct Config {
     pub capture: CaptureMode,
     pub capture_interfaces: Globs,
     pub capture_sampling: f64,
+    pub kubernetes: Mode,
+    pub kubeconfig: Option<PathBuf>,
+    pub node_name: Option<String>,
+    pub kubernetes_pods: KubernetesPods,
+    pub kubernetes_grace: Duration,
+    pub kubernetes_app_labels: bool,
+}
+
+/// Whose pods are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubernetesPods {
+    Cluster,
+    /// Those of this node. Others are `~unknown` where their network is known, or `~external`.
+    Node,
 }
 
 impl Config {
@@ -93,6 +109,12 @@ impl Default for Config {
             capture: CaptureMode::Off,
             capture_interfaces: Globs::default(),
             capture_sampling: 1.0,
+            kubernetes: Mode::Auto,
+            kubeconfig: None,
+            node_name: None,
+            kubernetes_pods: KubernetesPods::Cluster,
+            kubernetes_grace: Duration::from_secs(30),
+            kubernetes_app_labels: false,
             flow_limit: flows.entries,
             flow_timeout: flows.timeout,
             flow_persistent_after: flows.persistent_after,
@@ -101,6 +123,18 @@ impl Default for Config {
 }
 
 impl Config {
+    pub fn watch_settings(&self) -> WatchSettings {
+        WatchSettings {
+            mode: self.kubernetes,
+            kubeconfig: self.kubeconfig.clone(),
+            node: (self.node_name.clone())
+                .or_else(|| std::env::var("NODE_NAME").ok())
+                .filter(|name| !name.is_empty())
+                .or_else(|| nix::unistd::gethostname().ok()?.into_string().ok()),
+            whole_cluster: self.kubernetes_pods == KubernetesPods::Cluster,
+        }
+    }
+
     pub fn flow_limits(&self) -> FlowLimits {
         FlowLimits {
             entries: self.flow_limit,
@@ -526,5 +560,102 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| config.capture_sampling.to_string(),
+    },
+    Key {
+        name: "kubernetes",
+        flag: "kubernetes",
+        value_name: "auto|on|off",
+        help: "Whether pods get their names from the Kubernetes API; auto: inside a pod, or if kubeconfig is set",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.kubernetes = match text {
+                "auto" => Mode::Auto,
+                "on" | "true" => Mode::On,
+                // Some who write YAML turn `off` into this.
+                "off" | "false" => Mode::Off,
+                _ => return Err("write auto, on or off".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| match config.kubernetes {
+            Mode::Auto => "auto".to_owned(),
+            Mode::On => "on".to_owned(),
+            Mode::Off => "off".to_owned(),
+        },
+    },
+    Key {
+        name: "kubeconfig",
+        flag: "kubeconfig",
+        value_name: "FILE",
+        help: "How the Kubernetes API is reached, if not by the service account of the collector's pod",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.kubeconfig = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        get: |config| match &config.kubeconfig {
+            Some(path) => path.display().to_string(),
+            None => String::new(),
+        },
+    },
+    Key {
+        name: "node_name",
+        flag: "node-name",
+        value_name: "NAME",
+        help: "What this node is called in Kubernetes; else $NODE_NAME, else the host's name",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+            if text.len() > 253 || !text.bytes().all(is_name) {
+                return Err("write the name of a node, as `kubectl get nodes` has it".to_owned());
+            }
+            config.node_name = (!text.is_empty()).then(|| text.to_owned());
+            Ok(())
+        },
+        get: |config| config.node_name.clone().unwrap_or_default(),
+    },
+    Key {
+        name: "kubernetes_pods",
+        flag: "kubernetes-pods",
+        value_name: "cluster|node",
+        help: "Whose pods are asked for: with node, pods of other nodes have no names, and the API server has less to do",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            config.kubernetes_pods = match text {
+                "cluster" => KubernetesPods::Cluster,
+                "node" => KubernetesPods::Node,
+                _ => return Err("write cluster or node".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| match config.kubernetes_pods {
+            KubernetesPods::Cluster => "cluster".to_owned(),
+            KubernetesPods::Node => "node".to_owned(),
+        },
+    },
+    Key {
+        name: "kubernetes_grace",
+        flag: "kubernetes-grace",
+        value_name: "DURATION",
+        help: "How long a pod is ~unknown while Kubernetes has not told of it; then it has the name of its container",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(600);
+            config.kubernetes_grace = duration(text, range, "30s")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.kubernetes_grace).to_string(),
+    },
+    Key {
+        name: "kubernetes_app_labels",
+        flag: "kubernetes-app-labels",
+        value_name: "on|off",
+        help: "Export the app.kubernetes.io labels of this node's workloads as workload_labels",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.kubernetes_app_labels = switch(text)?;
+            Ok(())
+        },
+        get: |config| show_switch(config.kubernetes_app_labels),
     },
 ];

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-pub use identities::{Identities, NamespaceIdentity, Reason};
+pub use identities::{Identities, NamespaceIdentity, Occupant, Reason};
 pub use translations::{FiveTuple, Translation, Translations};
 
 use crate::export::{Counter, Labels, Registry};
 use crate::host::Host;
 use crate::host::cgroup::TooEarly;
+use crate::host::netns::Place;
+use crate::k8s::{Cluster, Found, Index, ObjectKey};
 use crate::kernel::monotonic_nanoseconds;
 
 /// A network namespace: the low half of its cookie, which the kernel gives out only once.
@@ -52,17 +54,60 @@ pub enum Kind {
     Container,
     Unit,
     Host,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    ReplicaSet,
+    ReplicationController,
+    Job,
+    CronJob,
+    /// A pod that nobody but a person or a node manages.
+    Pod,
+    /// Something else that manages pods, by a name of its own.
+    Controller,
+    /// A Service whose backend is not known, or that has none.
+    Service,
+    /// Another node.
+    Node,
     External,
     Unknown,
 }
 
 impl Kind {
+    /// Of workloads that come and go.
+    pub const PASSING: [Self; 13] = [
+        Self::Netns,
+        Self::Container,
+        Self::Unit,
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::ReplicaSet,
+        Self::ReplicationController,
+        Self::Job,
+        Self::CronJob,
+        Self::Pod,
+        Self::Controller,
+        Self::Service,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Netns => "netns",
             Self::Container => "container",
             Self::Unit => "unit",
             Self::Host => "host",
+            Self::Deployment => "deployment",
+            Self::StatefulSet => "statefulset",
+            Self::DaemonSet => "daemonset",
+            Self::ReplicaSet => "replicaset",
+            Self::ReplicationController => "replicationcontroller",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
+            Self::Pod => "pod",
+            Self::Controller => "controller",
+            Self::Service => "service",
+            Self::Node => "node",
             Self::External => "external",
             Self::Unknown => "unknown",
         }
@@ -105,6 +150,7 @@ pub struct Enricher {
     translations: RwLock<Translations>,
     translations_known_until: AtomicU64,
     host: Option<Mutex<Host>>,
+    cluster: Arc<Cluster>,
     unattributed: Counter,
     fixed: [Workload; 3],
 }
@@ -117,6 +163,7 @@ impl Enricher {
             translations: RwLock::default(),
             translations_known_until: AtomicU64::new(0),
             host: None,
+            cluster: Arc::default(),
             unattributed: registry.counter(
                 "unattributed",
                 "Look-ups of a workload that found none",
@@ -132,6 +179,18 @@ impl Enricher {
         enricher.host = Some(Mutex::new(host));
         enricher.refresh();
         enricher
+    }
+
+    /// From now on pods are named as this cluster names them.
+    #[must_use]
+    pub fn in_cluster(mut self, cluster: Arc<Cluster>) -> Self {
+        self.cluster = cluster;
+        self
+    }
+
+    /// The cluster that this host belongs to, if any.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     /// Whose socket this is. `CgroupId(0)`: not known.
@@ -157,23 +216,46 @@ impl Enricher {
     /// Whose address this is, as seen from `netns`. A Service address is its backend's, if all
     /// connections from `netns` went to backends of one workload.
     pub fn peer(&self, netns: NetnsId, address: IpAddr) -> Workload {
-        let found = self.read().peer(netns, address);
-        let found = match found {
-            Err(Reason::NetnsUnknown) if self.learn_netns(netns) => {
-                self.read().peer(netns, address)
-            }
-            Ok(None) if self.learn_address(address) => self.read().peer(netns, address),
+        let found = match self.peer_of(netns, address) {
+            Err(Reason::NetnsUnknown) if self.learn_netns(netns) => self.peer_of(netns, address),
+            Ok(Peer::Nobody) if self.learn_address(address) => self.peer_of(netns, address),
             found => found,
         };
-        match found {
-            Ok(Some(workload)) => workload,
-            Ok(None) => match self.behind(netns, address) {
-                Ok(Some(workload)) => workload,
-                Ok(None) => self.fixed[1].clone(),
-                Err(reason) => self.or_unknown(Err(reason)),
-            },
-            Err(reason) => self.or_unknown(Err(reason)),
+        let found = found.and_then(|peer| match peer {
+            Peer::Workload(workload) => Ok(workload),
+            Peer::Service(service) => {
+                self.learn_translations();
+                let backend = self.behind(netns, address).ok().flatten();
+                let of_endpoints = || self.cluster.index().behind(&service, Instant::now());
+                Ok(backend.unwrap_or_else(of_endpoints))
+            }
+            Peer::Nobody => {
+                let backend = self.behind(netns, address)?;
+                Ok(backend.unwrap_or_else(|| self.fixed[1].clone()))
+            }
+        });
+        self.or_unknown(found)
+    }
+
+    /// The Service whose address this is.
+    pub fn service(&self, address: IpAddr) -> Option<Arc<str>> {
+        let index = self.cluster.index();
+        Some(index.service_at(address)?.name.clone())
+    }
+
+    /// Whose a namespace is that is read as a whole.
+    pub(crate) fn owner_of_place(&self, place: &Place) -> Workload {
+        let known = (place.id).map(|netns| self.read().owner(netns, CgroupId(0)));
+        match known {
+            Some(Ok(workload)) => workload,
+            Some(Err(Reason::PodUnknown | Reason::OwnerUnknown)) => self.fixed[2].clone(),
+            Some(Err(_)) | None => place.owner.clone(),
         }
+    }
+
+    fn peer_of(&self, netns: NetnsId, address: IpAddr) -> Result<Peer, Reason> {
+        let (identities, index) = (self.read(), self.cluster.index());
+        peer_of(&identities, &index, netns, address, Instant::now())
     }
 
     /// Where a connection arrives, if not where its client sent it.
@@ -219,12 +301,15 @@ impl Enricher {
         if translations.is_empty() {
             return Ok(None);
         }
-        let identities = self.read();
+        let (identities, index) = (self.read(), self.cluster.index());
         let mut found: Option<Workload> = None;
         for client in identities.addresses(netns) {
             for backend in translations.backends(client, address.to_canonical()) {
-                let workload = identities.peer(netns, backend)?;
-                let workload = workload.unwrap_or_else(Workload::external);
+                let workload = match peer_of(&identities, &index, netns, backend, Instant::now())? {
+                    Peer::Workload(workload) => workload,
+                    Peer::Service(service) => Workload::service(&service),
+                    Peer::Nobody => Workload::external(),
+                };
                 match &found {
                     Some(other) if *other != workload => return Err(Reason::SeveralBackends),
                     _ => found = Some(workload),
@@ -254,9 +339,21 @@ impl Enricher {
     /// Looks for namespaces that came or went, and for addresses that changed. Cheap enough to be
     /// called every second.
     pub fn refresh(&self) {
-        if let Some(mut host) = self.host() {
-            host.refresh(Instant::now());
-            self.publish(&mut host);
+        match self.host() {
+            Some(mut host) => {
+                host.refresh(Instant::now());
+                self.publish(&mut host);
+            }
+            None => self.name_pods(),
+        }
+    }
+
+    /// Gives namespaces and cgroups the names of their pods, as they are now.
+    fn name_pods(&self) {
+        let mut identities = self.write();
+        let index = self.cluster.index();
+        if index.is_on() {
+            identities.name_pods(&index, Instant::now());
         }
     }
 
@@ -267,8 +364,10 @@ impl Enricher {
         let cgroups = self.host().map(|mut host| host.all_cgroups(Instant::now()));
         if let Some(cgroups) = cgroups {
             self.write().retain_cgroups(&cgroups);
-            alive.extend(cgroups.into_values().flatten());
+            let occupants = cgroups.into_values().flatten();
+            alive.extend(occupants.map(|occupant| occupant.workload));
         }
+        alive.extend(self.cluster.index().workloads());
         alive
     }
 
@@ -317,8 +416,9 @@ impl Enricher {
             Some(mut host) => host.find_cgroup(cgroup, Instant::now()),
             None => Ok(None),
         };
-        if let Ok(workload) = found {
-            self.write().set_cgroup(cgroup, workload);
+        if let Ok(occupant) = found {
+            self.write().set_cgroup(cgroup, occupant);
+            self.name_pods();
         }
     }
 
@@ -326,6 +426,10 @@ impl Enricher {
         let mut identities = self.write();
         host.publish(&mut identities);
         identities.forget_gone(Instant::now(), Duration::from_secs(300));
+        let index = self.cluster.index();
+        if index.is_on() {
+            identities.name_pods(&index, Instant::now());
+        }
     }
 
     fn or_unknown(&self, found: Result<Workload, Reason>) -> Workload {
@@ -342,6 +446,41 @@ impl Enricher {
     fn write(&self) -> RwLockWriteGuard<'_, Identities> {
         write(&self.identities)
     }
+}
+
+/// Whose an address is, as far as that is known without asking anybody.
+enum Peer {
+    Workload(Workload),
+    /// Its backend is to be found.
+    Service(ObjectKey),
+    Nobody,
+}
+
+/// What lives on this host has its address for certain, but for those of Services, which IPVS puts
+/// on an interface of every node. Kubernetes knows the others; who had it before they did is last.
+fn peer_of(
+    identities: &Identities,
+    index: &Index,
+    netns: NetnsId,
+    address: IpAddr,
+    now: Instant,
+) -> Result<Peer, Reason> {
+    let is_own = address.is_loopback() || address.is_unspecified();
+    if index.is_on() && !is_own {
+        if let Some(service) = index.service_at(address) {
+            return Ok(Peer::Service(service.clone()));
+        }
+        if !identities.has_live(address) {
+            match index.at(address, now) {
+                Found::Workload(workload) => return Ok(Peer::Workload(workload)),
+                Found::Service(service) => return Ok(Peer::Service(service)),
+                Found::Unknown(reason) => return Err(reason),
+                Found::Nobody => {}
+            }
+        }
+    }
+    let peer = identities.peer(netns, address)?;
+    Ok(peer.map_or(Peer::Nobody, Peer::Workload))
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use encode::{Format, Scraper};
-pub use labels::{EDGE, Labels, OWNER, edge, owner};
+pub use labels::{EDGE, Labels, OWNER, edge, edge_by, owner};
 
 use family::{Family, Kind};
 

@@ -28,9 +28,9 @@ pub use interface::HostVeths;
 pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 
 use crate::enrich::{
-    CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Translation, Workload,
+    CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Occupant, Translation, Workload,
 };
-use cgroup::{CgroupOwner, Cgroups, TooEarly};
+use cgroup::{CgroupOwner, Cgroups, Container, TooEarly};
 use containers::StatePaths;
 use netns::{Found, Inode, Look, Names, Place, Processes, Visitor};
 use readings::Moved;
@@ -96,6 +96,7 @@ pub struct Host {
 struct Namespace {
     found: Found,
     owner: Workload,
+    container: Option<Container>,
     shared: bool,
     since: Instant,
     /// Until then it is nobody to the kernel's programs.
@@ -218,16 +219,16 @@ impl Host {
         &mut self,
         cgroup: CgroupId,
         now: Instant,
-    ) -> Result<Option<Workload>, TooEarly> {
+    ) -> Result<Option<Occupant>, TooEarly> {
         let owner = self.cgroups.owner(cgroup, now)?;
-        Ok(owner.map(|owner| self.workload(&owner)))
+        Ok(owner.map(|owner| self.occupant(owner)))
     }
 
     /// Every cgroup there is, and whose it is.
-    pub fn all_cgroups(&mut self, now: Instant) -> HashMap<CgroupId, Option<Workload>> {
+    pub fn all_cgroups(&mut self, now: Instant) -> HashMap<CgroupId, Option<Occupant>> {
         let owners = self.cgroups.all(now);
         (owners.into_iter())
-            .map(|(cgroup, owner)| (cgroup, owner.map(|owner| self.workload(&owner))))
+            .map(|(cgroup, owner)| (cgroup, owner.map(|owner| self.occupant(owner))))
             .collect()
     }
 
@@ -280,13 +281,16 @@ impl Host {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let namespaces = self.insides().map(|(namespace, inside)| {
+        let namespaces = self.namespaces.iter().filter_map(|(inode, namespace)| {
+            let inside = namespace.inside.as_ref()?;
             let identity = NamespaceIdentity {
                 owner: namespace.owner.clone(),
                 shared: namespace.shared,
                 addresses: inside.addresses.clone(),
+                container: namespace.container.clone(),
+                is_hosts: self.own.contains(inode),
             };
-            (inside.id, identity)
+            Some((inside.id, identity))
         });
         identities.set_namespaces(namespaces, Instant::now());
     }
@@ -321,7 +325,8 @@ impl Host {
         {
             return;
         }
-        let (owner, shared) = self.owner(inode, &found);
+        let (occupant, shared) = self.owner(inode, &found);
+        let (owner, container) = (occupant.workload, occupant.container);
         if let Some(known) = self.namespaces.get_mut(&inode)
             && known.found.name == found.name
         {
@@ -329,14 +334,17 @@ impl Host {
                 known.read = None;
             }
             self.changed |= known.owner != owner || known.shared != shared;
+            self.changed |= known.container != container;
             known.found = found;
             known.owner = owner;
+            known.container = container;
             known.shared = shared;
             return;
         }
         let namespace = Namespace {
             found,
             owner,
+            container,
             shared,
             since: now,
             inside: None,
@@ -346,30 +354,41 @@ impl Host {
         self.changed = true;
     }
 
-    fn owner(&mut self, inode: Inode, found: &Found) -> (Workload, bool) {
+    fn owner(&mut self, inode: Inode, found: &Found) -> (Occupant, bool) {
+        let nobodys = |workload| Occupant {
+            workload,
+            container: None,
+        };
         if let Some(name) = &found.name
             && found.is_named_by_hand()
         {
-            return (Workload::local(name, Kind::Netns), false);
+            return (nobodys(Workload::local(name, Kind::Netns)), false);
         }
         if self.own.contains(&inode) {
-            return (Workload::host(), true);
+            return (nobodys(Workload::host()), true);
         }
         let owner = (found.process).and_then(|process| self.cgroups.owner_of_process(process));
         match (owner, &found.name) {
-            (Some(owner @ CgroupOwner::Container(_)), _) => (self.workload(&owner), true),
-            (_, Some(name)) => (Workload::local(name, Kind::Netns), false),
-            (Some(owner @ CgroupOwner::Unit(_)), None) => (self.workload(&owner), false),
-            (None, None) => (Workload::unknown(), false),
+            (Some(owner @ CgroupOwner::Container(_)), _) => (self.occupant(owner), true),
+            (_, Some(name)) => (nobodys(Workload::local(name, Kind::Netns)), false),
+            (Some(owner @ CgroupOwner::Unit(_)), None) => (self.occupant(owner), false),
+            (None, None) => (nobodys(Workload::unknown()), false),
         }
     }
 
-    fn workload(&mut self, owner: &CgroupOwner) -> Workload {
+    fn occupant(&mut self, owner: CgroupOwner) -> Occupant {
         match owner {
-            CgroupOwner::Container(id) => {
-                Workload::local(&self.cgroups.container_name(id), Kind::Container)
+            CgroupOwner::Container(container) => {
+                let name = self.cgroups.container_name(&container.id);
+                Occupant {
+                    workload: Workload::local(&name, Kind::Container),
+                    container: Some(container),
+                }
             }
-            CgroupOwner::Unit(name) => Workload::local(name, Kind::Unit),
+            CgroupOwner::Unit(name) => Occupant {
+                workload: Workload::local(&name, Kind::Unit),
+                container: None,
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  bpf/*.bpf.c ─ maps ─► kernel ─ bytes ─► signals ─┬─► export ─► server ─► /metrics
 //!  /run/netns, /proc, cgroups ─► host ─► enrich ────┘
+//!  Kubernetes API ─────────────► k8s ────┘
 //! ```
 
 pub mod abi;
@@ -16,6 +17,7 @@ pub mod export;
 pub mod flows;
 pub mod host;
 pub mod icmp;
+pub mod k8s;
 pub mod kernel;
 pub mod logs;
 pub mod protocol;

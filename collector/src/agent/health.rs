@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::k8s::KubernetesHealth;
 use crate::kernel::{HookStatus, Refusal};
 
 /// The state of the collector as a whole.
@@ -9,6 +10,9 @@ use crate::kernel::{HookStatus, Refusal};
 pub struct Health {
     pub status: Status,
     pub signals: Vec<SignalHealth>,
+    /// `None` if Kubernetes is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesHealth>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -18,7 +22,7 @@ pub enum Status {
     #[default]
     Starting,
     Ready,
-    /// Some hooks are not attached; the other signals go on.
+    /// Some hooks are not attached, or Kubernetes does not answer; the other signals go on.
     Degraded,
     /// No hook could be attached at all.
     Unavailable,
@@ -64,7 +68,22 @@ impl Health {
                 SignalHealth::of(name, on.contains(&name), &hooks.collect::<Vec<_>>())
             })
             .collect();
-        Self { status, signals }
+        Self {
+            status,
+            signals,
+            kubernetes: None,
+        }
+    }
+
+    /// The same, where names come from Kubernetes.
+    #[must_use]
+    pub fn in_kubernetes(mut self, kubernetes: Option<KubernetesHealth>) -> Self {
+        let is_lacking = (kubernetes.as_ref()).is_some_and(|it| it.reason.is_some());
+        if is_lacking && self.status == Status::Ready {
+            self.status = Status::Degraded;
+        }
+        self.kubernetes = kubernetes;
+        self
     }
 
     pub fn is_ready(&self) -> bool {

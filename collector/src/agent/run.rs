@@ -17,6 +17,7 @@ use crate::config::{Config, FileWatch, Loaded, Sources};
 use crate::enrich::Enricher;
 use crate::export::Registry;
 use crate::host::{Host, Paths, ReadingSettings, Readings};
+use crate::k8s::{self, Cluster};
 use crate::logs::Logs;
 use crate::server;
 use crate::signals::Signals;
@@ -48,10 +49,19 @@ pub async fn run(
     let address = listener.local_addr()?;
     let config = loaded.config.clone();
     let registry = Registry::with_buckets(config.series_budget, config.buckets.clone());
+    let watching = config.watch_settings();
+    let cluster = Arc::new(match watching.is_on() {
+        true => Cluster::new(watching.node.as_deref(), config.kubernetes_grace),
+        false => Cluster::default(),
+    });
     let enricher = {
         let registry = registry.clone();
         spawn_blocking(move || Enricher::of_host(Host::new(Paths::default()), &registry)).await?
     };
+    let enricher = enricher.in_cluster(cluster.clone());
+    if watching.is_on() {
+        tokio::spawn(k8s::watch::follow(cluster, watching));
+    }
     let agent = Arc::new(Agent::new(registry.clone(), Arc::new(enricher)));
     let watch = loaded.watch(&sources);
     let settings = Arc::new(Settings::new(agent.clone(), logs, sources, loaded));
@@ -92,7 +102,7 @@ pub async fn run(
 }
 
 fn start(agent: &Agent, registry: &Registry, config: &Config) {
-    agent.flows().lock().set_limits(config.flow_limits());
+    agent.configure(config);
     let signals = Signals::start(registry, &agent.signal_settings(config));
     let on = signals.names();
     if on.is_empty() {

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use serde::Serialize;
@@ -17,10 +18,12 @@ use crate::config::Config;
 use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
 use crate::host::netns;
+use crate::k8s::watch::{WatchSettings, probe};
 use crate::signals::{SignalSettings, Signals};
 
 /// Older kernels lack helpers that the programs call.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 pub(super) struct Check {
@@ -79,6 +82,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     let held = capabilities::held();
     checks.extend(needed().map(|capability| capability_check(held, capability)));
     checks.push(namespaces());
+    checks.extend(kubernetes(&config.watch_settings()));
     if missing_for_programs().is_empty() {
         checks.extend(hooks(config));
     } else {
@@ -124,6 +128,42 @@ fn row(check: &Check) -> Vec<Cell> {
         _ => format!("{}; {}", check.found, check.fix),
     };
     vec![coloured(mark, colour), cell(&check.what), cell(found)]
+}
+
+/// Nothing where Kubernetes is not asked.
+fn kubernetes(settings: &WatchSettings) -> Option<Check> {
+    if !settings.is_on() {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    let tried = runtime.block_on(async {
+        tokio::time::timeout(PROBE_TIMEOUT, probe(settings))
+            .await
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in {PROBE_TIMEOUT:?}")))
+    });
+    Some(match tried {
+        Err(error) => Check::new(
+            "Kubernetes",
+            Outcome::Lacking,
+            format!("{error:#}"),
+            "set `kubeconfig` to a file that works, or `kubernetes` to off; until then pods have no names",
+        ),
+        Ok(missing) if !missing.is_empty() => {
+            let missing = missing
+                .iter()
+                .map(|(what, why)| format!("{what} cannot be listed ({why})"));
+            Check::new(
+                "Kubernetes",
+                Outcome::Lacking,
+                missing.collect::<Vec<_>>().join(", "),
+                "give the collector list and watch on them, as manifests/ does",
+            )
+        }
+        Ok(_) => Check::new("Kubernetes", Outcome::Fine, "answers", ""),
+    })
 }
 
 fn kernel() -> Check {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::{CgroupId, NetnsId, Workload};
+use crate::host::cgroup::Container;
+use crate::k8s::{Index, PodHint};
 
 /// Cgroups remembered at a time. They are few; what comes and goes is forgotten all at once.
 const MAX_CGROUPS: usize = 16_384;
@@ -23,6 +25,12 @@ pub enum Reason {
     AddressAmbiguous,
     /// A Service address whose connections go to several workloads.
     SeveralBackends,
+    /// The Kubernetes API has not told any pods yet.
+    KubernetesUnsynced,
+    /// A pod, by its cgroup or network, of which the Kubernetes API has not told yet.
+    PodUnknown,
+    /// A pod whose owner's owner the Kubernetes API has not told yet.
+    OwnerUnknown,
 }
 
 impl Reason {
@@ -32,6 +40,9 @@ impl Reason {
             Self::CgroupUnknown => "cgroup_unknown",
             Self::AddressAmbiguous => "address_ambiguous",
             Self::SeveralBackends => "several_backends",
+            Self::KubernetesUnsynced => "kubernetes_unsynced",
+            Self::PodUnknown => "pod_unknown",
+            Self::OwnerUnknown => "owner_unknown",
         }
     }
 }
@@ -44,6 +55,17 @@ pub struct NamespaceIdentity {
     /// own namespace, or one that containers share.
     pub shared: bool,
     pub addresses: Vec<IpAddr>,
+    /// The container that its first process is in.
+    pub container: Option<Container>,
+    /// The node's own, whose addresses are no pod's.
+    pub is_hosts: bool,
+}
+
+/// Whose a cgroup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    pub workload: Workload,
+    pub container: Option<Container>,
 }
 
 #[derive(Default)]
@@ -51,12 +73,27 @@ pub struct Identities {
     namespaces: HashMap<NetnsId, Namespace>,
     addresses: HashMap<IpAddr, Holder>,
     /// `None`: asked for, and nobody's.
-    cgroups: HashMap<CgroupId, Option<Workload>>,
+    cgroups: HashMap<CgroupId, Option<Cgroup>>,
 }
 
 struct Namespace {
     identity: NamespaceIdentity,
+    pod: Pod,
     gone: Option<Instant>,
+}
+
+struct Cgroup {
+    occupant: Occupant,
+    pod: Pod,
+}
+
+/// The pod that a namespace or cgroup belongs to, as Kubernetes tells it.
+#[derive(Default)]
+struct Pod {
+    /// Kept when the pod goes, because its namespace goes later.
+    name: Option<Result<Workload, Reason>>,
+    /// When it was looked for first.
+    since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,13 +106,45 @@ impl Identities {
     pub fn owner(&self, netns: NetnsId, cgroup: CgroupId) -> Result<Workload, Reason> {
         let namespace = self.namespaces.get(&netns).ok_or(Reason::NetnsUnknown)?;
         let identity = &namespace.identity;
-        if !identity.shared || cgroup == CgroupId(0) {
-            return Ok(identity.owner.clone());
+        // All containers of a pod are one workload.
+        if namespace.pod.name.is_some() || !identity.shared || cgroup == CgroupId(0) {
+            return namespace.owner();
         }
         match self.cgroups.get(&cgroup) {
-            Some(Some(workload)) => Ok(workload.clone()),
+            Some(Some(cgroup)) => cgroup.owner(),
             Some(None) => Ok(identity.owner.clone()),
             None => Err(Reason::CgroupUnknown),
+        }
+    }
+
+    /// Whether a namespace that exists now has the address.
+    pub fn has_live(&self, address: IpAddr) -> bool {
+        match self.addresses.get(&address.to_canonical()) {
+            Some(Holder::One(netns)) => {
+                (self.namespaces.get(netns)).is_some_and(|namespace| namespace.gone.is_none())
+            }
+            Some(Holder::Several) => true,
+            None => false,
+        }
+    }
+
+    /// Gives namespaces and cgroups of pods the names that Kubernetes knows them by.
+    pub fn name_pods(&mut self, index: &Index, now: Instant) {
+        for namespace in self.namespaces.values_mut() {
+            let identity = &namespace.identity;
+            if namespace.gone.is_some() || identity.is_hosts {
+                continue;
+            }
+            let container = identity.container.as_ref();
+            namespace
+                .pod
+                .look_up(index, container, &identity.addresses, now);
+        }
+        for cgroup in self.cgroups.values_mut().flatten() {
+            let container = cgroup.occupant.container.as_ref();
+            if container.is_some() {
+                cgroup.pod.look_up(index, container, &[], now);
+            }
         }
     }
 
@@ -101,10 +170,10 @@ impl Identities {
     /// Several namespaces may have an address and still be one workload.
     fn common_owner(&self, address: IpAddr) -> Result<Workload, Reason> {
         let mut owners = (self.live())
-            .filter(|(_, namespace)| namespace.addresses.contains(&address))
-            .map(|(_, namespace)| &namespace.owner);
+            .filter(|(_, namespace)| namespace.identity.addresses.contains(&address))
+            .map(|(_, namespace)| namespace.owner());
         match owners.next() {
-            Some(first) if owners.all(|other| other == first) => Ok(first.clone()),
+            Some(first) if owners.all(|other| other == first) => first,
             _ => Err(Reason::AddressAmbiguous),
         }
     }
@@ -118,29 +187,31 @@ impl Identities {
 
     pub fn namespaces(&self) -> Vec<(NetnsId, Workload)> {
         (self.live())
-            .map(|(netns, identity)| (netns, identity.owner.clone()))
+            .filter_map(|(netns, namespace)| Some((netns, namespace.owner().ok()?)))
             .collect()
     }
 
     pub fn workloads(&self) -> HashSet<Workload> {
         let mut workloads: HashSet<Workload> = self
             .live()
-            .map(|(_, identity)| identity.owner.clone())
+            .filter_map(|(_, namespace)| namespace.owner().ok())
             .collect();
-        workloads.extend(self.cgroups.values().flatten().cloned());
+        let cgroups = self.cgroups.values().flatten();
+        workloads.extend(cgroups.filter_map(|cgroup| cgroup.owner().ok()));
         workloads
     }
 
-    fn live(&self) -> impl Iterator<Item = (NetnsId, &NamespaceIdentity)> {
+    fn live(&self) -> impl Iterator<Item = (NetnsId, &Namespace)> {
         (self.namespaces.iter())
             .filter(|(_, namespace)| namespace.gone.is_none())
-            .map(|(&netns, namespace)| (netns, &namespace.identity))
+            .map(|(&netns, namespace)| (netns, namespace))
     }
 
     /// Says who has the namespace from now on; whoever had it before is forgotten.
     pub fn set_namespace(&mut self, netns: NetnsId, identity: NamespaceIdentity) {
         let namespace = Namespace {
             identity,
+            pod: Pod::default(),
             gone: None,
         };
         self.namespaces.insert(netns, namespace);
@@ -156,9 +227,14 @@ impl Identities {
     ) {
         let mut old = std::mem::take(&mut self.namespaces);
         for (netns, identity) in namespaces {
-            old.remove(&netns);
+            let pod = (old.remove(&netns)).map_or_else(Pod::default, |known| known.pod);
             let gone = None;
-            self.namespaces.insert(netns, Namespace { identity, gone });
+            let namespace = Namespace {
+                identity,
+                pod,
+                gone,
+            };
+            self.namespaces.insert(netns, namespace);
         }
         for (netns, mut namespace) in old {
             namespace.gone.get_or_insert(now);
@@ -183,15 +259,17 @@ impl Identities {
         }
     }
 
-    pub fn set_cgroup(&mut self, cgroup: CgroupId, workload: Option<Workload>) {
+    pub fn set_cgroup(&mut self, cgroup: CgroupId, occupant: Option<Occupant>) {
         if self.cgroups.len() >= MAX_CGROUPS {
             self.cgroups.clear();
         }
-        self.cgroups.insert(cgroup, workload);
+        let pod = Pod::default();
+        let known = occupant.map(|occupant| Cgroup { occupant, pod });
+        self.cgroups.insert(cgroup, known);
     }
 
     /// Forgets cgroups that do not exist any more.
-    pub fn retain_cgroups(&mut self, existing: &HashMap<CgroupId, Option<Workload>>) {
+    pub fn retain_cgroups(&mut self, existing: &HashMap<CgroupId, Option<Occupant>>) {
         self.cgroups
             .retain(|cgroup, _| existing.contains_key(cgroup));
     }
@@ -203,6 +281,10 @@ impl Identities {
         let mut gone: Vec<(Instant, NetnsId, &NamespaceIdentity)> = Vec::new();
         for (&netns, namespace) in &self.namespaces {
             if let Some(since) = namespace.gone {
+                // Kubernetes knows better who has a pod's address now.
+                if namespace.pod.name.is_some() {
+                    continue;
+                }
                 gone.push((since, netns, &namespace.identity));
                 continue;
             }
@@ -216,6 +298,50 @@ impl Identities {
         for (_, netns, identity) in gone {
             for &address in &identity.addresses {
                 (self.addresses.entry(address)).or_insert(Holder::One(netns));
+            }
+        }
+    }
+}
+
+impl Namespace {
+    fn owner(&self) -> Result<Workload, Reason> {
+        let owner = || Ok(self.identity.owner.clone());
+        self.pod.name.clone().unwrap_or_else(owner)
+    }
+}
+
+impl Cgroup {
+    fn owner(&self) -> Result<Workload, Reason> {
+        let owner = || Ok(self.occupant.workload.clone());
+        self.pod.name.clone().unwrap_or_else(owner)
+    }
+}
+
+impl Pod {
+    fn look_up(
+        &mut self,
+        index: &Index,
+        container: Option<&Container>,
+        addresses: &[IpAddr],
+        now: Instant,
+    ) {
+        let since = *self.since.get_or_insert(now);
+        let hint = PodHint {
+            uid: container.and_then(|container| container.pod.as_deref()),
+            container: container.map(|container| container.id.as_str()),
+        };
+        let by_address = || {
+            let mut addresses = addresses.iter();
+            addresses.find_map(|&address| index.local_pod_at(address, now))
+        };
+        let found = index.local_pod(hint, now).or_else(by_address);
+        match (&self.name, found) {
+            (_, Some(found)) => self.name = Some(found),
+            (Some(Ok(_)), None) => {}
+            // The kubelet's cgroup says that it is a pod.
+            (_, None) => {
+                let is_awaited = hint.uid.is_some() && index.awaits_pod(since, now);
+                self.name = is_awaited.then_some(Err(Reason::PodUnknown));
             }
         }
     }
@@ -235,6 +361,8 @@ mod tests {
             owner: Workload::local(name, Kind::Netns),
             shared: false,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            container: None,
+            is_hosts: false,
         }
     }
 
@@ -283,7 +411,11 @@ mod tests {
         let mut identities = identities();
         let cgroup = CgroupId(7);
         assert_eq!(identities.owner(HOST, cgroup), Err(Reason::CgroupUnknown));
-        identities.set_cgroup(cgroup, Some(Workload::local("nginx.service", Kind::Unit)));
+        let occupant = Occupant {
+            workload: Workload::local("nginx.service", Kind::Unit),
+            container: None,
+        };
+        identities.set_cgroup(cgroup, Some(occupant));
         let owner = identities.owner(HOST, cgroup).unwrap();
         assert_eq!(&*owner.name, "nginx.service");
         let owner = identities.owner(CART, cgroup).unwrap();

@@ -55,6 +55,11 @@ impl Labels {
 }
 
 pub fn edge(src: &Workload, dst: &Workload) -> Labels {
+    edge_by(src, dst, "")
+}
+
+/// As [`edge`], of connections to a Service's address.
+pub fn edge_by(src: &Workload, dst: &Workload, service: &str) -> Labels {
     Labels::new(&[
         &src.namespace,
         &src.name,
@@ -62,7 +67,7 @@ pub fn edge(src: &Workload, dst: &Workload) -> Labels {
         &dst.namespace,
         &dst.name,
         dst.kind.as_str(),
-        "",
+        service,
     ])
 }
 

@@ -18,9 +18,18 @@ const SHORT_ID: usize = 12;
 /// Whom a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupOwner {
-    /// The whole id.
-    Container(String),
+    Container(Container),
     Unit(String),
+}
+
+/// A container, as the path of its cgroup tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Whole.
+    pub id: String,
+    /// What the kubelet calls the pod's cgroup after: the uid, of static pods the hash of their
+    /// configuration.
+    pub pod: Option<String>,
 }
 
 pub struct Cgroups {
@@ -140,7 +149,8 @@ fn parse_process(text: &str) -> Option<CgroupOwner> {
 pub fn parse_path(path: &str) -> Option<CgroupOwner> {
     path.rsplit('/').find_map(|part| {
         if let Some(id) = container_id(part) {
-            return Some(CgroupOwner::Container(id.to_owned()));
+            let (id, pod) = (id.to_owned(), pod_uid(path));
+            return Some(CgroupOwner::Container(Container { id, pod }));
         }
         (part.ends_with(".service")).then(|| CgroupOwner::Unit(part.to_owned()))
     })
@@ -155,6 +165,22 @@ fn container_id(part: &str) -> Option<&str> {
     }
     let id = part.rsplit(['-', ':']).next()?;
     (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// `/kubepods/burstable/pod<uid>/…` with the driver cgroupfs,
+/// `…/kubepods-burstable-pod<uid, with _ for ->.slice/…` with systemd.
+fn pod_uid(path: &str) -> Option<String> {
+    path.split(['/', ':']).find_map(|part| {
+        let uid = match part.strip_suffix(".slice") {
+            // With a cgroup root of its own the kubelet puts that name in front.
+            Some(slice) if part.contains("kubepods-") => slice.rsplit_once("-pod")?.1,
+            Some(_) => return None,
+            None => part.strip_prefix("pod")?,
+        };
+        let uid = uid.replace('_', "-");
+        let is_uid = uid.len() >= 32 && uid.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
+        is_uid.then_some(uid)
+    })
 }
 
 #[cfg(test)]
@@ -185,8 +211,44 @@ mod tests {
             // A container whose init is systemd has units of its own below; they are units there.
             "/kubepods/burstable/pod0a1b/ID/init.scope",
         ] {
-            check(path, Some(CgroupOwner::Container(ID.to_owned())));
+            check(path, Some(container(None)));
         }
+    }
+
+    fn container(pod: Option<&str>) -> CgroupOwner {
+        CgroupOwner::Container(Container {
+            id: ID.to_owned(),
+            pod: pod.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn the_kubelets_cgroups_tell_the_pod() {
+        let uid = "0f6ab4c5-3c6c-4a53-b5b1-6f2f0a3a9c11";
+        for path in [
+            "/kubepods/burstable/podUID/ID",
+            "/kubepods/besteffort/podUID/ID",
+            "/kubepods/podUID/crio-ID",
+            "/kubepods.slice/kubepods-podUNDERSCORED.slice/cri-containerd-ID.scope",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUNDERSCORED.slice/docker-ID.scope",
+            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podUNDERSCORED.slice/crio-ID.scope/container",
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podUNDERSCORED.slice/cri-containerd-ID.scope",
+            "/system.slice/containerd.service/kubepods-burstable-podUNDERSCORED.slice:cri-containerd:ID",
+        ] {
+            let path = path.replace("UNDERSCORED", &uid.replace('-', "_"));
+            let path = path.replace("UID", uid);
+            check(&path, Some(container(Some(uid))));
+        }
+        // A static pod's is a hash.
+        let hash = "d41d8cd98f00b204e9800998ecf8427e";
+        check(
+            &format!("/kubepods/burstable/pod{hash}/ID"),
+            Some(container(Some(hash))),
+        );
+        check(
+            "/machine.slice/podman-1.slice/libpod-ID.scope",
+            Some(container(None)),
+        );
     }
 
     #[test]
@@ -234,10 +296,7 @@ mod tests {
     #[test]
     fn a_process_in_cgroup_v1_is_found_too() {
         let text = format!("4:memory:/docker/{ID}\n1:name=systemd:/docker/{ID}\n0::/\n");
-        assert_eq!(
-            parse_process(&text),
-            Some(CgroupOwner::Container(ID.to_owned()))
-        );
+        assert_eq!(parse_process(&text), Some(container(None)));
         let text = "0::/system.slice/ssh.service\n";
         assert_eq!(
             parse_process(text),

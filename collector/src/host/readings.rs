@@ -153,9 +153,12 @@ impl Readings {
 
     /// Reads what is due and shows it. Returns after a few seconds also when the kernel does not.
     pub fn collect(&mut self, enricher: &Enricher) {
-        let Some(places) = enricher.host().map(|host| host.owned_places()) else {
+        let Some(mut places) = enricher.host().map(|host| host.owned_places()) else {
             return;
         };
+        for place in &mut places {
+            place.owner = enricher.owner_of_place(place);
+        }
         self.gone.extend(self.turns.retain(&places));
         let places = self.turns.next(places);
         let (running, off) = (self.running.clone(), self.off.clone());

@@ -1,9 +1,10 @@
 //! Keys of kernel maps → label sets: both ends of an edge, named.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
-use crate::export::{Labels, edge};
+use crate::export::{Labels, edge, edge_by};
 
 /// Where a full kernel map, or a family over its budget, puts what it has no room for.
 pub(super) const OTHER: &str = "~other";
@@ -16,6 +17,8 @@ pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
 pub(super) struct Ends {
     pub(super) local: Workload,
     pub(super) peer: Workload,
+    /// Whose address the peer's is, if a Service's.
+    pub(super) service: Option<Arc<str>>,
 }
 
 impl Ends {
@@ -24,13 +27,17 @@ impl Ends {
         (netns != 0).then(|| Self {
             local: enricher.owner(NetnsId(netns), CgroupId(cgroup)),
             peer: enricher.peer(NetnsId(netns), address(peer)),
+            service: enricher.service(address(peer)),
         })
     }
 }
 
 /// From the socket to its peer.
 pub(super) fn outward(ends: Option<&Ends>) -> Labels {
-    ends.map_or_else(other_edge, |ends| edge(&ends.local, &ends.peer))
+    ends.map_or_else(other_edge, |ends| {
+        let service = ends.service.as_deref().unwrap_or_default();
+        edge_by(&ends.local, &ends.peer, service)
+    })
 }
 
 /// From the peer to the socket.

@@ -11,7 +11,7 @@ use super::labels::{OTHER, address, other_edge, other_owner};
 use crate::abi::{packet_drop_key, packet_drop_total};
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
-use crate::export::{Counter, EDGE, OWNER, Registry, edge, owner};
+use crate::export::{Counter, EDGE, OWNER, Registry, edge_by, owner};
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{KernelTypes, Object, Refusal, btf};
 
@@ -117,7 +117,9 @@ impl PacketDrop {
         let reason = self.reasons.name(key.reason);
         let class = class::of(reason, site, address(key.destination));
         let place = owner(&place);
-        let labels = edge(&source, &destination)
+        let service = enricher.service(address(key.destination));
+        let service = service.as_deref().unwrap_or_default();
+        let labels = edge_by(&source, &destination, service)
             .with(&place.values().collect::<Vec<_>>())
             .with(&[
                 &interface,

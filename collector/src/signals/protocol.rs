@@ -197,13 +197,14 @@ impl Protocol {
         let Some(ends) = Ends::of(enricher, edge.netns, edge.cgroup, edge.peer) else {
             return;
         };
-        let (client, server) = if edge.is_client {
-            (ends.local, ends.peer)
+        let (client, server, service) = if edge.is_client {
+            (ends.local, ends.peer, ends.service)
         } else {
-            (ends.peer, ends.local)
+            (ends.peer, ends.local, None)
         };
+        let service = service.as_deref().unwrap_or_default();
         self.families
-            .add(&crate::export::edge(&client, &server), outcome);
+            .add(&crate::export::edge_by(&client, &server, service), outcome);
         let meant = Server {
             address: address(finished.server.0),
             port: finished.server.1,

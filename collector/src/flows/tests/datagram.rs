@@ -13,6 +13,8 @@ fn enricher() -> Enricher {
             owner: Workload::local(name, Kind::Netns),
             shared: false,
             addresses: vec![IpAddr::from([10, 0, 0, netns])],
+            container: None,
+            is_hosts: false,
         };
         identities.set_namespace(NetnsId(netns.into()), identity);
     }

@@ -1,0 +1,199 @@
+//! What the collector holds of Kubernetes: the index, and how up to date it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Resource;
+use super::index::{Index, Settings};
+
+/// A watch that could not be started is tried again within 30 s, and the try may take another 30 s.
+/// Its success does not show before there is an event. So no news for so long is good news.
+const NO_NEWS: Duration = Duration::from_secs(65);
+
+#[derive(Default)]
+pub struct Cluster {
+    index: RwLock<Index>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    node: Option<String>,
+    /// Why no client could be made yet.
+    no_client: Option<String>,
+    watches: BTreeMap<Resource, Watch>,
+}
+
+#[derive(Default)]
+struct Watch {
+    is_synced: bool,
+    failure: Option<(Instant, Failure)>,
+    /// By reason.
+    failures: BTreeMap<&'static str, u64>,
+}
+
+/// Why a watch does not tell anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// From a closed set.
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+    /// It goes on by itself at once: a cut connection, or a history that is too short.
+    pub(super) is_passing: bool,
+}
+
+/// As `/readyz` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KubernetesHealth {
+    /// `starting`, `synced`, `lost` (names are as of then) or `unavailable` (there are none).
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    pub resources: Vec<WatchHealth>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WatchHealth {
+    pub resource: &'static str,
+    /// Listed, and followed since.
+    pub synced: bool,
+    pub objects: usize,
+    /// Why it is not followed now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// So far, by reason.
+    pub failures: BTreeMap<&'static str, u64>,
+}
+
+impl Cluster {
+    /// A cluster that is asked. The default is one that is not.
+    pub fn new(node: Option<&str>, grace: Duration) -> Self {
+        let settings = Settings {
+            on: true,
+            node: node.map(Into::into),
+            grace,
+        };
+        Self {
+            index: RwLock::new(Index::new(settings)),
+            state: Mutex::new(State {
+                node: node.map(str::to_owned),
+                ..State::default()
+            }),
+        }
+    }
+
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn change(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are to be followed.
+    pub(super) fn expect(&self, resource: Resource) {
+        self.state().watches.entry(resource).or_default();
+    }
+
+    pub(super) fn set_client(&self, failure: Option<String>) {
+        self.state().no_client = failure;
+    }
+
+    /// An event came.
+    pub(super) fn succeeded(&self, resource: Resource) {
+        if let Some(watch) = self.state().watches.get_mut(&resource) {
+            watch.failure = None;
+        }
+    }
+
+    pub(super) fn synced(&self, resource: Resource) {
+        let mut state = self.state();
+        let watch = state.watches.entry(resource).or_default();
+        watch.failure = None;
+        watch.is_synced = true;
+    }
+
+    /// True if it did not fail for this reason before.
+    pub(super) fn failed(&self, resource: Resource, failure: Failure, now: Instant) -> bool {
+        let mut state = self.state();
+        let watch = state.watches.entry(resource).or_default();
+        *watch.failures.entry(failure.reason).or_default() += 1;
+        if failure.is_passing {
+            return false;
+        }
+        let before = watch.failure.replace((now, failure.clone()));
+        before.is_none_or(|(_, before)| before.reason != failure.reason)
+    }
+
+    /// `None` if Kubernetes is not asked.
+    pub fn health(&self, now: Instant) -> Option<KubernetesHealth> {
+        let index = self.index();
+        if !index.is_on() {
+            return None;
+        }
+        let state = self.state();
+        let resources: Vec<WatchHealth> = (state.watches.iter())
+            .map(|(&resource, watch)| watch.health(resource, index.count(resource), now))
+            .collect();
+        let failing = resources.iter().find(|watch| watch.reason.is_some());
+        let reason = (state.no_client.clone())
+            .or_else(|| {
+                let failing = failing?;
+                let detail = failing.detail.as_deref().unwrap_or_default();
+                Some(format!("{}: {detail}", failing.resource))
+            })
+            .or_else(|| {
+                let node = index.missing_node()?;
+                Some(format!(
+                    "no node is called `{node}`: set `node_name` to this node's name in Kubernetes"
+                ))
+            });
+        let all_synced = !resources.is_empty() && resources.iter().all(|watch| watch.synced);
+        let state_name = match (&reason, all_synced) {
+            (None, true) => "synced",
+            (None, false) => "starting",
+            (Some(_), true) => "lost",
+            (Some(_), false) => "unavailable",
+        };
+        Some(KubernetesHealth {
+            state: state_name,
+            reason,
+            node: state.node.clone(),
+            resources,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KubernetesHealth {
+    pub fn is_synced(&self) -> bool {
+        self.state == "synced"
+    }
+}
+
+impl Watch {
+    fn health(&self, resource: Resource, objects: usize, now: Instant) -> WatchHealth {
+        let recent = (self.failure.as_ref()).filter(|(at, _)| {
+            // Without a list there is nothing, whatever the news.
+            !self.is_synced || now.saturating_duration_since(*at) < NO_NEWS
+        });
+        WatchHealth {
+            resource: resource.as_str(),
+            synced: self.is_synced,
+            objects,
+            reason: recent.map(|(_, failure)| failure.reason),
+            detail: recent.map(|(_, failure)| failure.detail.clone()),
+            failures: self.failures.clone(),
+        }
+    }
+}

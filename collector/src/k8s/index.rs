@@ -1,0 +1,331 @@
+//! Entries in, names out. Does no IO and never waits; times are handed in.
+
+mod addresses;
+mod pods;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::enrich::{Kind, Reason, Workload};
+
+use super::Resource;
+use super::entry::{Entry, ObjectKey};
+use super::names::Names;
+use super::node::NodeMeta;
+use super::owner::{AppLabels, OwnerMeta};
+use addresses::Claims;
+pub use pods::PodHint;
+use pods::Record;
+use services::Services;
+
+/// What runs in the cluster, by the numbers that the kernel knows.
+#[derive(Default)]
+pub struct Index {
+    settings: Settings,
+    names: Names,
+    pods: HashMap<ObjectKey, Record>,
+    /// By owner: pods whose workload is not known before the owner is.
+    waiting: HashMap<ObjectKey, Vec<ObjectKey>>,
+    /// Of this node's pods only, as are containers: others' are never asked for.
+    uids: HashMap<Box<str>, ObjectKey>,
+    containers: HashMap<Box<str>, ObjectKey>,
+    claims: Claims,
+    services: Services,
+    nodes: HashMap<Arc<str>, NodeMeta>,
+    node_addresses: HashMap<IpAddr, Arc<str>>,
+    namespaces: BTreeSet<Arc<str>>,
+    replica_sets: HashMap<ObjectKey, OwnerMeta>,
+    jobs: HashMap<ObjectKey, OwnerMeta>,
+    synced: HashSet<Resource>,
+    version: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Kubernetes is there and asked, though it may not have answered yet.
+    pub on: bool,
+    /// What this node is called.
+    pub node: Option<Arc<str>>,
+    /// So long an end may be `~unknown` because of metadata that is late.
+    pub grace: Duration,
+}
+
+/// Whose an address is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Workload(Workload),
+    /// A Service's own address. Which backend answered is not known here.
+    Service(ObjectKey),
+    /// Somebody's in the cluster, who is not known yet.
+    Unknown(Reason),
+    Nobody,
+}
+
+impl Index {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// Whether Kubernetes is asked at all.
+    pub fn is_on(&self) -> bool {
+        self.settings.on
+    }
+
+    /// Whether somebody who was first seen then may turn out to be a pod.
+    pub fn awaits_pod(&self, since: Instant, now: Instant) -> bool {
+        self.settings.on && now.saturating_duration_since(since) < self.settings.grace
+    }
+
+    /// Changes with every entry that comes or goes.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn apply(&mut self, resource: Resource, key: &ObjectKey, entry: Entry, now: Instant) {
+        self.version += 1;
+        let key = self.intern(key);
+        match entry {
+            Entry::Pod(pod) => self.apply_pod(resource, key, pod, now),
+            Entry::Service(service) => self.services.apply(key, service),
+            Entry::EndpointSlice(slice) => self.services.apply_slice(key, slice),
+            Entry::Node(node) => {
+                self.nodes.insert(key.name, node);
+                self.index_nodes();
+            }
+            Entry::Namespace => _ = self.namespaces.insert(key.name),
+            Entry::Owner(owner) => {
+                self.owners(resource).insert(key.clone(), owner);
+                self.name_pods_of(&key);
+            }
+        }
+    }
+
+    pub fn delete(&mut self, resource: Resource, key: &ObjectKey, now: Instant) {
+        self.version += 1;
+        match resource {
+            Resource::LocalPods | Resource::RemotePods => self.delete_pod(resource, key, now),
+            Resource::Services => self.services.delete(key),
+            Resource::EndpointSlices => self.services.delete_slice(key),
+            Resource::Nodes => {
+                self.nodes.remove(&key.name);
+                self.index_nodes();
+            }
+            Resource::Namespaces => _ = self.namespaces.remove(&key.name),
+            // Names of their pods stay what they are.
+            Resource::ReplicaSets | Resource::Jobs => _ = self.owners(resource).remove(key),
+        }
+    }
+
+    /// These objects are there, and no others of this resource. Until it was called first, the
+    /// resource is not known as a whole.
+    pub fn reset(&mut self, resource: Resource, there: &HashSet<ObjectKey>, now: Instant) {
+        for key in self.keys(resource) {
+            if !there.contains(&key) {
+                self.delete(resource, &key, now);
+            }
+        }
+        self.version += 1;
+        self.synced.insert(resource);
+    }
+
+    pub fn is_synced(&self, resource: Resource) -> bool {
+        self.synced.contains(&resource)
+    }
+
+    fn keys(&self, resource: Resource) -> Vec<ObjectKey> {
+        let named = |name: &Arc<str>| ObjectKey {
+            namespace: "".into(),
+            name: name.clone(),
+        };
+        match resource {
+            Resource::LocalPods | Resource::RemotePods => (self.pods.iter())
+                .filter(|(_, record)| record.resource == resource)
+                .map(|(key, _)| key.clone())
+                .collect(),
+            Resource::Services => self.services.keys(),
+            Resource::EndpointSlices => self.services.slice_keys(),
+            Resource::Nodes => self.nodes.keys().map(named).collect(),
+            Resource::Namespaces => self.namespaces.iter().map(named).collect(),
+            Resource::ReplicaSets => self.replica_sets.keys().cloned().collect(),
+            Resource::Jobs => self.jobs.keys().cloned().collect(),
+        }
+    }
+
+    /// This node's name, if all nodes are known and none is called so.
+    pub fn missing_node(&self) -> Option<&str> {
+        let node = self.settings.node.as_ref()?;
+        let is_missing = self.is_synced(Resource::Nodes) && !self.nodes.contains_key(node);
+        is_missing.then_some(&**node)
+    }
+
+    /// Objects that are known of a resource.
+    pub fn count(&self, resource: Resource) -> usize {
+        match resource {
+            Resource::LocalPods | Resource::RemotePods => {
+                let records = self.pods.values();
+                records.filter(|it| it.resource == resource).count()
+            }
+            Resource::Services => self.services.count(),
+            Resource::EndpointSlices => self.services.count_slices(),
+            Resource::Nodes => self.nodes.len(),
+            Resource::Namespaces => self.namespaces.len(),
+            Resource::ReplicaSets => self.replica_sets.len(),
+            Resource::Jobs => self.jobs.len(),
+        }
+    }
+
+    /// Whose address this is, in the whole cluster.
+    pub fn at(&self, address: IpAddr, now: Instant) -> Found {
+        if !self.settings.on {
+            return Found::Nobody;
+        }
+        let address = address.to_canonical();
+        if let Some(key) = self.claims.holder(address) {
+            return match self.pod_workload(key, now) {
+                Ok(workload) => Found::Workload(workload),
+                Err(reason) => Found::Unknown(reason),
+            };
+        }
+        if let Some(node) = self.node_addresses.get(&address) {
+            return Found::Workload(match self.settings.node.as_ref() == Some(node) {
+                true => Workload::host(),
+                false => Workload::node(),
+            });
+        }
+        if let Some(key) = self.services.at(address) {
+            return Found::Service(key.clone());
+        }
+        if let Some(workload) = self.claims.departed(address, now) {
+            return Found::Workload(workload.clone());
+        }
+        let pods = [Resource::LocalPods, Resource::RemotePods];
+        if !pods.iter().any(|resource| self.synced.contains(resource)) {
+            return Found::Unknown(Reason::KubernetesUnsynced);
+        }
+        let mut networks = self.nodes.values().flat_map(|node| &node.pod_networks);
+        match networks.any(|network| network.contains(address)) {
+            true => Found::Unknown(Reason::PodUnknown),
+            false => Found::Nobody,
+        }
+    }
+
+    /// The Service whose own address this is. Some balancers announce addresses of nodes: only
+    /// ports tell then who is meant, and those are not asked for.
+    pub fn service_at(&self, address: IpAddr) -> Option<&ObjectKey> {
+        let address = address.to_canonical();
+        let key = self.services.at(address)?;
+        (!self.node_addresses.contains_key(&address)).then_some(key)
+    }
+
+    /// Whom a Service stands for: the one workload that its endpoints belong to, else itself.
+    pub fn behind(&self, service: &ObjectKey, now: Instant) -> Workload {
+        let mut found: Option<Workload> = None;
+        for address in self.services.endpoints(service) {
+            let workload = match self.at(address, now) {
+                Found::Workload(workload) => workload,
+                Found::Nobody => Workload::external(),
+                Found::Service(_) | Found::Unknown(_) => return Workload::service(service),
+            };
+            match &found {
+                Some(other) if *other != workload => return Workload::service(service),
+                _ => found = Some(workload),
+            }
+        }
+        found.unwrap_or_else(|| Workload::service(service))
+    }
+
+    /// The zone of whoever has this address.
+    pub fn zone_at(&self, address: IpAddr) -> Option<&str> {
+        let address = address.to_canonical();
+        let node = match self.claims.holder(address) {
+            Some(key) => self.pods.get(key)?.node.as_ref()?,
+            None => self.node_addresses.get(&address)?,
+        };
+        self.nodes.get(node)?.zone.as_deref()
+    }
+
+    /// The zone of this node.
+    pub fn own_zone(&self) -> Option<&str> {
+        self.nodes
+            .get(self.settings.node.as_ref()?)?
+            .zone
+            .as_deref()
+    }
+
+    /// By namespace: pods that are not over, and Services. Namespaces with none are there too.
+    pub fn namespaces(&self) -> BTreeMap<Arc<str>, (usize, usize)> {
+        let mut counts: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
+        for name in &self.namespaces {
+            counts.entry(name.clone()).or_default();
+        }
+        for (key, record) in &self.pods {
+            let over = record.phase.is_over();
+            counts.entry(key.namespace.clone()).or_default().0 += usize::from(!over);
+        }
+        for key in self.services.keys() {
+            counts.entry(key.namespace).or_default().1 += 1;
+        }
+        counts
+    }
+
+    /// Workloads of the whole cluster.
+    pub fn workloads(&self) -> HashSet<Workload> {
+        let pods = self.pods.values().map(|record| record.workload.clone());
+        let services = self.services.keys();
+        let services = services.iter().map(Workload::service);
+        pods.chain(services).collect()
+    }
+
+    /// Recommended labels of the workloads of this node.
+    pub fn app_labels(&self) -> BTreeMap<Workload, &AppLabels> {
+        (self.pods.values())
+            .filter(|record| record.resource == Resource::LocalPods)
+            .filter_map(|record| Some((record.workload.clone(), record.app.as_deref()?)))
+            .collect()
+    }
+
+    fn owners(&mut self, resource: Resource) -> &mut HashMap<ObjectKey, OwnerMeta> {
+        match resource {
+            Resource::Jobs => &mut self.jobs,
+            _ => &mut self.replica_sets,
+        }
+    }
+
+    fn index_nodes(&mut self) {
+        self.node_addresses.clear();
+        for (name, node) in &self.nodes {
+            for &address in &node.addresses {
+                self.node_addresses.insert(address, name.clone());
+            }
+        }
+    }
+
+    fn intern(&mut self, key: &ObjectKey) -> ObjectKey {
+        ObjectKey {
+            namespace: self.names.get(&key.namespace),
+            name: self.names.get(&key.name),
+        }
+    }
+}
+
+impl Workload {
+    /// An address of another node: its kubelet, or any pod that uses its node's network.
+    pub fn node() -> Self {
+        Self::local("~node", Kind::Node)
+    }
+
+    /// A Service whose backend is not known, or that has none.
+    pub fn service(key: &ObjectKey) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            kind: Kind::Service,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The way to the API server: inside a pod by its service account, elsewhere by a kubeconfig.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client, Config};
+
+use super::super::RIGHTS;
+
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Whether Kubernetes is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Inside a pod, or if a kubeconfig is named.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// How the API server is reached and what it is asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WatchSettings {
+    pub mode: Mode,
+    pub kubeconfig: Option<PathBuf>,
+    /// What this node is called in Kubernetes.
+    pub node: Option<String>,
+    /// Pods of other nodes are asked for too.
+    pub whole_cluster: bool,
+}
+
+/// Whether this process runs in a pod that may talk to its API server.
+fn is_in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists()
+}
+
+impl WatchSettings {
+    pub fn is_on(&self) -> bool {
+        match self.mode {
+            Mode::Auto => self.kubeconfig.is_some() || is_in_cluster(),
+            Mode::On => true,
+            Mode::Off => false,
+        }
+    }
+
+    /// Without a name for this node all pods are in one watch.
+    pub(super) fn has_remote_pods(&self) -> bool {
+        self.whole_cluster && self.node.is_some()
+    }
+
+    pub(super) async fn client(&self) -> anyhow::Result<Client> {
+        let mut config = self.config().await?;
+        let agent = concat!("runwire-collector/", env!("CARGO_PKG_VERSION"));
+        config.headers.push((
+            axum::http::header::USER_AGENT,
+            axum::http::HeaderValue::from_static(agent),
+        ));
+        Client::try_from(config).context("cannot use what the Kubernetes configuration says")
+    }
+
+    async fn config(&self) -> anyhow::Result<Config> {
+        if let Some(path) = &self.kubeconfig {
+            let named = || format!("cannot use `kubeconfig` {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(named)?;
+            let options = KubeConfigOptions::default();
+            return (Config::from_custom_kubeconfig(kubeconfig, &options).await)
+                .with_context(named);
+        }
+        if is_in_cluster() {
+            return Config::incluster().context("cannot use the pod's service account");
+        }
+        Config::infer().await.context(
+            "there is no Kubernetes configuration: set `kubeconfig`, or `kubernetes` to off",
+        )
+    }
+}
+
+/// Tries every right that is needed, by listing one object. What is not there says why.
+pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let client = settings.client().await?;
+    let mut missing = Vec::new();
+    for &(group, resource) in RIGHTS {
+        let version = GroupVersionKind::gvk(group, "v1", "");
+        let api_resource = ApiResource::from_gvk_with_plural(&version, resource);
+        let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource);
+        if let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
+            missing.push((resource, super::chain(&error)));
+        }
+    }
+    Ok(missing)
+}
