@@ -104,7 +104,7 @@ impl Agent {
             config_is_good,
             process: Process::register(&registry),
             flows: TrackedFlows::register(&registry),
-            kubernetes: Mutex::new(KubernetesMetrics::register(&registry)),
+            kubernetes: Mutex::new(KubernetesMetrics::register(&registry, enricher.cluster())),
             registry,
             enricher,
             sources: Mutex::default(),
@@ -203,7 +203,7 @@ impl Agent {
     pub fn configure(&self, config: &Config) {
         self.registry.set_budget(config.series_budget);
         self.flows.table.lock().set_limits(config.flow_limits());
-        lock(&self.kubernetes).app_labels = config.kubernetes_app_labels;
+        lock(&self.kubernetes).set_app_labels(config.kubernetes_app_labels);
         let mut sources = lock(&self.sources);
         if let Some(signals) = &mut sources.signals {
             signals.configure(self.signal_settings(config));

@@ -16,12 +16,21 @@ pub struct KubernetesMetrics {
     workload_labels: Gauge,
     /// Failures that are in our metrics already.
     counted: BTreeMap<(&'static str, &'static str), u64>,
-    /// Whether recommended labels are exported.
-    pub app_labels: bool,
+    app_labels: bool,
+    registry: Registry,
 }
 
+/// Under these names the families are shown, or hidden where nobody measures them.
+const CLUSTER: &str = "kubernetes";
+const APP_LABELS: &str = "kubernetes_app_labels";
+
 impl KubernetesMetrics {
-    pub fn register(registry: &Registry) -> Self {
+    /// Shown if `cluster` is asked at all.
+    pub fn register(registry: &Registry, cluster: &Cluster) -> Self {
+        registry.enable(CLUSTER, cluster.index().is_on());
+        registry.enable(APP_LABELS, false);
+        let of_labels = registry.for_signal(APP_LABELS);
+        let registry = registry.for_signal(CLUSTER);
         Self {
             pods: registry.gauge(
                 "kubernetes_pods",
@@ -48,7 +57,7 @@ impl KubernetesMetrics {
                 "Lists and watches of the Kubernetes API that failed or were cut",
                 &[&["resource", "reason"]],
             ),
-            workload_labels: registry.gauge(
+            workload_labels: of_labels.gauge(
                 "workload_labels",
                 "The app.kubernetes.io labels of this node's workloads, if kubernetes_app_labels is on; always 1",
                 &[
@@ -58,7 +67,14 @@ impl KubernetesMetrics {
             ),
             counted: BTreeMap::new(),
             app_labels: false,
+            registry,
         }
+    }
+
+    /// Whether recommended labels are exported.
+    pub fn set_app_labels(&mut self, on: bool) {
+        self.app_labels = on;
+        self.registry.enable(APP_LABELS, on);
     }
 
     pub fn update(&mut self, cluster: &Cluster) {

@@ -52,6 +52,9 @@ fn every_family_is_in_metrics_prom() {
     for signal in signal_names() {
         registry.enable(signal, true);
     }
+    for part in ["kubernetes", "kubernetes_app_labels"] {
+        registry.enable(part, true);
+    }
     expect_file!["../../metrics.prom"].assert_eq(&registry.catalogue());
 }
 

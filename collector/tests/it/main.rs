@@ -3,6 +3,7 @@
 mod exposition;
 mod host;
 mod kernel;
+mod kubernetes;
 mod readme;
 mod running;
 mod server;

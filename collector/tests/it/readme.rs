@@ -1,6 +1,7 @@
 //! What the README promises is what the program has.
 
 use runwire_collector::config::KEYS;
+use runwire_collector::k8s::{RIGHTS, VERBS};
 
 const README: &str = include_str!("../../../README.md");
 const CATALOGUE: &str = include_str!("../../metrics.prom");
@@ -36,4 +37,21 @@ fn every_metric_is_in_the_readme_and_no_other() {
         .lines()
         .filter(|line| line.starts_with("| `runwire_"));
     assert_eq!(rows.count(), exported.len());
+}
+
+#[test]
+fn every_right_in_kubernetes_is_in_the_readme() {
+    let verbs: Vec<String> = VERBS.iter().map(|verb| format!("`{verb}`")).collect();
+    assert!(README.contains(&format!("Its rights are {}", verbs.join(" and "))));
+    for (group, resource) in RIGHTS {
+        let group = match *group {
+            "" => "core".to_owned(),
+            group => format!("`{group}`"),
+        };
+        let row = README
+            .lines()
+            .find(|line| line.starts_with(&format!("| {group} | ")));
+        let row = row.unwrap_or_else(|| panic!("the README lacks rights in {group}"));
+        assert!(row.contains(&format!("`{resource}`")), "{row}");
+    }
 }

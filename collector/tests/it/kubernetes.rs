@@ -1,0 +1,5 @@
+//! Names from the Kubernetes API, and what becomes of them when it fails.
+
+pub(crate) mod api;
+mod objects;
+mod watch;

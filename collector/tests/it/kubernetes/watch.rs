@@ -1,0 +1,310 @@
+//! The index follows an API server through everything that happens to watches.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runwire_collector::k8s::watch::{Mode, WatchSettings, follow, probe};
+use runwire_collector::k8s::{Cluster, Found, KubernetesHealth, RIGHTS};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use super::api::{FakeApi, Faults};
+use super::objects::{endpoint_slice, namespace, node, pod, pod_of_job, service};
+
+/// Longer than the first pauses between tries.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a collector on the node `a` knows of a cluster.
+struct World {
+    api: FakeApi,
+    cluster: Arc<Cluster>,
+    settings: WatchSettings,
+    runtime: Runtime,
+    _directory: TempDir,
+}
+
+impl World {
+    fn new(api: FakeApi) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kubeconfig");
+        std::fs::write(&path, api.kubeconfig()).unwrap();
+        let settings = WatchSettings {
+            mode: Mode::On,
+            kubeconfig: Some(path),
+            node: Some("a".to_owned()),
+            whole_cluster: true,
+        };
+        Self {
+            api,
+            cluster: Arc::new(Cluster::new(Some("a"), Duration::from_secs(30))),
+            settings,
+            runtime: Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap(),
+            _directory: directory,
+        }
+    }
+
+    /// Two nodes, a pod on each, followed.
+    fn small() -> Self {
+        let api = FakeApi::start();
+        api.apply(&node("a", "z1", "192.0.2.1"));
+        api.apply(&node("b", "z2", "192.0.2.2"));
+        api.apply(&namespace("shop"));
+        api.apply(&pod("web-0", "a", "10.0.0.1", "web"));
+        api.apply(&pod("cart-0", "b", "10.0.0.2", "cart"));
+        let world = Self::new(api);
+        world.follow();
+        world.until("all is listed", |world| world.health().is_synced());
+        world
+    }
+
+    fn follow(&self) {
+        let (cluster, settings) = (self.cluster.clone(), self.settings.clone());
+        self.runtime.spawn(follow(cluster, settings));
+    }
+
+    fn health(&self) -> KubernetesHealth {
+        self.cluster.health(Instant::now()).unwrap()
+    }
+
+    fn failures(&self, resource: &str, reason: &str) -> u64 {
+        let health = self.health();
+        let watch = health.resources.iter().find(|it| it.resource == resource);
+        watch
+            .and_then(|it| it.failures.get(reason))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn lists(&self, resource: &str) -> usize {
+        let requests = self.api.requests();
+        let lists = requests.iter().filter(|it| !it.is_watch());
+        lists.filter(|it| it.resource == resource).count()
+    }
+
+    fn name(&self, address: &str) -> String {
+        let address: IpAddr = address.parse().unwrap();
+        match self.cluster.index().at(address, Instant::now()) {
+            Found::Workload(workload) => workload.name.to_string(),
+            found => format!("{found:?}"),
+        }
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never: {what}: {:?}",
+                self.health()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn until_named(&self, address: &str, name: &str) {
+        self.until(name, |world| world.name(address) == name);
+    }
+}
+
+#[test]
+fn objects_are_listed_and_followed() {
+    let world = World::small();
+    assert_eq!(world.name("10.0.0.1"), "web");
+    assert_eq!(world.name("10.0.0.2"), "cart");
+    assert_eq!(world.name("192.0.2.2"), "~node");
+
+    world.api.apply(&pod("new-0", "b", "10.0.0.3", "new"));
+    world.until_named("10.0.0.3", "new");
+    world.api.apply(&service("web", "10.96.0.1"));
+    world.api.apply(&endpoint_slice("web", "10.0.0.1"));
+    world.until("the Service is known", |world| {
+        let index = world.cluster.index();
+        let service = index.service_at("10.96.0.1".parse().unwrap());
+        service.is_some_and(|key| &*index.behind(key, Instant::now()).name == "web")
+    });
+    // It completes: for the watch of the others it is gone, and its address is free.
+    let mut over = pod("new-0", "b", "10.0.0.3", "new");
+    over["status"]["phase"] = "Succeeded".into();
+    world.api.apply(&over);
+    world.api.apply(&pod("next-0", "b", "10.0.0.3", "next"));
+    world.until_named("10.0.0.3", "next");
+    world.api.delete(&pod("web-0", "a", "10.0.0.1", "web"));
+    world.until("it is gone", |world| {
+        world.cluster.index().namespaces()["shop"].0 == 2
+    });
+}
+
+#[test]
+fn nothing_is_asked_that_is_not_a_right_or_not_needed() {
+    let world = World::small();
+    let [pod, job] = pod_of_job("tidy-29384756", "tidy", "10.0.0.9");
+    let before = world.api.requests();
+    assert!(
+        before
+            .iter()
+            .all(|it| it.resource != "jobs" && it.resource != "replicasets")
+    );
+    world.api.apply(&pod);
+    world.api.apply(&job);
+    world.until_named("10.0.0.9", "tidy");
+    for request in world.api.requests() {
+        let is_right = RIGHTS
+            .iter()
+            .any(|(_, resource)| *resource == request.resource);
+        assert!(is_right, "{request:?}");
+        let resource = request.resource.as_str();
+        let metadata = matches!(resource, "namespaces" | "replicasets" | "jobs");
+        assert_eq!(request.metadata_only, metadata, "{request:?}");
+        if !request.is_watch() {
+            assert_eq!(request.parameter("limit"), "500", "{request:?}");
+        }
+        if resource == "pods" {
+            let selector = request.parameter("fieldSelector");
+            let others = "spec.nodeName!=a,status.phase!=Succeeded,status.phase!=Failed";
+            assert!(
+                selector == "spec.nodeName=a" || selector == others,
+                "{selector}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_watch_that_is_cut_goes_on_where_it_was() {
+    for cut_in_a_line in [false, true] {
+        let world = World::small();
+        let lists = world.lists("pods");
+        world.api.set_faults(Faults {
+            cut_in_a_line,
+            ..Faults::default()
+        });
+        world.api.cut_watches();
+        world.api.apply(&pod("new-0", "b", "10.0.0.3", "new"));
+        world.until_named("10.0.0.3", "new");
+        assert_eq!(world.lists("pods"), lists, "nothing is listed again");
+        assert!(world.health().is_synced());
+    }
+}
+
+#[test]
+fn history_that_is_gone_is_listed_again_and_a_bookmark_saves_that() {
+    let world = World::small();
+    let lists = world.lists("pods");
+    // Nothing of ours changes, but the world goes on.
+    for number in 0..10 {
+        world.api.apply(&namespace(&format!("n{number}")));
+    }
+    world.api.bookmark();
+    world.api.compact();
+    world.api.cut_watches();
+    world.api.apply(&pod("new-0", "b", "10.0.0.3", "new"));
+    world.until_named("10.0.0.3", "new");
+    assert_eq!(world.lists("pods"), lists);
+    assert_eq!(world.failures("remote_pods", "expired"), 0);
+
+    let gone = pod("cart-0", "b", "10.0.0.2", "cart");
+    world.api.set_faults(Faults {
+        down: true,
+        ..Faults::default()
+    });
+    world.api.cut_watches();
+    std::thread::sleep(Duration::from_millis(200));
+    world.api.delete(&gone);
+    world.api.compact();
+    world.api.set_faults(Faults::default());
+    world.until("it is listed again", |world| {
+        world.cluster.index().namespaces()["shop"].0 == 2
+    });
+    assert!(world.failures("remote_pods", "expired") > 0);
+    world.until("it is forgotten", |world| {
+        world.name("10.0.0.2") == "Nobody"
+    });
+    assert_eq!(world.name("10.0.0.3"), "new");
+}
+
+#[test]
+fn what_is_forbidden_is_said_and_the_rest_goes_on() {
+    for (code, reason) in [(401, "unauthorized"), (403, "forbidden")] {
+        let api = FakeApi::start();
+        api.apply(&node("a", "z1", "192.0.2.1"));
+        api.apply(&pod("cart-0", "b", "10.0.0.2", "cart"));
+        api.set_faults(Faults {
+            refused: [("services".to_owned(), code)].into(),
+            ..Faults::default()
+        });
+        let world = World::new(api);
+        world.follow();
+        world.until_named("10.0.0.2", "cart");
+        world.until("it is said", |world| world.failures("services", reason) > 0);
+        let health = world.health();
+        assert_eq!(health.state, "unavailable");
+        let said = health.reason.unwrap();
+        assert!(
+            said.starts_with("services: ") && said.contains("the fake says"),
+            "{said}"
+        );
+
+        let missing = world.runtime.block_on(probe(&world.settings)).unwrap();
+        assert_eq!(
+            missing.iter().map(|(it, _)| *it).collect::<Vec<_>>(),
+            ["services"]
+        );
+
+        world.api.set_faults(Faults::default());
+        world.until("all is well", |world| world.health().is_synced());
+    }
+}
+
+#[test]
+fn while_the_server_is_away_names_stay_and_that_is_said() {
+    let world = World::small();
+    world.api.set_faults(Faults {
+        down: true,
+        ..Faults::default()
+    });
+    world.api.cut_watches();
+    world.until("it is lost", |world| world.health().state == "lost");
+    assert!(world.failures("remote_pods", "unreachable") > 0);
+    assert_eq!(world.name("10.0.0.2"), "cart");
+    world.api.set_faults(Faults::default());
+    world.api.apply(&pod("new-0", "b", "10.0.0.3", "new"));
+    world.until_named("10.0.0.3", "new");
+}
+
+#[test]
+fn a_node_that_is_called_otherwise_is_noticed() {
+    let api = FakeApi::start();
+    api.apply(&node("b", "z2", "192.0.2.2"));
+    let world = World::new(api);
+    world.follow();
+    world.until("it is noticed", |world| world.health().state == "lost");
+    let reason = world.health().reason.unwrap();
+    assert!(reason.contains("no node is called `a`"), "{reason}");
+}
+
+#[test]
+fn ten_thousand_pods_come_in_pages_even_from_a_slow_server() {
+    let api = FakeApi::start();
+    api.apply(&node("a", "z1", "192.0.2.1"));
+    for number in 0..10_000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let address = format!("10.1.{high}.{low}");
+        let deployment = format!("d{}", number / 10);
+        api.apply(&pod(&format!("p-{number}"), "b", &address, &deployment));
+    }
+    api.set_faults(Faults {
+        slow: Duration::from_millis(20),
+        ..Faults::default()
+    });
+    let world = World::new(api);
+    world.follow();
+    world.until("all is listed", |world| world.health().is_synced());
+    assert_eq!(world.lists("pods"), 21);
+    assert_eq!(world.name("10.1.39.15"), "d999");
+    assert_eq!(world.cluster.index().workloads().len(), 1000);
+}
