@@ -13,11 +13,13 @@ use axum::routing::{get, post};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::diagnosis::Engine;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::retrieval::Retriever;
+use crate::watched::Troubles;
 
 mod diagnose;
 mod health;
@@ -45,6 +47,9 @@ pub struct AppState {
     pub retriever: Retriever,
     pub metrics: Arc<Metrics>,
     pub engine: Arc<Engine>,
+    pub audit: Arc<Audit>,
+    /// What is wrong with parts of us that have no state of their own.
+    pub troubles: Arc<Troubles>,
     queue: Arc<Semaphore>,
     cores: Arc<Semaphore>,
 }
@@ -56,12 +61,20 @@ impl AppState {
         metrics: Arc<Metrics>,
         engine: Arc<Engine>,
     ) -> Self {
+        let troubles = Arc::new(Troubles::default());
+        let audit = Audit::new(
+            config.access.audit.clone(),
+            config.access.audit_questions.unwrap_or_default(),
+            Arc::clone(&troubles),
+        );
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             config,
             retriever,
             metrics,
             engine,
+            audit: Arc::new(audit),
+            troubles,
             queue: Arc::new(Semaphore::new(QUEUE)),
             cores: Arc::new(Semaphore::new(cores)),
         }

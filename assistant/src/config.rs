@@ -7,14 +7,18 @@ use serde::Deserialize;
 
 use crate::retrieval::fuse::Ranking;
 
+mod access;
+mod identity;
 mod load;
 
+pub use access::{AccessSettings, AuditQuestions, Auth, Network};
+pub use identity::IdentitySettings;
 pub use load::{ConfigError, edit_distance};
 
 /// One optional value a key, as it stands in one source. The field's name is the key in the file, with hyphens the
 /// flag, in capitals after `RUNWIRE_` the variable.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Settings {
     /// YAML file with any of these keys
     #[arg(long, env = "RUNWIRE_CONFIG", value_name = "FILE")]
@@ -61,6 +65,14 @@ pub struct Settings {
     /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info, and error for commands that print]
     #[arg(long, env = "RUNWIRE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub access: AccessSettings,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub identity: IdentitySettings,
 }
 
 /// The same, checked, with defaults filled in.
@@ -80,6 +92,8 @@ pub struct Config {
     /// Without a slash at the end.
     pub external_url: String,
     pub log: String,
+    pub access: AccessSettings,
+    pub identity: IdentitySettings,
 }
 
 impl Config {
@@ -112,6 +126,8 @@ impl Settings {
             ranking,
             external_url,
             log,
+            access,
+            identity,
         } = self;
         Self {
             config: config.or(other.config),
@@ -124,6 +140,8 @@ impl Settings {
             ranking: ranking.or(other.ranking),
             external_url: external_url.or(other.external_url),
             log: log.or(other.log),
+            access: access.or(other.access),
+            identity: identity.or(other.identity),
         }
     }
 }

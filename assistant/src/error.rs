@@ -1,12 +1,15 @@
 //! `ApiError`: the only place that knows HTTP statuses. Every error is `application/problem+json` (RFC 9457) with a
 //! sentence that says what to change.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
 use crate::retrieval::NotReady;
 
@@ -14,10 +17,14 @@ use crate::retrieval::NotReady;
 pub enum ApiError {
     /// 400: understood, but a value makes no sense.
     BadRequest(String),
+    /// 401: who asks did not say so, or not in a way that is known.
+    Unauthorized(String),
     /// 404
     NotFound(String),
     /// 405: the sentence and the methods that would do.
     MethodNotAllowed(String),
+    /// 408: the body did not come, or the answer took too long.
+    TooSlow,
     /// 413
     TooLarge(String),
     /// 415
@@ -26,6 +33,8 @@ pub enum ApiError {
     Unprocessable(String),
     /// 429: more than we can work on at once.
     TooManyRequests,
+    /// 429: more than one caller may ask; so long until the next.
+    RateLimited(Duration),
     /// 503: something we need is not there (yet).
     Unavailable(String),
     /// 500: our fault. Logged whole, told in general.
@@ -37,18 +46,26 @@ pub type ApiResult<T> = Result<Json<T>, ApiError>;
 /// How long a refused client should wait, in seconds. A query takes milliseconds: a second empties any queue of ours.
 const RETRY_AFTER: &str = "1";
 
-#[derive(Debug, Serialize)]
+/// What went wrong (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
     r#type: &'static str,
     title: &'static str,
     status: u16,
-    detail: String,
+    /// A sentence that says what to change.
+    #[schema(example = "`limit` is 0; give a number from 1 to 100")]
+    pub detail: String,
 }
 
 impl ApiError {
     fn describe(self) -> (StatusCode, String) {
         match self {
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail),
+            Self::Unauthorized(detail) => (StatusCode::UNAUTHORIZED, detail),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "the request took too long: send it again, and at once".into(),
+            ),
             Self::NotFound(detail) => (StatusCode::NOT_FOUND, detail),
             Self::MethodNotAllowed(detail) => (StatusCode::METHOD_NOT_ALLOWED, detail),
             Self::TooLarge(detail) => (StatusCode::PAYLOAD_TOO_LARGE, detail),
@@ -57,6 +74,13 @@ impl ApiError {
             Self::TooManyRequests => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "all workers are busy; send the request again after the time in Retry-After".into(),
+            ),
+            Self::RateLimited(wait) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                format!(
+                    "more requests than one caller may make; send the next one in {} s",
+                    whole_seconds(wait)
+                ),
             ),
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail),
             Self::Internal(error) => {
@@ -83,6 +107,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let wait = match &self {
+            Self::RateLimited(wait) => whole_seconds(*wait).into(),
+            _ => HeaderValue::from_static(RETRY_AFTER),
+        };
         let problem = self.into_problem();
         let status = StatusCode::from_u16(problem.status).unwrap_or_default();
         let mut response = (status, Json(problem)).into_response();
@@ -95,10 +123,18 @@ impl IntoResponse for ApiError {
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
         ) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+            headers.insert(header::RETRY_AFTER, wait);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
+}
+
+/// Never less than one: a client that comes back at once comes in vain.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0 || wait.is_zero())
 }
 
 impl From<anyhow::Error> for ApiError {

@@ -7,7 +7,9 @@
 //! POST /diagnose  query, alert, scope ─► FailureMode[] ─► PromQL ─► Evidence[] ─► Hypothesis[] ─► Diagnosis
 //! ```
 
+pub mod access;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod diagnosis;
@@ -18,3 +20,5 @@ pub mod parallel;
 pub mod prometheus;
 pub mod retrieval;
 pub mod runbook;
+pub mod server;
+pub mod watched;

@@ -1,18 +1,23 @@
 //! `Prometheus`: queries over its HTTP API, bounded in time, size and number; every way to fail is a [`QueryError`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use reqwest::header::AUTHORIZATION;
 use tokio::sync::Semaphore;
 
+mod identity;
 mod response;
 
 use crate::metrics::Metrics;
+use crate::watched::Troubles;
 
+pub use identity::Identity;
 pub use response::{Range, Sample};
 
 /// How the server is reached and how much is asked of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub url: String,
     /// For one query, connecting included.
@@ -21,6 +26,7 @@ pub struct Settings {
     pub concurrency: usize,
     /// Largest answer that is read. What is larger is an error, not a cut.
     pub max_response_bytes: usize,
+    pub identity: Identity,
 }
 
 impl Settings {
@@ -30,6 +36,7 @@ impl Settings {
             timeout: Duration::from_secs(2),
             concurrency: 16,
             max_response_bytes: 64 << 20,
+            identity: Identity::default(),
         }
     }
 }
@@ -86,11 +93,17 @@ pub struct Prometheus {
     permits: Arc<Semaphore>,
     settings: Arc<Settings>,
     metrics: Option<Arc<Metrics>>,
+    asked: Arc<AtomicU64>,
 }
 
 impl Prometheus {
     pub fn new(settings: Settings) -> Result<Self, ClientError> {
-        let http = http_client(settings.timeout)?;
+        let identity = &settings.identity;
+        let http = client_builder(settings.timeout)
+            .default_headers(identity.headers.clone())
+            .tls_certs_merge(identity.authorities.clone())
+            .build()
+            .map_err(ClientError::Setup)?;
         let client = prometheus_http_query::Client::from(http, &settings.url).map_err(|error| {
             ClientError::Url {
                 url: settings.url.clone(),
@@ -108,6 +121,7 @@ impl Prometheus {
             permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             settings: Arc::new(settings),
             metrics: None,
+            asked: Arc::default(),
         })
     }
 
@@ -119,8 +133,26 @@ impl Prometheus {
         }
     }
 
+    /// Takes a new token or password into use for as long as it is polled.
+    pub async fn keep_fresh(self, troubles: Arc<Troubles>) {
+        let nobody = Arc::new(Metrics::default());
+        let metrics = self.metrics.as_ref().unwrap_or(&nobody);
+        let Some(file) = self.settings.identity.file() else {
+            return;
+        };
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            file.poll(&troubles, metrics).await;
+        }
+    }
+
     pub fn url(&self) -> &str {
         &self.settings.url
+    }
+
+    /// Queries that were sent so far, by all clones.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Evaluates `query` at `time_millis` (Unix time). A scalar comes back as one sample without labels.
@@ -130,6 +162,10 @@ impl Prometheus {
             .query(query)
             .query("time", seconds(time_millis))
             .timeout(millis(self.settings.timeout));
+        let request = match self.settings.identity.authorization() {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
         let body = self.ask(request.post_raw()).await?;
         response::instant(&body)
     }
@@ -146,13 +182,22 @@ impl Prometheus {
             .client
             .query_range(query, start, end, step.as_secs_f64())
             .timeout(millis(self.settings.timeout));
+        let request = match self.settings.identity.authorization() {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
         let body = self.ask(request.post_raw()).await?;
         response::range(&body)
     }
 
     /// Whether the server is there and answers queries: the part of `/readyz` that is about Prometheus.
     pub async fn check(&self) -> Result<(), QueryError> {
-        let body = self.ask(self.client.query("1").post_raw()).await?;
+        let request = self.client.query("1");
+        let request = match self.settings.identity.authorization() {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
+        let body = self.ask(request.post_raw()).await?;
         response::instant(&body).map(|_| ())
     }
 
@@ -166,6 +211,7 @@ impl Prometheus {
             .acquire()
             .await
             .expect("the semaphore is never closed");
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let answer = tokio::time::timeout(timeout, self.exchange(request))
             .await
@@ -237,6 +283,11 @@ impl Prometheus {
 
 /// An HTTP client without proxies and with one TLS library for the whole process.
 pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
+    client_builder(timeout).build().map_err(ClientError::Setup)
+}
+
+/// The same, for those who have more to say about it.
+pub fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
     // Fails only if somebody was first, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -244,8 +295,6 @@ pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
         .connect_timeout(timeout)
         .timeout(timeout)
         .user_agent(concat!("runwire-assistant/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(ClientError::Setup)
 }
 
 /// The last cause in the chain: «connection refused» rather than «error sending request».

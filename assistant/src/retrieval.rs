@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::runbook::Library;
@@ -70,7 +71,7 @@ struct Building {
     last: Option<(Instant, Duration)>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct IndexState {
     pub ready: bool,
     pub runbooks: usize,

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::HeaderName;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::AppState;
-use crate::diagnosis::{Hit, Question, Scope};
+use crate::access::Caller;
+use crate::audit::Asked;
+use crate::diagnosis::{Diagnosis, Hit, Question, Scope};
 use crate::error::ApiError;
 use crate::retrieval::Filters;
 
@@ -27,27 +30,35 @@ const PASSAGES: usize = 5;
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Keys that are not here are refused (422), so that a misspelt one is not silently without effect.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DiagnoseRequest {
+    /// What is wrong, in a sentence.
     #[serde(default)]
+    #[schema(max_length = 2000, example = "requests to the shop time out")]
     query: Option<String>,
     #[serde(default)]
     alert: Option<Alert>,
     #[serde(default)]
     scope: Option<Scope>,
+    /// The moment to ask about; now if it is left out.
     #[serde(default)]
     time: Option<Time>,
+    /// How far to look back from there, 15s to 24h; 5m if it is left out.
     #[serde(default)]
+    #[schema(example = "5m")]
     window: Option<String>,
+    /// How many causes; 5 if it is left out.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     limit: Option<usize>,
+    /// Whether a language model may tell the answer in prose, where one is configured.
     #[serde(default)]
     narrate: Option<bool>,
 }
 
 /// As Alertmanager sends it: other keys are fine.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub(super) struct Alert {
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -55,65 +66,106 @@ pub(super) struct Alert {
     annotations: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+/// RFC 3339, or seconds since 1970.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Time {
+pub(super) enum Time {
     Unix(f64),
+    #[schema(example = "2026-11-20T03:10:00Z")]
     Text(String),
 }
 
+/// What is wrong at a moment, why we think so, and what to do. At least one of `query`, `alert` and `scope` is needed.
+#[utoipa::path(post, path = "/diagnose", tag = "diagnose", request_body = DiagnoseRequest, responses((status = 200, body = Diagnosis)))]
 pub(super) async fn diagnose(
     State(state): State<AppState>,
+    caller: Option<Extension<Caller>>,
     request: Result<Json<DiagnoseRequest>, JsonRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let Json(request) = request?;
-    let checked = Checked::of(request, now_millis())?;
-
-    if !state.retriever.state().ready {
-        return Err(ApiError::Unavailable(
-            "the runbooks are still being read; send the request again in a second".into(),
-        ));
-    }
-
-    let started = Instant::now();
-    let hits = state.passages(&checked.text).await;
-    let retrieval = started.elapsed();
-    let (hits, missing) = match hits {
-        Ok(hits) => (hits, None),
-        Err(reason) => (Vec::new(), Some(reason)),
-    };
-    let question = Question {
-        hits,
-        ..checked.question
-    };
-    let library = state.retriever.library();
-    let mut diagnosis = state.engine.diagnose(&library, &question).await;
-    if let Some(reason) = missing {
-        diagnosis.degrade("search", reason);
-    }
-    if checked.narrate {
-        diagnosis.degrade(
-            "narration",
-            "no language model is configured; the answer is complete without one",
-        );
-    }
-    let total = started.elapsed();
-    let status = diagnosis.status_name();
-    state.metrics.add(
-        "runwire_assistant_diagnoses_total",
-        "Diagnoses by what they found",
-        &[("status", status)],
-        1.0,
-    );
+    let caller = caller.map_or_else(Caller::anonymous, |Extension(caller)| caller);
+    let done = state.diagnose(request, &caller, "api").await?;
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let timing = format!(
         "search;dur={:.1}, diagnosis;dur={:.1}",
-        retrieval.as_secs_f64() * 1e3,
-        (total - retrieval).as_secs_f64() * 1e3
+        milliseconds(done.search),
+        milliseconds(done.total - done.search)
     );
     Ok((
         [(HeaderName::from_static("server-timing"), timing)],
-        Json(diagnosis),
+        Json(done.diagnosis),
     ))
+}
+
+/// An answer, and how long it took to have it.
+pub(super) struct Done {
+    pub(super) diagnosis: Diagnosis,
+    search: Duration,
+    total: Duration,
+}
+
+impl AppState {
+    /// Answers a question for a caller that came `via` one of our doors, and writes it down.
+    pub(super) async fn diagnose(
+        &self,
+        request: DiagnoseRequest,
+        caller: &Caller,
+        via: &'static str,
+    ) -> Result<Done, ApiError> {
+        let state = self;
+        let checked = Checked::of(request, now_millis())?;
+
+        if !state.retriever.state().ready {
+            return Err(ApiError::Unavailable(
+                "the runbooks are still being read; send the request again in a second".into(),
+            ));
+        }
+
+        let started = Instant::now();
+        let queries = state.engine.prometheus.asked();
+        let hits = state.passages(&checked.text).await;
+        let retrieval = started.elapsed();
+        let (hits, missing) = match hits {
+            Ok(hits) => (hits, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let question = Question {
+            hits,
+            ..checked.question
+        };
+        let library = state.retriever.library();
+        let mut diagnosis = state.engine.diagnose(&library, &question).await;
+        if let Some(reason) = missing {
+            diagnosis.degrade("search", reason);
+        }
+        if checked.narrate {
+            diagnosis.degrade(
+                "narration",
+                "no language model is configured; the answer is complete without one",
+            );
+        }
+        let total = started.elapsed();
+        let status = diagnosis.status_name();
+        state.metrics.add(
+            "runwire_assistant_diagnoses_total",
+            "Diagnoses by what they found",
+            &[("status", status)],
+            1.0,
+        );
+        let asked = Asked {
+            caller,
+            via,
+            question: &checked.text,
+            took: total,
+            queries: state.engine.prometheus.asked() - queries,
+        };
+        state.audit.record(&asked, &diagnosis);
+        Ok(Done {
+            diagnosis,
+            search: retrieval,
+            total,
+        })
+    }
 }
 
 struct Checked {
@@ -245,7 +297,7 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     Ok(window)
 }
 
-fn parse_time(time: &Time, now_millis: i64) -> Result<i64, String> {
+pub(super) fn parse_time(time: &Time, now_millis: i64) -> Result<i64, String> {
     const FORM: &str = "give RFC 3339, such as 2026-01-31T03:10:00Z, or Unix seconds";
     let unix = |seconds: f64| {
         // Before 1970 and after the year 9999 there is nothing to ask about.
@@ -268,7 +320,7 @@ fn parse_time(time: &Time, now_millis: i64) -> Result<i64, String> {
     Ok(millis)
 }
 
-fn now_millis() -> i64 {
+pub(super) fn now_millis() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

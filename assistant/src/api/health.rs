@@ -8,25 +8,33 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::AppState;
+use crate::diagnosis::response::Part;
 use crate::retrieval::IndexState;
 
 /// A probe of Kubernetes waits one second.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Ready {
     ready: bool,
     index: IndexState,
     /// `ok`, or why live numbers are missing. Search works without them, so this alone never makes us unready.
     prometheus: String,
+    /// Other parts that do not work as they should.
+    degraded: Vec<Part>,
 }
 
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
+/// Whether requests can be answered, and what is not as it should be.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
     let index = state.retriever.state();
     let ready = index.ready;
@@ -40,14 +48,23 @@ pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it does not answer in time".to_owned(),
     };
+    let troubles = state.troubles.all().into_iter();
     let ready = Ready {
         ready,
         index,
         prometheus,
+        degraded: troubles
+            .map(|(part, reason)| Part {
+                part: part.to_owned(),
+                reason,
+            })
+            .collect(),
     };
     (status, Json(ready))
 }
 
+/// Our own metrics, as Prometheus reads them.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let index = state.retriever.state();
     let gauge = |name, help, value: usize| {

@@ -8,13 +8,14 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{AppState, html};
 use crate::error::ApiError;
 use crate::retrieval::{AlertPlace, url};
 use crate::runbook::Format;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Entry {
     id: String,
     title: String,
@@ -25,7 +26,13 @@ struct Entry {
     failure_modes: Vec<String>,
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct Listing {
+    runbooks: Vec<Entry>,
+}
+
 /// `GET /runbooks`: JSON, or a page for a browser.
+#[utoipa::path(get, path = "/runbooks", tag = "runbooks", responses((status = 200, content((Listing = "application/json"), (String = "text/html")))))]
 pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let library = state.retriever.library();
     let wants_html = headers
@@ -63,10 +70,13 @@ pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> R
                 .collect(),
         })
         .collect();
-    Json(BTreeMap::from([("runbooks", entries)])).into_response()
+    Json(Listing { runbooks: entries }).into_response()
 }
 
 /// `GET /runbooks/{id}`: the page; with `.md` at the end the file as it is.
+#[utoipa::path(get, path = "/runbooks/{id}", tag = "runbooks",
+    params(("id" = String, Path, description = "Path of the page below its folder without the extension; may have slashes", example = "dns-servfail")),
+    responses((status = 200, content((String = "text/html"), (String = "text/markdown"), (String = "text/plain"))), (status = 308, description = "The page of a file that is not Markdown")))]
 pub(super) async fn page(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -99,6 +109,9 @@ pub(super) async fn page(
 }
 
 /// `GET /r/{alertname}`: to the section for this alert, wherever it is now.
+#[utoipa::path(get, path = "/r/{alertname}", tag = "runbooks",
+    params(("alertname" = String, Path, description = "Name of an alert", example = "CoreDNSErrorsHigh")),
+    responses((status = 307, description = "The section for the alert"), (status = 404, body = String, content_type = "text/html", description = "No runbook names the alert; the nearest three")))]
 pub(super) async fn of_alert(State(state): State<AppState>, Path(alert): Path<String>) -> Response {
     match state.retriever.alert(&alert) {
         AlertPlace::Known(address) => Redirect::temporary(&address).into_response(),

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{AppState, MAX_QUESTION_BYTES, Place};
 use crate::error::{ApiError, ApiResult, Problem};
@@ -16,16 +17,22 @@ const MAX_LIMIT: i64 = 100;
 /// With a few milliseconds each, the last of them is still answered within a second.
 const MAX_QUERIES: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchRequest {
+    /// A sentence, an alert's name or an error line.
+    #[schema(min_length = 1, max_length = 65536, example = "dns answers servfail")]
     query: String,
+    /// How many passages; 10 if it is left out. `k` is the same.
     #[serde(default, alias = "k")]
+    #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     #[serde(default)]
     filters: Option<Filters>,
 }
 
+/// Passages of the runbooks for a question, best first.
+#[utoipa::path(post, path = "/search", tag = "search", request_body = SearchRequest, responses((status = 200, body = SearchResponse)))]
 pub(super) async fn search(
     State(state): State<AppState>,
     request: Result<Json<SearchRequest>, JsonRejection>,
@@ -36,23 +43,25 @@ pub(super) async fn search(
 }
 
 /// `limit` and `filters` are for those queries that have none of their own.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
     /// Checked one by one: a wrong one must not cost the others their answers.
+    #[schema(value_type = Vec<SearchRequest>, min_items = 1, max_items = 100)]
     queries: Vec<Value>,
     #[serde(default, alias = "k")]
+    #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     #[serde(default)]
     filters: Option<Filters>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct BatchResponse {
     results: Vec<BatchItem>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum BatchItem {
     Found(SearchResponse),
@@ -60,6 +69,7 @@ enum BatchItem {
 }
 
 /// A batch has one place in the queue and works on one query after the other, so that it holds up nobody for long.
+#[utoipa::path(post, path = "/search/batch", tag = "search", request_body = BatchRequest, responses((status = 200, body = BatchResponse)))]
 pub(super) async fn batch(
     State(state): State<AppState>,
     request: Result<Json<BatchRequest>, JsonRejection>,
@@ -106,7 +116,7 @@ pub(super) async fn batch(
     Ok(Json(BatchResponse { results }))
 }
 
-async fn answer(
+pub(super) async fn answer(
     state: &AppState,
     place: &Place<'_>,
     request: SearchRequest,

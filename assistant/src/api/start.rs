@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::html;
 
+/// A box to ask in a browser.
+#[utoipa::path(get, path = "/", tag = "pages", responses((status = 200, body = String, content_type = "text/html")))]
 pub(super) async fn page() -> Response {
     html::page(StatusCode::OK, "Ask", include_str!("assets/start.html"))
 }

@@ -5,16 +5,32 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::info;
 
+use crate::access::Access;
 use crate::api::{self, AppState};
 use crate::config::Config;
 use crate::diagnosis::{DEADLINE, Engine};
 use crate::metrics::Metrics;
-use crate::prometheus::{self, Prometheus};
+use crate::prometheus::{self, Identity, Prometheus};
 use crate::retrieval::Retriever;
+use crate::server::tls::Certificate;
+use crate::server::{self, Limits};
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::default());
+    let access = Arc::new(Access::open(&config, Arc::clone(&metrics))?);
+    let certificate = match (&config.access.tls_certificate, &config.access.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(Certificate::open(certificate.clone(), key.clone())?)
+        }
+        _ => None,
+    };
+    let mut settings = prometheus::Settings::new(&config.prometheus);
+    settings.identity = Identity::open(&config.identity)?;
+    let prometheus = Prometheus::new(settings)?.with_metrics(Arc::clone(&metrics));
+
     // Bound first: a port that is taken should not cost the time of indexing.
     let listener = TcpListener::bind(config.listen)
         .await
@@ -22,21 +38,34 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener
         .local_addr()
         .context("cannot ask for our address")?;
-    let metrics = Arc::new(Metrics::default());
     let retriever = Retriever::open(&config)?;
     retriever
         .watch()
         .context("cannot start watching the runbooks")?;
-    let prometheus = Prometheus::new(prometheus::Settings::new(&config.prometheus))?
-        .with_metrics(metrics.clone());
-    let engine = Arc::new(Engine::new(prometheus, DEADLINE));
-    let state = AppState::new(Arc::new(config), retriever, metrics, engine);
+    let engine = Arc::new(Engine::new(prometheus.clone(), DEADLINE));
+    let state = AppState::new(Arc::new(config), retriever, Arc::clone(&metrics), engine);
+    state.audit.check()?;
 
-    info!(%address, "serving");
-    axum::serve(listener, api::router(state))
-        .with_graceful_shutdown(stop())
-        .await
-        .context("cannot go on serving")
+    let troubles = Arc::clone(&state.troubles);
+    tokio::spawn(Arc::clone(&access).keep_fresh(Arc::clone(&troubles)));
+    tokio::spawn(prometheus.clone().keep_fresh(Arc::clone(&troubles)));
+    let tls = match certificate {
+        Some(certificate) => {
+            let acceptor = certificate.acceptor().context("cannot set up TLS")?;
+            tokio::spawn(certificate.keep_fresh(troubles, metrics));
+            Some(acceptor)
+        }
+        None => None,
+    };
+    let router = access.protect(api::router(state));
+    let (stopping, stopped) = watch::channel(());
+    tokio::spawn(async move {
+        stop().await;
+        drop(stopping);
+    });
+    info!(%address, tls = tls.is_some(), "serving");
+    server::serve(listener, router, tls, Limits::default(), stopped).await;
+    Ok(())
 }
 
 async fn stop() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Config, Settings};
+use super::{AccessSettings, Config, Settings};
 use crate::retrieval::embed::{GRAPH, WEIGHTS};
 
 const RUNBOOK_FOLDERS: [&str; 2] = ["runbooks", "/usr/share/runwire/runbooks"];
@@ -145,11 +145,30 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         ranking: settings.ranking.unwrap_or_default(),
         external_url: match settings.external_url {
             Some(url) => base_url("external_url", &url)?,
+            None if settings.access.tls_certificate.is_some() => format!("https://{listen}"),
             None => format!("http://{listen}"),
         },
         log: settings.log.unwrap_or_else(|| "info".into()),
+        access: access(settings.access)?,
+        identity: settings.identity,
         listen,
     })
+}
+
+/// Certificate and key make sense together only.
+fn access(access: AccessSettings) -> Result<AccessSettings, ConfigError> {
+    let lonely = match (&access.tls_certificate, &access.tls_key) {
+        (Some(_), None) => Some(("tls_key", "tls_certificate")),
+        (None, Some(_)) => Some(("tls_certificate", "tls_key")),
+        _ => None,
+    };
+    match lonely {
+        None => Ok(access),
+        Some((missing, given)) => Err(ConfigError::value(
+            missing,
+            format!("is not set, but `{given}` is; give both to serve HTTPS, or neither"),
+        )),
+    }
 }
 
 fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
@@ -157,6 +176,18 @@ fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));
     match host {
+        // Addresses are logged and shown, so nothing secret may be in one.
+        Some(host)
+            if host
+                .split('/')
+                .next()
+                .is_some_and(|host| host.contains('@')) =>
+        {
+            Err(ConfigError::value(
+                key,
+                "has a user or a password in it; give the address without, and a user's name and password by the keys for them",
+            ))
+        }
         Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => {
             Ok(url.trim_end_matches('/').to_owned())
         }

@@ -3,24 +3,30 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::scope::Scope;
 use super::steps;
+use crate::retrieval::SearchResult;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {
+    /// The moment that is told about, RFC 3339.
+    #[schema(example = "2026-11-20T03:10:00Z")]
     pub time: String,
+    #[schema(example = "5m")]
     pub window: String,
     pub scope: Scope,
     pub status: Status,
     pub summary: String,
     pub hypotheses: Vec<FoundMode>,
     pub checked: Vec<Checked>,
+    #[schema(value_type = Vec<SearchResult>)]
     pub passages: Vec<serde_json::Value>,
     pub degraded: Vec<Part>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Fault,
@@ -28,11 +34,12 @@ pub enum Status {
     Unknown,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FoundMode {
     pub rank: usize,
     pub failure_mode: String,
     pub title: String,
+    /// 0 to 1.
     pub confidence: f64,
     /// False: its signs are in the window, but not in its most recent part.
     pub active: bool,
@@ -41,10 +48,11 @@ pub struct FoundMode {
     pub explains: Vec<String>,
     pub runbook: Link,
     pub next_steps: Vec<steps::Step>,
+    #[schema(value_type = Vec<SearchResult>)]
     pub passages: Vec<serde_json::Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Affected {
     pub namespace: Option<String>,
     pub workload: Option<String>,
@@ -52,10 +60,12 @@ pub struct Affected {
     pub peer_workload: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ShownEvidence {
     pub id: String,
+    /// `requires`, `supports` or `contradicts`.
     pub role: String,
+    /// `present`, `absent` or `unavailable`: what is not measured is never absent.
     pub outcome: String,
     /// Of what is present, whether it goes on.
     pub active: Option<bool>,
@@ -63,6 +73,7 @@ pub struct ShownEvidence {
     /// Evaluated at `time` it gives `value` and `samples`.
     pub query: String,
     pub value: Option<f64>,
+    #[schema(example = "> 0.01")]
     pub threshold: String,
     pub unit: Option<String>,
     /// The value of the same query `baseline_offset` earlier.
@@ -73,26 +84,27 @@ pub struct ShownEvidence {
     pub reason: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ShownSample {
     pub labels: BTreeMap<String, String>,
     pub value: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Link {
     pub id: String,
     pub title: String,
     pub url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Checked {
     pub failure_mode: String,
+    /// `absent` or `unavailable`.
     pub outcome: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Part {
     pub part: String,
     pub reason: String,

@@ -1,6 +1,7 @@
 //! What to do next: the list items of a runbook's mitigation and diagnosis sections, each with its citation; pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::runbook::{FailureMode, Runbook, Section};
 
@@ -9,7 +10,7 @@ const DIAGNOSIS: [&str; 4] = ["diagnosis", "confirm", "how to confirm", "investi
 const MAX_MITIGATIONS: usize = 4;
 const MAX_DIAGNOSES: usize = 3;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     pub text: String,
     pub citation: String,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::dense::DenseIndex;
 use super::embed::{Embedder, Embedding};
@@ -24,7 +25,7 @@ const FEEDBACK: f32 = 0.3;
 const PER_RUNBOOK: usize = 2;
 
 /// Which runbooks may answer. Empty: all.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filters {
     #[serde(default)]
@@ -33,7 +34,7 @@ pub struct Filters {
     pub labels: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SearchResponse {
     pub query: String,
     /// False when nothing in the runbooks is about the question.
@@ -41,7 +42,7 @@ pub struct SearchResponse {
     pub results: Vec<SearchResult>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SearchResult {
     pub rank: usize,
     /// 0 to 1, comparable between questions.
@@ -52,7 +53,7 @@ pub struct SearchResult {
     pub text: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RunbookReference {
     pub id: String,
     pub title: String,
@@ -60,7 +61,7 @@ pub struct RunbookReference {
     pub url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SectionReference {
     pub heading_path: Vec<String>,
     pub anchor: String,

@@ -1,9 +1,11 @@
 //! The assistant from outside: requests in, answers out, against real parts.
 
+mod access;
 mod batch;
 mod corpus;
 mod crash;
 mod diagnose;
+mod identity;
 mod index;
 mod model;
 mod pages;
