@@ -4,12 +4,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Settings};
 
 mod check;
+mod colours;
 mod diagnose;
 pub mod rules;
 mod search;
@@ -38,6 +39,10 @@ enum Command {
     Search(search::SearchArgs),
     /// Say what is wrong with the runbooks
     Check(check::CheckArgs),
+    /// Print the completions of a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page of the program, or of one of its commands
+    Man { command: Option<String> },
 }
 
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -57,7 +62,40 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = configure(args.settings.clone(), "error")?;
             check::run(&args, &config)
         }
+        Command::Completions { shell } => {
+            let mut program = Cli::command();
+            let name = program.get_name().to_owned();
+            clap_complete::generate(shell, &mut program, name, &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { command } => manual(command.as_deref()),
     }
+}
+
+fn manual(command: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut program = Cli::command();
+    // Gives the commands their whole names.
+    program.build();
+    let page = match command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name).ok_or_else(|| {
+                let known: Vec<&str> = program
+                    .get_subcommands()
+                    .map(clap::Command::get_name)
+                    .collect();
+                ConfigError::value(
+                    "COMMAND",
+                    format!("is `{name}`; the commands are {}", known.join(", ")),
+                )
+            })?;
+            found.clone()
+        }
+    };
+    clap_mangen::Man::new(page)
+        .render(&mut std::io::stdout())
+        .context("cannot write the manual page")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Checks the settings and starts logging. A command that prints an answer is quieter than a service.

@@ -2,17 +2,20 @@
 //! Exit code 0: no fault, 1: a fault, 2: it could not be told.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
+use super::colours;
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::quantity;
 use crate::diagnosis::response::{Affected, FoundMode, ShownEvidence, Status};
-use crate::prometheus::http_client;
+use crate::prometheus::client_builder;
 
 /// Longer than the assistant's own deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +42,15 @@ pub(super) struct Arguments {
     /// Where the assistant is
     #[arg(long, env = "RUNWIRE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
+    /// File with the token that the assistant asks for
+    #[arg(long, env = "RUNWIRE_TOKEN_FILE", value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// Certificates in PEM of authorities that the assistant's certificate may come from
+    #[arg(long, env = "RUNWIRE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Ask again every so many seconds, until Ctrl-C; the exit code is that of the last answer
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
 }
 
 /// What could not be asked could not be told either: every failure is exit code 2, because 1 means a fault.
@@ -50,26 +62,115 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the answer is what the command is for")]
 async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let base = arguments.url.trim_end_matches('/');
-    let body = ask(base, &arguments).await?;
-    let diagnosis: Diagnosis = serde_json::from_str(&body)
-        .with_context(|| format!("{base} did not answer with a diagnosis"))?;
-    if arguments.json {
-        println!("{body}");
-    } else {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", text(&diagnosis, base, Paint { colours }));
+    let client = client(&arguments)?;
+    let Some(seconds) = arguments.watch else {
+        let (shown, code) = once(&client, &arguments).await?;
+        print(&shown)?;
+        return Ok(code);
+    };
+    let stop = tokio::signal::ctrl_c();
+    tokio::pin!(stop);
+    let mut last = ExitCode::from(2);
+    loop {
+        let (shown, code) = tokio::select! {
+            _ = &mut stop => return Ok(last),
+            answer = once(&client, &arguments) => match answer {
+                Ok(answer) => answer,
+                // An assistant that restarts is back soon.
+                Err(error) => (format!("error: {error:#}\n"), ExitCode::from(2)),
+            },
+        };
+        last = code;
+        print(&if std::io::stdout().is_terminal() {
+            format!("\x1b[H\x1b[2J\x1b[3J{shown}")
+        } else if arguments.json {
+            shown
+        } else {
+            shown + "\n"
+        })?;
+        tokio::select! {
+            _ = &mut stop => return Ok(last),
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+        }
     }
-    Ok(match diagnosis.status {
+}
+
+/// A pipe that nobody reads any more is an end like any other.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot print the answer")
+}
+
+/// One answer as it is printed, and the exit code that tells it.
+async fn once(
+    client: &reqwest::Client,
+    arguments: &Arguments,
+) -> anyhow::Result<(String, ExitCode)> {
+    let base = arguments.url.trim_end_matches('/');
+    let body = ask(client, base, arguments).await?;
+    let mut answer: Value = serde_json::from_str(&body)
+        .with_context(|| format!("{base} did not answer with a diagnosis"))?;
+    without_controls(&mut answer);
+    let diagnosis: Diagnosis = serde_json::from_value(answer)
+        .with_context(|| format!("{base} did not answer with a diagnosis"))?;
+    let shown = if arguments.json {
+        body + "\n"
+    } else {
+        let colours = colours::wanted();
+        text(&diagnosis, base, Paint { colours })
+    };
+    let code = match diagnosis.status {
         Status::NoNetworkFault => ExitCode::SUCCESS,
         Status::Fault => ExitCode::from(1),
         Status::Unknown => ExitCode::from(2),
-    })
+    };
+    Ok((shown, code))
 }
 
-async fn ask(base: &str, arguments: &Arguments) -> anyhow::Result<String> {
+/// Runbooks and labels come from others, and must not be able to drive the terminal.
+fn without_controls(value: &mut Value) {
+    match value {
+        Value::String(text) => text.retain(|c| !c.is_control() || c == '\n'),
+        Value::Array(items) => items.iter_mut().for_each(without_controls),
+        Value::Object(fields) => fields.values_mut().for_each(without_controls),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn client(arguments: &Arguments) -> anyhow::Result<reqwest::Client> {
+    let mut builder = client_builder(PATIENCE);
+    if let Some(path) = &arguments.ca {
+        let shown = path.display();
+        let pem = std::fs::read(path)
+            .with_context(|| format!("cannot read {shown}, which --ca names"))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+            .with_context(|| format!("{shown}, which --ca names, holds no certificates in PEM"))?;
+        builder = builder.tls_certs_merge(authorities);
+    }
+    if let Some(path) = &arguments.token {
+        let shown = path.display();
+        let token = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {shown}, which --token names"))?;
+        let mut value =
+            HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
+                anyhow::anyhow!(
+                    "{shown}, which --token names, must hold one token and nothing else"
+                )
+            })?;
+        value.set_sensitive(true);
+        builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
+    }
+    builder.build().context("cannot set up the HTTP client")
+}
+
+async fn ask(
+    client: &reqwest::Client,
+    base: &str,
+    arguments: &Arguments,
+) -> anyhow::Result<String> {
     let mut request = json!({
         "window": arguments.window,
         "scope": scope(arguments),
@@ -80,7 +181,7 @@ async fn ask(base: &str, arguments: &Arguments) -> anyhow::Result<String> {
     if let Some(at) = &arguments.at {
         request["time"] = json!(at);
     }
-    let response = http_client(PATIENCE)?
+    let response = client
         .post(format!("{base}/diagnose"))
         .json(&request)
         .send()
@@ -325,5 +426,12 @@ mod tests {
         };
         assert_eq!(place(&affected(Some("~external"))), "host/a → ~external");
         assert_eq!(place(&affected(None)), "host/a");
+    }
+
+    #[test]
+    fn an_answer_cannot_drive_the_terminal() {
+        let mut answer = json!({"a": ["x\u{1b}[2Jy\nz\u{9b}"], "n": 1});
+        without_controls(&mut answer);
+        assert_eq!(answer, json!({"a": ["x[2Jy\nz"], "n": 1}));
     }
 }

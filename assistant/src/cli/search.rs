@@ -1,11 +1,11 @@
-//! `search TEXT`: the passages that answer, for a person in a terminal or as JSON.
+//! `search TEXT`: the passages that answer, for a person in a terminal or as JSON. Exit code 0: found, 1: nothing is about it.
 
 use std::collections::HashSet;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::colours;
 use crate::config::{Config, ConfigError, Settings};
 use crate::retrieval::words::words;
 use crate::retrieval::{Filters, Retriever, SearchResponse, SearchResult};
@@ -53,7 +53,11 @@ pub(super) fn run(args: &SearchArgs, config: &Config) -> anyhow::Result<ExitCode
     } else {
         print!("{}", readable(&response, &Style::of_stdout()));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if response.answerable {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Escape codes, or nothing where they would end up in a file.
@@ -67,13 +71,11 @@ struct Style {
 
 impl Style {
     fn of_stdout() -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
-        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let columns = std::env::var("COLUMNS").ok();
         let width = columns.and_then(|columns| columns.parse().ok());
         Self {
             width: width.unwrap_or(WIDTH).clamp(40, 200),
-            ..if is_terminal && is_wanted {
+            ..if colours::wanted() {
                 Self::COLOURED
             } else {
                 Self::PLAIN
