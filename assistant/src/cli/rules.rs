@@ -1,23 +1,74 @@
-//! `rules`: Prometheus alerting rules from the runbooks, one for each failure mode and symptom, each with its `runbook_url`.
+//! `rules`: alerting rules from the runbooks, for Prometheus or for Grafana: one for each failure mode and symptom, each with
+//! its `runbook_url` and the panel that shows its numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::config::{Config, Settings};
+use crate::config::{Config, ConfigError, Settings};
 use crate::diagnosis::expression::Expression;
 use crate::runbook::{End, EvidenceQuery, FailureMode, Library, Role, Runbook, Verdict, load};
 
+pub mod dashboards;
+pub mod grafana;
+
+use dashboards::{Dashboards, Panel};
+
+/// Where the repository and the packages have the dashboards.
+const DASHBOARD_FOLDERS: [&str; 2] = ["dashboards", "/usr/share/runwire/dashboards"];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Whose rules to write
+    #[arg(long, value_name = "FORMAT", default_value = "prometheus")]
+    format: Format,
+
     /// How long a condition must hold before its alert fires
     #[arg(long = "for", value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     hold: std::time::Duration,
 
+    /// Address of Grafana, for links to dashboards
+    #[arg(
+        long,
+        env = "RUNWIRE_GRAFANA",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:3000"
+    )]
+    grafana: String,
+
+    /// Folder of the dashboards that rules link to [default: dashboards, then /usr/share/runwire/dashboards]
+    #[arg(long, env = "RUNWIRE_DASHBOARDS", value_name = "DIR")]
+    dashboards: Option<PathBuf>,
+
+    /// For Grafana: the uid of the Prometheus that it evaluates rules with
+    #[arg(long, value_name = "UID", default_value = "prometheus")]
+    datasource: String,
+
+    /// For Grafana: the folder that rules go into
+    #[arg(long, value_name = "NAME", default_value = "Runwire")]
+    folder: String,
+
     #[command(flatten)]
     settings: Settings,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A rule file of Prometheus
+    Prometheus,
+    /// A file for Grafana's provisioning/alerting folder
+    Grafana,
+}
+
+/// Where links lead: both without a slash at the end.
+#[derive(Debug)]
+pub struct Links<'a> {
+    pub assistant: &'a str,
+    pub grafana: &'a str,
+    pub dashboards: &'a Dashboards,
 }
 
 #[expect(clippy::print_stdout, reason = "the rules are what the command is for")]
@@ -25,8 +76,42 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(arguments.settings, "error")?;
     let library = load(&config.runbooks);
     let hold = promql_parser::util::duration::display_duration(&arguments.hold);
-    let rules = rules(&library, &config.external_url, &hold);
-    let yaml = serde_yaml_ng::to_string(&rules).context("cannot write the rules as YAML")?;
+    let folder = match arguments.dashboards {
+        Some(folder) if !folder.is_dir() => {
+            let reason = format!(
+                "names {}, which is not a folder; give a folder of dashboards in JSON",
+                folder.display()
+            );
+            return Err(ConfigError::value("dashboards", reason).into());
+        }
+        Some(folder) => Some(folder),
+        None => DASHBOARD_FOLDERS
+            .iter()
+            .map(PathBuf::from)
+            .find(|folder| folder.is_dir()),
+    };
+    let dashboards = match folder {
+        Some(folder) => Dashboards::read(&folder)?,
+        None => Dashboards::default(),
+    };
+    let rules = rules(
+        &library,
+        &Links {
+            assistant: &config.external_url,
+            grafana: arguments.grafana.trim_end_matches('/'),
+            dashboards: &dashboards,
+        },
+        &hold,
+    );
+    let yaml = match arguments.format {
+        Format::Prometheus => serde_yaml_ng::to_string(&rules),
+        Format::Grafana => {
+            let provisioning =
+                grafana::provisioning(&rules, &arguments.datasource, &arguments.folder);
+            serde_yaml_ng::to_string(&provisioning)
+        }
+    };
+    let yaml = yaml.context("cannot write the rules as YAML")?;
     print!("{yaml}");
     Ok(ExitCode::SUCCESS)
 }
@@ -49,10 +134,16 @@ struct Rule {
     r#for: String,
     labels: BTreeMap<&'static str, String>,
     annotations: BTreeMap<&'static str, String>,
+    /// What the rule is about.
+    #[serde(skip)]
+    id: String,
+    #[serde(skip)]
+    panel: Option<Panel>,
 }
 
-/// The rules of all pages. `base` is where the assistant is reached, without a slash at the end.
-pub fn rules(library: &Library, base: &str, hold: &str) -> Rules {
+/// The rules of all pages. `hold` is how long a condition must be there, as Prometheus writes durations.
+pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
+    let base = links.assistant;
     let mut modes = Vec::new();
     let mut symptoms = Vec::new();
     for runbook in &library.runbooks {
@@ -64,24 +155,33 @@ pub fn rules(library: &Library, base: &str, hold: &str) -> Rules {
             let Some(expr) = of_mode(mode).filter(|_| mode.verdict == Verdict::Fault) else {
                 continue;
             };
+            let panel = links.dashboards.panel_for(&expr);
+            let annotations = annotations(&mode.title, &mode.summary, url(&mode.anchor));
             modes.push(Rule {
                 alert: alert_name(&mode.id),
                 expr,
                 r#for: hold.to_owned(),
                 labels: labels(runbook, "warning", &mode.id),
-                annotations: annotations(&mode.title, &mode.summary, url(&mode.anchor)),
+                annotations: with_dashboard(annotations, links.grafana, panel),
+                id: mode.id.clone(),
+                panel: panel.cloned(),
             });
         }
         for symptom in &runbook.symptoms {
             if Expression::parse(&symptom.expr).is_err() {
                 continue;
             }
+            let panel = links.dashboards.panel_for(&symptom.expr);
+            let annotations = annotations(&symptom.title, "", url(""));
+            let id = format!("symptom-{}", symptom.id);
             symptoms.push(Rule {
-                alert: alert_name(&format!("symptom-{}", symptom.id)),
+                alert: alert_name(&id),
                 expr: symptom.expr.trim().to_owned(),
                 r#for: hold.to_owned(),
                 labels: labels(runbook, "info", &symptom.id),
-                annotations: annotations(&symptom.title, "", url("")),
+                annotations: with_dashboard(annotations, links.grafana, panel),
+                id,
+                panel: panel.cloned(),
             });
         }
     }
@@ -123,13 +223,28 @@ fn labels(runbook: &Runbook, severity: &str, id: &str) -> BTreeMap<&'static str,
 }
 
 fn annotations(title: &str, description: &str, url: String) -> BTreeMap<&'static str, String> {
-    const WHERE: &str = "{{ with $labels.src_workload }}{{ . }} → {{ end }}{{ $labels.dst_workload }}{{ $labels.workload }}";
+    // Labels that are not there are nothing to Prometheus, but words to Grafana: only `with` is the same in both.
+    const WHERE: &str = "{{ with $labels.src_workload }}{{ . }} → {{ end }}{{ with $labels.dst_workload }}{{ . }}{{ end }}{{ with $labels.workload }}{{ . }}{{ end }}";
     let mut annotations = BTreeMap::from([
         ("summary", format!("{} ({WHERE})", literal(title))),
         ("runbook_url", url),
     ]);
     if !description.is_empty() {
         annotations.insert("description", literal(description));
+    }
+    annotations
+}
+
+fn with_dashboard(
+    mut annotations: BTreeMap<&'static str, String>,
+    grafana: &str,
+    panel: Option<&Panel>,
+) -> BTreeMap<&'static str, String> {
+    if let Some(Panel { dashboard, id }) = panel {
+        annotations.insert(
+            "dashboard_url",
+            format!("{grafana}/d/{dashboard}?viewPanel={id}"),
+        );
     }
     annotations
 }

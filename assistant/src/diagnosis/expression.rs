@@ -56,14 +56,7 @@ pub enum ExpressionError {
 
 impl Expression {
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        let operators = text
-            .bytes()
-            .filter(|byte| b"+-*/%^(<>=!".contains(byte))
-            .count();
-        if text.len() > MAX_LENGTH || operators > MAX_OPERATORS {
-            return Err(ExpressionError::TooComplex);
-        }
-        let expr = parser::parse(text).map_err(ExpressionError::Syntax)?;
+        let expr = parsed(text)?;
         let Expr::Binary(binary) = without_parentheses(expr) else {
             return Err(ExpressionError::NotComparison);
         };
@@ -237,6 +230,40 @@ pub fn lint(text: &str, known: Option<&BTreeSet<String>>) -> Vec<String> {
         .collect()
 }
 
+/// The metrics that any expression reads, each by its plain name. One that could read others is an error.
+pub fn selected(text: &str) -> Result<BTreeSet<String>, ExpressionError> {
+    let mut metrics = BTreeSet::new();
+    collect_metrics(&parsed(text)?, &mut metrics)?;
+    Ok(metrics)
+}
+
+/// The longest `[…]` of an expression; `None` where it has a subquery, whose cost no bracket tells.
+pub fn longest_range(text: &str) -> Option<Duration> {
+    fn of(expr: &Expr) -> Option<Duration> {
+        let own = match expr {
+            Expr::Subquery(_) => return None,
+            Expr::MatrixSelector(selector) => selector.range,
+            _ => Duration::ZERO,
+        };
+        parts(expr)
+            .into_iter()
+            .try_fold(own, |longest, part| Some(longest.max(of(part)?)))
+    }
+    of(&parsed(text).ok()?)
+}
+
+/// The expression as a tree that can be walked.
+fn parsed(text: &str) -> Result<Expr, ExpressionError> {
+    let operators = text
+        .bytes()
+        .filter(|byte| b"+-*/%^(<>=!".contains(byte))
+        .count();
+    if text.len() > MAX_LENGTH || operators > MAX_OPERATORS {
+        return Err(ExpressionError::TooComplex);
+    }
+    parser::parse(text).map_err(ExpressionError::Syntax)
+}
+
 /// The metric names in an exposition, or in a list with one name a line.
 pub fn catalogue(text: &str) -> BTreeSet<String> {
     text.lines()
@@ -390,6 +417,10 @@ fn collect_metrics(expr: &Expr, metrics: &mut BTreeSet<String>) -> Result<(), Ex
 }
 
 fn metric_name(selector: &VectorSelector) -> Result<String, ExpressionError> {
+    // VictoriaMetrics' `or` between matchers can name any other metric.
+    if !selector.matchers.or_matchers.is_empty() {
+        return Err(ExpressionError::Unnamed(selector.to_string()));
+    }
     let by_matcher = || {
         selector
             .matchers

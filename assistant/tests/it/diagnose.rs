@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
+use runwire_assistant::cli::rules;
 use runwire_assistant::diagnosis::expression::Expression;
 use runwire_assistant::diagnosis::response::{Diagnosis, Status};
 use runwire_assistant::diagnosis::{Engine, Question, Scope};
 use runwire_assistant::prometheus::{Prometheus, Settings};
 use runwire_assistant::runbook::{Library, load};
+use serde_json::Value;
 
 mod prometheus;
 mod worlds;
@@ -388,14 +390,62 @@ async fn answers_of_any_size_are_bounded() {
     assert!(!error.to_string().is_empty());
 }
 
+/// Every rule links to its page and its panel, and says the same to Grafana as to Prometheus.
+fn for_grafana_they_are_the_same(yaml: &str, rules: &rules::Rules) {
+    let prometheus: Value = serde_yaml_ng::from_str(yaml).unwrap();
+    let grafana = rules::grafana::provisioning(rules, "prom", "Runwire");
+    let grafana = serde_json::to_value(&grafana).unwrap();
+    assert_eq!(grafana["apiVersion"], 1);
+    let mut uids = BTreeSet::new();
+    let groups = prometheus["groups"].as_array().unwrap();
+    for (group, provisioned) in groups.iter().zip(grafana["groups"].as_array().unwrap()) {
+        let (group, provisioned) = (&group["rules"], &provisioned["rules"]);
+        assert_eq!(
+            group.as_array().unwrap().len(),
+            provisioned.as_array().unwrap().len()
+        );
+        for (rule, provisioned) in group
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(provisioned.as_array().unwrap())
+        {
+            let name = rule["alert"].as_str().unwrap();
+            let annotations = &provisioned["annotations"];
+            assert_eq!(provisioned["title"], name);
+            assert_eq!(provisioned["data"][0]["model"]["expr"], rule["expr"]);
+            assert_eq!(provisioned["data"][0]["datasourceUid"], "prom");
+            assert_eq!(provisioned["data"][1]["refId"], provisioned["condition"]);
+            assert_eq!(
+                annotations["runbook_url"],
+                rule["annotations"]["runbook_url"]
+            );
+            let uid = provisioned["uid"].as_str().unwrap();
+            assert!(uid.len() <= 40 && uids.insert(uid.to_owned()), "{uid}");
+            let panel = annotations["__panelId__"].as_str();
+            let panel = panel.unwrap_or_else(|| panic!("no panel shows {name}"));
+            let dashboard = annotations["__dashboardUid__"].as_str().unwrap();
+            assert_eq!(
+                rule["annotations"]["dashboard_url"],
+                format!("http://grafana.example/d/{dashboard}?viewPanel={panel}")
+            );
+        }
+    }
+    assert!(!uids.is_empty());
+}
+
 #[test]
 fn rules_are_what_prometheus_takes() {
-    let yaml = serde_yaml_ng::to_string(&runwire_assistant::cli::rules::rules(
-        &library(),
-        "http://assistant.example:8080",
-        "2m",
-    ))
-    .unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards");
+    let dashboards = rules::dashboards::Dashboards::read(folder.as_ref()).unwrap();
+    let links = rules::Links {
+        assistant: "http://assistant.example:8080",
+        grafana: "http://grafana.example",
+        dashboards: &dashboards,
+    };
+    let rules = rules::rules(&library(), &links, "2m");
+    let yaml = serde_yaml_ng::to_string(&rules).unwrap();
+    for_grafana_they_are_the_same(&yaml, &rules);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yaml");
     std::fs::write(&file, &yaml).unwrap();
