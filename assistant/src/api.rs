@@ -24,6 +24,8 @@ use crate::watched::Troubles;
 mod diagnose;
 mod health;
 mod html;
+mod mcp;
+mod openapi;
 mod runbooks;
 mod search;
 mod start;
@@ -132,6 +134,8 @@ pub fn router(state: AppState) -> Router {
         .route("/r/{alertname}", get(runbooks::of_alert))
         .route("/assets/style.css", get(start::style))
         .route("/assets/start.js", get(start::script))
+        .route_service("/mcp", mcp::service(state.clone()))
+        .route("/openapi.json", get(openapi::description))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -178,7 +182,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 async fn not_found(uri: Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is nothing at {}; the paths are /search, /search/batch, /diagnose, /runbooks, /r/ALERT, /metrics, /healthz and /readyz",
+        "there is nothing at {}; the paths are /search, /search/batch, /diagnose, /runbooks, /r/ALERT, /openapi.json, /mcp, /metrics, /healthz and /readyz",
         uri.path()
     ))
 }

@@ -1,0 +1,123 @@
+//! `GET /openapi.json`: the API described, made from the very types that are served (OpenAPI 3.1).
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+
+use super::{diagnose, health, runbooks, search, start};
+use crate::error::Problem;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Runwire assistant",
+        description = "Runbook search and network diagnosis from live metrics."
+    ),
+    paths(
+        search::search,
+        search::batch,
+        diagnose::diagnose,
+        runbooks::list,
+        runbooks::page,
+        runbooks::of_alert,
+        start::page,
+        health::alive,
+        health::ready,
+        health::metrics,
+        description,
+    ),
+    components(schemas(Problem))
+)]
+struct Routes;
+
+/// Refusals that any route may answer with.
+const EVERYWHERE: [(&str, &str); 4] = [
+    ("401", "Who asks is not known"),
+    ("408", "The request took too long"),
+    (
+        "429",
+        "Too many requests; Retry-After says when to come back",
+    ),
+    ("500", "Something failed here"),
+];
+
+/// Those of routes that take a body.
+const WITH_BODY: [(&str, &str); 5] = [
+    ("400", "A value makes no sense"),
+    ("413", "The body is too large"),
+    ("415", "The body is not JSON"),
+    ("422", "The body does not have the right shape"),
+    (
+        "503",
+        "Something that is needed is not there yet; Retry-After says when to come back",
+    ),
+];
+
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| describe().to_string());
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", responses((status = 200, body = Object)))]
+pub(super) async fn description() -> impl IntoResponse {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (content_type, DESCRIPTION.as_str())
+}
+
+fn describe() -> Value {
+    let mut document = serde_json::to_value(Routes::openapi()).expect("a description is JSON");
+    document["components"]["securitySchemes"] = json!({
+        "token": {"type": "http", "scheme": "bearer", "description": "Where `auth` is required; a trusted proxy may name the user instead."}
+    });
+    document["security"] = json!([{"token": []}, {}]);
+    document["paths"]["/mcp"]["post"] = agents();
+    let paths = document["paths"].as_object_mut().expect("there are paths");
+    for (path, operations) in paths {
+        for operation in operations
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|all| all.values_mut())
+        {
+            let mut problems = EVERYWHERE.to_vec();
+            if operation.get("requestBody").is_some() {
+                problems.extend(WITH_BODY);
+            } else if path.contains('{') {
+                problems.extend([
+                    ("400", "The path is not text in UTF-8"),
+                    ("404", "There is no such thing"),
+                ]);
+            }
+            let Some(responses) = operation["responses"].as_object_mut() else {
+                continue;
+            };
+            for (status, words) in problems {
+                let response = responses
+                    .entry(status)
+                    .or_insert_with(|| json!({"description": words}));
+                response["content"]["application/problem+json"] =
+                    json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+            }
+        }
+    }
+    document
+}
+
+/// Made of the protocol's messages, which its own specification describes.
+fn agents() -> Value {
+    json!({
+        "tags": ["agents"],
+        "operationId": "mcp",
+        "summary": "Tools for agents, over the Model Context Protocol (streamable HTTP, without sessions)",
+        "requestBody": {"required": true, "content": {"application/json": {
+            "schema": {"type": "object"},
+            "example": {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+        }}},
+        "responses": {
+            "200": {"description": "The answer to a request", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "202": {"description": "A notification was taken"},
+            "403": {"description": "The Host header has a name that is not ours"},
+            "406": {"description": "The Accept header must have application/json and text/event-stream"}
+        }
+    })
+}
