@@ -11,5 +11,6 @@ mod mcp;
 mod model;
 mod openapi;
 mod pages;
+mod readme;
 mod search;
 mod service;
