@@ -1,6 +1,6 @@
 # Runwire: what a person types. Each target installs what it needs; see scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test eval
+.PHONY: help setup build demo run test eval images
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -22,3 +22,15 @@ test: setup ## everything CI runs (root for the privileged tests)
 
 eval: build ## every scenario, with real faults (root)
 	target/release/runwire-eval run --bin-dir target/release
+
+# Where images go, and for which machines. Several platforms need a builder that has them, and a registry to push to.
+REGISTRY ?=
+PLATFORMS ?= linux/amd64,linux/arm64
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+images: ## container images of both programs, pushed to REGISTRY (Docker with buildx)
+	@test -n "$(REGISTRY)" || { echo 'write where the images go: make images REGISTRY=registry.example.com/team' >&2; exit 2; }
+	for image in collector assistant; do \
+		docker buildx build --file manifests/images/Dockerfile --target $$image --platform $(PLATFORMS) \
+			--tag $(REGISTRY)/runwire-$$image:$(VERSION) --push . || exit 1; \
+	done
