@@ -12,6 +12,7 @@
 mod cluster;
 mod entry;
 mod index;
+mod meta;
 mod metrics;
 mod names;
 mod node;

@@ -1,25 +1,67 @@
 //! A pod: what of it names addresses, containers and sockets.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use kube::core::{Object, ObjectMeta};
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use kube::core::ObjectMeta;
 use serde::Deserialize;
 
+use super::meta::{CONFIG_HASH, slim};
 use super::owner::{AppLabels, Owner, controller};
 
-/// As the API sends it, without the nine tenths that nobody here reads.
-pub type Pod = Object<PodSpec, PodStatus>;
+/// As the API sends it, without the nine tenths that nobody here reads: a page of whole pods is
+/// larger than all that is kept of a cluster.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Pod {
+    #[serde(deserialize_with = "slim")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+impl Resource for Pod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PodSpec {
+struct PodSpec {
     node_name: Option<String>,
     host_network: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PodStatus {
+struct PodStatus {
     phase: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
@@ -80,21 +122,21 @@ pub struct PodMeta {
 }
 
 pub fn pod(pod: &Pod) -> PodMeta {
-    let status = pod.status.clone().unwrap_or_default();
+    let status = &pod.status;
     let host_network = pod.spec.host_network == Some(true);
     let label = |name: &str| boxed(pod.metadata.labels.as_ref()?.get(name));
     let annotation = |name: &str| boxed(pod.metadata.annotations.as_ref()?.get(name));
     PodMeta {
         uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
-        config_hash: annotation("kubernetes.io/config.hash"),
+        config_hash: annotation(CONFIG_HASH),
         node: boxed(pod.spec.node_name.as_ref()),
         host_network,
-        phase: phase(&status),
+        phase: phase(status),
         addresses: match host_network {
             true => Box::default(),
-            false => addresses(&status),
+            false => addresses(status),
         },
-        containers: containers(&status),
+        containers: containers(status),
         owner: controller(&pod.metadata),
         template_hash: label("pod-template-hash"),
         created: created(&pod.metadata),

@@ -28,8 +28,8 @@ use super::cluster::{Cluster, Failure};
 use super::entry::{Entry, ObjectKey};
 use super::{Node, Pod, Resource, endpoint_slice, node, owner, pod, service};
 
-/// Objects of a page: some megabytes of pods.
-const PAGE: u32 = 500;
+/// Objects of a page: at most some megabytes, since pods and EndpointSlices may have ten kilobytes.
+const PAGE: u32 = 250;
 /// Whether owners must be asked for is looked at this often.
 const LOOK_FOR_OWNERS: Duration = Duration::from_secs(1);
 /// Other tasks get a turn after so many events.
@@ -89,14 +89,14 @@ async fn follow_one(resource: Resource, client: Client, node_name: Option<&str>,
                 Some(node) => config.fields(&format!("spec.nodeName={node}")),
                 None => config,
             };
-            let pods = watcher(slim_pods(client), config);
+            let pods = watcher(Api::<Pod>::all(client), config);
             take(pods, resource, to, |it| Some(Entry::Pod(pod(it)))).await;
         }
         Resource::RemotePods => {
             // Those that are over have no address, and a cluster is full of them.
             let others = node_name.map_or_else(String::new, |it| format!("spec.nodeName!={it},"));
             let fields = format!("{others}status.phase!=Succeeded,status.phase!=Failed");
-            let pods = watcher(slim_pods(client), config.fields(&fields));
+            let pods = watcher(Api::<Pod>::all(client), config.fields(&fields));
             take(pods, resource, to, |it| Some(Entry::Pod(pod(it)))).await;
         }
         Resource::Services => {
@@ -141,10 +141,6 @@ async fn follow_one(resource: Resource, client: Client, node_name: Option<&str>,
             .await;
         }
     }
-}
-
-fn slim_pods(client: Client) -> Api<Pod> {
-    Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()))
 }
 
 /// Takes the events of a watch into the index. An object that means nothing (any more) is not in it.

@@ -2,4 +2,5 @@
 
 pub(crate) mod api;
 mod objects;
+mod running;
 mod watch;

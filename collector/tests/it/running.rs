@@ -2,7 +2,7 @@
 
 mod capabilities;
 mod clients;
-mod collector;
+pub(crate) mod collector;
 mod command_line;
 mod reload;
 mod restart;

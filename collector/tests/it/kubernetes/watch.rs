@@ -161,7 +161,7 @@ fn nothing_is_asked_that_is_not_a_right_or_not_needed() {
         let metadata = matches!(resource, "namespaces" | "replicasets" | "jobs");
         assert_eq!(request.metadata_only, metadata, "{request:?}");
         if !request.is_watch() {
-            assert_eq!(request.parameter("limit"), "500", "{request:?}");
+            assert_eq!(request.parameter("limit"), "250", "{request:?}");
         }
         if resource == "pods" {
             let selector = request.parameter("fieldSelector");
@@ -304,7 +304,7 @@ fn ten_thousand_pods_come_in_pages_even_from_a_slow_server() {
     let world = World::new(api);
     world.follow();
     world.until("all is listed", |world| world.health().is_synced());
-    assert_eq!(world.lists("pods"), 21);
+    assert_eq!(world.lists("pods"), 41);
     assert_eq!(world.name("10.1.39.15"), "d999");
     assert_eq!(world.cluster.index().workloads().len(), 1000);
 }
