@@ -12,6 +12,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::search::whole_number;
 use crate::access::Caller;
 use crate::audit::Asked;
 use crate::diagnosis::{Diagnosis, Hit, Question, Scope};
@@ -21,7 +22,7 @@ use crate::retrieval::Filters;
 const WINDOW: Duration = Duration::from_secs(300);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(15);
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
-const LIMIT: usize = 5;
+const LIMIT: i64 = 5;
 const MOST: usize = 100;
 /// Passages are looked up for this many characters: a sentence, not a log.
 const MAX_QUERY: usize = 2000;
@@ -46,12 +47,15 @@ pub(super) struct DiagnoseRequest {
     time: Option<Time>,
     /// How far to look back from there, 15s to 24h; 5m if it is left out.
     #[serde(default)]
-    #[schema(example = "5m")]
+    #[schema(
+        example = "5m",
+        pattern = "^((1[5-9]|[2-9][0-9]|[1-9][0-9]{2,3})s|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$"
+    )]
     window: Option<String>,
     /// How many causes; 5 if it is left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
+    limit: Option<i64>,
     /// Whether a language model may tell the answer in prose, where one is configured.
     #[serde(default)]
     narrate: Option<bool>,
@@ -215,11 +219,14 @@ impl Checked {
             None => WINDOW,
         };
         let limit = limit.unwrap_or(LIMIT);
-        if !(1..=MOST).contains(&limit) {
+        let Some(limit) = usize::try_from(limit)
+            .ok()
+            .filter(|limit| (1..=MOST).contains(limit))
+        else {
             return Err(ApiError::BadRequest(format!(
                 "`limit` is {limit}; give 1 to {MOST}"
             )));
-        }
+        };
         let time_millis = match time {
             Some(time) => parse_time(&time, now_millis).map_err(ApiError::BadRequest)?,
             None => (now_millis - i64::try_from(SETTLE.as_millis()).unwrap_or(0)) / 1000 * 1000,

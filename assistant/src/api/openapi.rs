@@ -71,6 +71,12 @@ fn describe() -> Value {
         "token": {"type": "http", "scheme": "bearer", "description": "Where `auth` is required; a trusted proxy may name the user instead."}
     });
     document["security"] = json!([{"token": []}, {}]);
+    let request = &mut document["components"]["schemas"]["DiagnoseRequest"];
+    request["anyOf"] = json!([
+        {"required": ["query"], "properties": {"query": {"type": "string", "pattern": "\\S"}}},
+        {"required": ["alert"], "properties": {"alert": {"type": "object"}}},
+        {"required": ["scope"], "properties": {"scope": {"type": "object"}}},
+    ]);
     document["paths"]["/mcp"]["post"] = agents();
     let paths = document["paths"].as_object_mut().expect("there are paths");
     for (path, operations) in paths {
@@ -109,8 +115,18 @@ fn agents() -> Value {
         "tags": ["agents"],
         "operationId": "mcp",
         "summary": "Tools for agents, over the Model Context Protocol (streamable HTTP, without sessions)",
+        "parameters": [{
+            "name": "Accept", "in": "header", "required": true,
+            "schema": {"const": "application/json, text/event-stream"},
+        }],
         "requestBody": {"required": true, "content": {"application/json": {
-            "schema": {"type": "object"},
+            "schema": {
+                "type": "object", "required": ["jsonrpc", "method"],
+                "properties": {
+                    "jsonrpc": {"const": "2.0"}, "id": {"type": ["integer", "string"]},
+                    "method": {"type": "string"}, "params": {"type": "object"},
+                },
+            },
             "example": {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
         }}},
         "responses": {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -21,10 +21,15 @@ const MAX_QUERIES: usize = 100;
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchRequest {
     /// A sentence, an alert's name or an error line.
-    #[schema(min_length = 1, max_length = 65536, example = "dns answers servfail")]
+    #[schema(
+        min_length = 1,
+        max_length = 65536,
+        pattern = r"\S",
+        example = "dns answers servfail"
+    )]
     query: String,
     /// How many passages; 10 if it is left out. `k` is the same.
-    #[serde(default, alias = "k")]
+    #[serde(default, alias = "k", deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     #[serde(default)]
@@ -46,10 +51,10 @@ pub(super) async fn search(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
-    /// Checked one by one: a wrong one must not cost the others their answers.
-    #[schema(value_type = Vec<SearchRequest>, min_items = 1, max_items = 100)]
+    /// Each as of `/search`. Checked one by one: a wrong one must not cost the others their answers.
+    #[schema(min_items = 1, max_items = 100)]
     queries: Vec<Value>,
-    #[serde(default, alias = "k")]
+    #[serde(default, alias = "k", deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     #[serde(default)]
@@ -129,6 +134,24 @@ pub(super) async fn answer(
         .compute_in(place, move || retriever.search(&query, limit, &filters))
         .await?;
     Ok(found?)
+}
+
+/// A whole number, also where it is written with a fraction of nothing: to JSON 3.0 is 3.
+pub(super) fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let whole = number.as_i64().or_else(|| {
+        let value = number.as_f64()?;
+        // Below 2^53 every whole number is exact.
+        (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64)
+    });
+    match whole {
+        Some(whole) => Ok(Some(whole)),
+        None => Err(serde::de::Error::custom(format!(
+            "{number} is not a whole number"
+        ))),
+    }
 }
 
 pub(super) fn checked_question(name: &str, question: String) -> Result<String, ApiError> {

@@ -12,12 +12,32 @@ use super::place::{Place, Workload};
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 253,
+        pattern = r#"^[^\s"'`{}$\x00-\x1f\x7f-\x9f]+$"#
+    )]
     pub namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 253,
+        pattern = r#"^[^\s"'`{}$\x00-\x1f\x7f-\x9f]+$"#
+    )]
     pub workload: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 253,
+        pattern = r#"^[^\s"'`{}$\x00-\x1f\x7f-\x9f]+$"#
+    )]
     pub pod: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 253,
+        pattern = r#"^[^\s"'`{}$\x00-\x1f\x7f-\x9f]+$"#
+    )]
     pub node: Option<String>,
     /// The other end, where an alert names both.
     #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
