@@ -20,7 +20,7 @@ use crate::export::{
 };
 use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
-use crate::k8s::KubernetesMetrics;
+use crate::k8s::{Cluster, KubernetesMetrics};
 use crate::kernel::MapFill;
 use crate::signals::{self, SignalSettings, Signals};
 use crate::tls::table::TlsTable;
@@ -151,6 +151,11 @@ impl Agent {
             tls_table: self.tls_table.clone(),
             ..SignalSettings::from(config)
         }
+    }
+
+    /// What Kubernetes says, if it is asked.
+    pub fn cluster(&self) -> &Cluster {
+        self.enricher.cluster()
     }
 
     /// The connections that there are and were lately.

@@ -243,6 +243,11 @@ impl Enricher {
         Some(index.service_at(address)?.name.clone())
     }
 
+    /// The zone of whoever has this address, as Kubernetes knows it.
+    pub fn zone(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.cluster.index().zone_at(address).map(Into::into)
+    }
+
     /// Whose a namespace is that is read as a whole.
     pub(crate) fn owner_of_place(&self, place: &Place) -> Workload {
         let known = (place.id).map(|netns| self.read().owner(netns, CgroupId(0)));

@@ -24,7 +24,7 @@ pub mod watch;
 pub use cluster::{Cluster, KubernetesHealth, WatchHealth};
 pub use entry::{Entry, ObjectKey};
 pub use index::{Found, Index, PodHint};
-pub use metrics::KubernetesMetrics;
+pub use metrics::{CLUSTER, KubernetesMetrics};
 pub use node::{Node, NodeMeta, node};
 pub use owner::{AppLabels, Owner, OwnerMeta, owner};
 pub use pod::{Phase, Pod, PodMeta, pod};

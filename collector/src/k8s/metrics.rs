@@ -14,6 +14,7 @@ pub struct KubernetesMetrics {
     synced: Gauge,
     failures: Counter,
     workload_labels: Gauge,
+    node_info: Gauge,
     /// Failures that are in our metrics already.
     counted: BTreeMap<(&'static str, &'static str), u64>,
     app_labels: bool,
@@ -21,7 +22,7 @@ pub struct KubernetesMetrics {
 }
 
 /// Under these names the families are shown, or hidden where nobody measures them.
-const CLUSTER: &str = "kubernetes";
+pub const CLUSTER: &str = "kubernetes";
 const APP_LABELS: &str = "kubernetes_app_labels";
 
 impl KubernetesMetrics {
@@ -65,6 +66,11 @@ impl KubernetesMetrics {
                     &["name", "instance", "version", "component", "part_of", "managed_by"],
                 ],
             ),
+            node_info: registry.gauge(
+                "kubernetes_node_info",
+                "This node in Kubernetes, and the zone that it is in; always 1",
+                &[&["node", "zone"]],
+            ),
             counted: BTreeMap::new(),
             app_labels: false,
             registry,
@@ -99,6 +105,9 @@ impl KubernetesMetrics {
             }
         }
         let index = cluster.index();
+        let zone = index.own_zone().unwrap_or_default();
+        let info = (health.node.iter()).map(|node| (Labels::new(&[node, zone]), 1.0));
+        self.node_info.replace_all(info.collect());
         let namespaces = index.namespaces();
         let of = |name: &str| Labels::new(&[name]);
         let pods = (namespaces.iter()).map(|(name, (pods, _))| (of(name), number(*pods)));

@@ -1,6 +1,7 @@
 //! `GET /api/flows`: connections as rows. `GET /api/health`, `/api/graph/fields`, `/api/graph/data`:
 //! what Grafana's Node Graph API data source asks for.
 
+mod cluster;
 mod parameters;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use serde_json::json;
 use super::problem;
 use crate::agent::Agent;
 use crate::flows::{Clock, fields};
+use cluster::ClusterRow;
 use parameters::{Parameters, Unknown};
 
 pub(super) fn routes() -> Router<Arc<Agent>> {
@@ -35,7 +37,11 @@ async fn flows(State(agent): State<Arc<Agent>>, uri: Uri) -> Response {
         let flows = agent.fresh_flows().lock();
         let clock = Clock::now();
         let filter = asked.filter(clock);
-        flows.rows(&filter, asked.sort, asked.limit, clock)
+        let rows = flows.rows(&filter, asked.sort, asked.limit, clock);
+        drop(flows);
+        let index = agent.cluster().index();
+        let rows = rows.into_iter().map(|row| ClusterRow::of(row, &index));
+        rows.collect::<Vec<_>>()
     })
     .await
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
-use super::labels::{Ends, inward, outward};
+use super::labels::{Ends, address, inward, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{
     TCP_ROLE_CLIENT, TCP_ROLE_SERVER, TCP_STATE_SHRUNK_FIN_WAIT2, flow_record, tcp_edge,
@@ -234,12 +234,35 @@ impl Signal for TcpLifecycle {
         for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
             self.add(ends.as_ref(), key.role, &edge);
+            self.add_zones(&key, &edge, enricher);
         }
         Self::reserve(object)
     }
 }
 
 impl TcpLifecycle {
+    /// The server's socket sees who the client is, and the client's may see only the address of a
+    /// Service. So each connection counts once, in the whole cluster.
+    fn add_zones(&self, key: &tcp_edge_key, edge: &tcp_edge, enricher: &Enricher) {
+        if key.role != TCP_ROLE_SERVER {
+            return;
+        }
+        let [server, client] = [key.local, key.peer].map(|it| enricher.zone(address(it)));
+        let (Some(server), Some(client)) = (server, client) else {
+            return;
+        };
+        let crossing = if server == client { "false" } else { "true" };
+        for (src, dst, bytes) in [
+            (&client, &server, edge.bytes_received),
+            (&server, &client, edge.bytes_sent),
+        ] {
+            if bytes > 0 {
+                let labels = Labels::new(&[src, dst, crossing]);
+                self.families.zone_bytes.add(labels, bytes);
+            }
+        }
+    }
+
     fn add(&self, ends: Option<&Ends>, role: tcp_role, edge: &tcp_edge) {
         let families = &self.families;
         let (outward, inward) = (outward(ends), inward(ends));

@@ -1,6 +1,7 @@
 //! The metric families of [`super::TcpLifecycle`].
 
 use crate::export::{Buckets, Counter, EDGE, Gauge, Histogram, OWNER, Registry};
+use crate::k8s::CLUSTER;
 
 pub(super) struct Families {
     pub(super) connect_attempts: Counter,
@@ -22,6 +23,7 @@ pub(super) struct Families {
     pub(super) reordering_events: Counter,
     pub(super) bytes_sent: Counter,
     pub(super) bytes_received: Counter,
+    pub(super) zone_bytes: Counter,
     pub(super) busy: Counter,
     pub(super) receive_window_limited: Counter,
     pub(super) send_buffer_limited: Counter,
@@ -117,6 +119,12 @@ impl Families {
                 "tcp_bytes_sent",
                 "TCP payload sent and acknowledged, counted at the sender",
                 &[EDGE],
+            ),
+            // Without Kubernetes nobody knows of zones.
+            zone_bytes: registry.for_signal(CLUSTER).counter(
+                "tcp_zone_bytes",
+                "TCP payload from one zone to another or within one, both directions counted at the server",
+                &[&["src_zone", "dst_zone", "crossing"]],
             ),
             bytes_received: registry.counter(
                 "tcp_bytes_received",

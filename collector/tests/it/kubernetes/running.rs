@@ -185,6 +185,32 @@ fn a_services_address_is_its_backend_and_its_name() {
 
 #[test]
 #[ignore = "loads BPF: needs root"]
+fn traffic_between_zones_is_counted_once() {
+    let (lab, cluster) = (Lab::new(), Cluster::new());
+    cluster.api.apply(&node("b", "z2", "192.0.2.2"));
+    let (client, server) = (lab.client4.to_string(), lab.server4.to_string());
+    // Both ends are here, but the API says that the client is elsewhere.
+    cluster.api.apply(&pod("web-0", "b", &client, "web"));
+    cluster.api.apply(&pod("cart-0", "a", &server, "cart"));
+    let mut collector = cluster.start();
+    connect(&lab, listen(&lab, lab.server4));
+    let across = "tcp_zone_bytes_total{src_zone=\"z2\",dst_zone=\"z1\",crossing=\"true\"}";
+    expect(&mut collector, across, 5.0);
+    assert_eq!(collector.metric("tcp_zone_bytes_total"), 5.0);
+    let info = "kubernetes_node_info{node=\"a\",zone=\"z1\"}";
+    assert_eq!(collector.metric(info), 1.0);
+    let (_, rows) = collector.get(&format!("/api/flows?src={client}"));
+    let rows: Value = serde_json::from_str(&rows).unwrap();
+    let zones = (
+        &rows[0]["src_zone"],
+        &rows[0]["dst_zone"],
+        &rows[0]["crosses_zones"],
+    );
+    assert_eq!(zones, (&json!("z2"), &json!("z1"), &json!(true)), "{rows}");
+}
+
+#[test]
+#[ignore = "loads BPF: needs root"]
 fn a_pod_in_the_hosts_network_is_known_by_its_cgroup() {
     let cluster = Cluster::new();
     let uid = format!("0f6ab4c5-3c6c-4a53-b5b1-{:012x}", std::process::id());
