@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::prometheus::Prometheus;
-use crate::runbook::{FailureMode, Library, Runbook};
+use crate::runbook::{FailureMode, Library, OFFSETS, Runbook};
 
 pub mod answer;
+pub mod baseline;
+pub mod blocks;
 pub mod evidence;
 pub mod expression;
 pub mod measure;
@@ -18,6 +20,7 @@ pub mod response;
 pub mod scope;
 pub mod snapshot;
 mod steps;
+pub mod topology;
 mod words;
 
 pub use expression::{catalogue, lint};
@@ -31,9 +34,6 @@ use snapshot::{Deadline, Snapshots};
 /// When an answer is wanted, where nobody says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How far back a value is compared, the first one that has data.
-const BASELINES: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(86_400)];
-
 /// A checked question.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -43,9 +43,19 @@ pub struct Question {
     pub time_millis: i64,
     pub window: Duration,
     pub limit: usize,
+    /// When the incident began, where an alert says so: what lies inside it is no baseline.
+    pub since_millis: Option<i64>,
     pub alert: Option<String>,
     /// Passages that fit the question's words, best first.
     pub hits: Vec<Hit>,
+}
+
+impl Question {
+    /// How long the incident had lasted at the time that is asked about.
+    fn age(&self) -> Option<Duration> {
+        let millis = self.time_millis - self.since_millis?;
+        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+    }
 }
 
 /// A passage as `POST /search` gives it.
@@ -75,8 +85,15 @@ impl Engine {
     pub async fn diagnose(&self, library: &Library, question: &Question) -> Diagnosis {
         let deadline = Deadline::after(self.deadline);
         let snapshot = self.snapshots.at(question.time_millis, question.window);
-        let measured =
-            measure::measure(&self.prometheus, &snapshot, &library.runbooks, deadline).await;
+        let age = question.age();
+        let measured = measure::measure(
+            &self.prometheus,
+            &snapshot,
+            &library.runbooks,
+            age,
+            deadline,
+        )
+        .await;
 
         let mut scope = question.scope.clone();
         let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
@@ -96,7 +113,9 @@ impl Engine {
                 id: mode.id.clone(),
                 verdict: mode.verdict,
                 prior: mode.prior,
+                severity: mode.severity,
                 explains: mode.explains.clone(),
+                separates_from: mode.separates_from.clone(),
                 evidence,
                 relevance: relevance(runbook, mode, question),
             })
@@ -104,7 +123,7 @@ impl Engine {
         let mut hypotheses = if lost {
             Vec::new()
         } else {
-            rank::rank(&modes, &scope, &measured.facts.gone)
+            rank::rank(&modes, &scope, &measured.facts.topology)
         };
         let found: Vec<usize> = hypotheses
             .iter()
@@ -114,7 +133,10 @@ impl Engine {
 
         let wanted = answer::shown_queries(&modes, &hypotheses, &scope);
         let mut baselines = Baselines::default();
-        for back in BASELINES {
+        for back in OFFSETS
+            .into_iter()
+            .filter(|back| baseline::is_before(*back, age))
+        {
             let queries = baselines.missing(&wanted, back);
             if !queries.is_empty() {
                 let answers = snapshot.evaluate(&self.prometheus, queries, deadline).await;
@@ -161,21 +183,33 @@ fn settle(
     facts: &measure::Facts,
     degraded: &mut Degraded,
 ) -> bool {
-    if let Err(reason) = scope.resolve_pod(&facts.workloads) {
+    let topology = &facts.topology;
+    if let Err(reason) = scope.resolve_pod(&topology.workloads) {
         degraded.add("scope", reason);
         if !is_a_guess {
             return false;
         }
         scope.pod = None;
     }
-    if scope.node.is_some() {
-        degraded.add(
-            "scope",
-            "`scope.node` is not used: no metric here is told by node, so all nodes were looked at",
-        );
+    if let Some(node) = scope.node.clone()
+        && !topology.knows_node(&node)
+    {
+        let reason = if topology.knows_nodes() {
+            format!(
+                "no series has `{node}` as its `node` or the host of its `instance`: check the name, or leave `scope.node` out"
+            )
+        } else {
+            "`scope.node` cannot be used: no series has a label `node` or `instance`; have the scrape configuration set `node`"
+                .to_owned()
+        };
+        degraded.add("scope", reason);
+        if !is_a_guess && topology.knows_nodes() {
+            return false;
+        }
+        scope.node = None;
     }
     let named = scope.namespace.is_some() || scope.workload.is_some();
-    if !named || scope.is_known(&facts.workloads) {
+    if !named || scope.is_known(&topology.workloads) {
         return true;
     }
     // An alert's namespace is often that of another naming; a workload of that name is what is meant.
@@ -184,7 +218,7 @@ fn settle(
         peer_workload: scope.peer_workload.clone(),
         ..Scope::default()
     };
-    if is_a_guess && scope.workload.is_some() && elsewhere.is_known(&facts.workloads) {
+    if is_a_guess && scope.workload.is_some() && elsewhere.is_known(&topology.workloads) {
         degraded.add(
             "scope",
             format!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -135,15 +136,42 @@ pub struct FailureMode {
     pub verdict: Verdict,
     #[serde(default = "default_prior")]
     pub prior: f64,
-    /// Modes whose symptoms this one produces.
+    /// How much it hurts, where nothing else decides the order.
+    #[serde(default)]
+    pub severity: Severity,
+    /// Modes whose symptoms this one produces, and with them all that those explain.
     #[serde(default)]
     pub explains: Vec<String>,
+    /// Look-alikes, and the evidence that tells this mode from each.
+    #[serde(default)]
+    pub separates_from: Vec<Separation>,
     #[serde(default)]
     pub evidence: Vec<EvidenceQuery>,
 }
 
 fn default_prior() -> f64 {
     0.05
+}
+
+/// A tie-breaker: while both modes are possible at one place, evidence of this mode decides. What requires or supports speaks
+/// for this mode where it is present and for the other where it is absent; what contradicts, the other way round. Evidence that
+/// is unavailable decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Separation {
+    /// The other mode.
+    pub mode: String,
+    /// The id of a piece of this mode's evidence.
+    pub by: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Info,
+    #[default]
+    Warning,
+    Critical,
 }
 
 /// What it means for the network when a failure mode is found.
@@ -172,9 +200,85 @@ pub struct EvidenceQuery {
     pub weight: Option<f64>,
     #[serde(default)]
     pub at: End,
-    /// Requirements of one group are alternatives: one present is enough.
+    /// Requirements of one group are alternatives: one present is enough, and one that is measured speaks for those that are
+    /// not.
     #[serde(default)]
     pub group: Option<String>,
+    /// It asks for metrics that not every cluster has. Where they are missing it is unavailable, and nothing else follows.
+    #[serde(default)]
+    pub optional: bool,
+    /// The number is compared with the change since earlier, not with the value itself.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
+}
+
+/// What a value is compared with: `ratio`, `delta`, or a mapping that says the times too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "BaselineForm")]
+pub struct Baseline {
+    pub compare: Compare,
+    /// How far back, the nearest first.
+    pub offsets: Vec<Duration>,
+}
+
+/// How a value is compared with what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compare {
+    /// Value divided by baseline.
+    Ratio,
+    /// Value less baseline.
+    Delta,
+}
+
+/// An hour, a day and a week: the daily and the weekly rhythm, and what has changed since lunch.
+pub const OFFSETS: [Duration; 3] = [
+    Duration::from_secs(3600),
+    Duration::from_secs(86_400),
+    Duration::from_secs(7 * 86_400),
+];
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum BaselineForm {
+    Compare(Compare),
+    Full(FullBaseline),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FullBaseline {
+    compare: Compare,
+    offsets: Vec<String>,
+}
+
+impl TryFrom<BaselineForm> for Baseline {
+    type Error = String;
+
+    fn try_from(form: BaselineForm) -> Result<Self, String> {
+        let (compare, offsets) = match form {
+            BaselineForm::Compare(compare) => (compare, OFFSETS.to_vec()),
+            BaselineForm::Full(full) => {
+                let parse = |text: &String| {
+                    promql_parser::util::parse_duration(text)
+                        .ok()
+                        .filter(|offset| !offset.is_zero())
+                        .ok_or_else(|| {
+                            format!("`offsets` has `{text}`: write durations such as 10m, 1h or 1d")
+                        })
+                };
+                let offsets: Result<Vec<_>, _> = full.offsets.iter().map(parse).collect();
+                (full.compare, offsets?)
+            }
+        };
+        if offsets.is_empty() {
+            return Err("`offsets` is empty: leave it out for 1h, 1d and 1w".into());
+        }
+        let mut offsets = offsets;
+        offsets.sort_unstable();
+        offsets.dedup();
+        Ok(Self { compare, offsets })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -196,7 +300,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// Which end a series with only one workload's labels must be.
+/// Where a series is about: which end one with only one workload's labels must be, or that it is about a machine or one of
+/// its links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
@@ -204,6 +309,11 @@ pub enum End {
     Pair,
     Src,
     Dst,
+    /// By the label `node`, else `instance` without its port.
+    Node,
+    /// The same, and by the label `device`; with `namespace` and `workload` the link is theirs.
+    #[serde(alias = "interface")]
+    Link,
 }
 
 /// A sign that something is wrong, cause unknown.

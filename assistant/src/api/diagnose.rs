@@ -68,6 +68,8 @@ pub(super) struct Alert {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default, rename = "startsAt")]
+    starts_at: Option<String>,
 }
 
 /// RFC 3339, or seconds since 1970.
@@ -243,6 +245,7 @@ impl Checked {
                 time_millis,
                 window,
                 limit,
+                since_millis: alert.as_ref().and_then(Alert::since_millis),
                 alert: name,
                 hits: Vec::new(),
             },
@@ -253,6 +256,12 @@ impl Checked {
 }
 
 impl Alert {
+    /// When it began; what is no time says nothing.
+    fn since_millis(&self) -> Option<i64> {
+        let time: jiff::Timestamp = self.starts_at.as_ref()?.parse().ok()?;
+        Some(time.as_millisecond())
+    }
+
     /// The alert's name and what its author wrote about it.
     fn words(&self) -> String {
         let name = self.labels.get("alertname");

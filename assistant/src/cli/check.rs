@@ -68,6 +68,15 @@ fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warni
                     findings.push(finding(runbook, &mode.id, &mode.id, reason));
                 }
             }
+            for separation in &mode.separates_from {
+                if !modes.contains(separation.mode.as_str()) {
+                    let reason = format!(
+                        "`separates_from` names `{}`, which no runbook defines",
+                        separation.mode
+                    );
+                    findings.push(finding(runbook, &mode.id, &mode.id, reason));
+                }
+            }
             for evidence in &mode.evidence {
                 for problem in diagnosis::lint(&evidence.expr, known) {
                     let reason = format!("evidence `{}`: {problem}", evidence.id);

@@ -423,6 +423,8 @@ mod tests {
             workload: Some("a".into()),
             peer_namespace: peer.map(|_| "~external".into()),
             peer_workload: peer.map(str::to_owned),
+            node: None,
+            device: None,
         };
         assert_eq!(place(&affected(Some("~external"))), "host/a → ~external");
         assert_eq!(place(&affected(None)), "host/a");

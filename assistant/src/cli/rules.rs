@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Settings};
 use crate::diagnosis::expression::Expression;
-use crate::runbook::{End, EvidenceQuery, FailureMode, Library, Role, Runbook, Verdict, load};
+use crate::runbook::{
+    Compare, End, EvidenceQuery, FailureMode, Library, Role, Runbook, Severity, Verdict, load,
+};
 
 pub mod dashboards;
 pub mod grafana;
@@ -28,7 +31,7 @@ pub(super) struct Arguments {
 
     /// How long a condition must hold before its alert fires
     #[arg(long = "for", value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
-    hold: std::time::Duration,
+    hold: Duration,
 
     /// Address of Grafana, for links to dashboards
     #[arg(
@@ -161,7 +164,7 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
                 alert: alert_name(&mode.id),
                 expr,
                 r#for: hold.to_owned(),
-                labels: labels(runbook, "warning", &mode.id),
+                labels: labels(runbook, severity(mode), &mode.id),
                 annotations: with_dashboard(annotations, links.grafana, panel),
                 id: mode.id.clone(),
                 panel: panel.cloned(),
@@ -222,6 +225,14 @@ fn labels(runbook: &Runbook, severity: &str, id: &str) -> BTreeMap<&'static str,
     ])
 }
 
+fn severity(mode: &FailureMode) -> &'static str {
+    match mode.severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    }
+}
+
 fn annotations(title: &str, description: &str, url: String) -> BTreeMap<&'static str, String> {
     // Labels that are not there are nothing to Prometheus, but words to Grafana: only `with` is the same in both.
     const WHERE: &str = "{{ with $labels.src_workload }}{{ . }} → {{ end }}{{ with $labels.dst_workload }}{{ . }}{{ end }}{{ with $labels.workload }}{{ . }}{{ end }}";
@@ -256,11 +267,16 @@ fn literal(text: &str) -> String {
 
 /// What a mode requires, as written, each joined to the others by the workloads it is about.
 fn of_mode(mode: &FailureMode) -> Option<String> {
+    let required = |evidence: &&EvidenceQuery| evidence.role == Role::Requires;
+    let certain = |evidence: &EvidenceQuery| required(&evidence) && !evidence.optional;
+    let any_certain = mode.evidence.iter().any(certain);
     let mut slots: Vec<Vec<&EvidenceQuery>> = Vec::new();
+    // What may not be measured would make the alert silent where it is not.
     for evidence in mode
         .evidence
         .iter()
-        .filter(|evidence| evidence.role == Role::Requires)
+        .filter(required)
+        .filter(|evidence| !any_certain || !evidence.optional || evidence.group.is_some())
     {
         match slots
             .iter_mut()
@@ -312,11 +328,18 @@ impl Part {
             .iter()
             .map(|evidence| Expression::parse(&evidence.expr).ok())
             .collect::<Option<Vec<_>>>()?;
+        let at = slot[0].at;
+        let is_machine = matches!(at, End::Node | End::Link);
         let labels: BTreeSet<String> = parsed[0]
             .labels()
             .unwrap_or_default()
             .into_iter()
-            .filter(|label| label.ends_with("namespace") || label.ends_with("workload"))
+            .filter(|label| {
+                let of_machine = matches!(label.as_str(), "node" | "instance" | "device");
+                label.ends_with("namespace")
+                    || label.ends_with("workload")
+                    || (is_machine && of_machine)
+            })
             .collect();
         let ends = if labels
             .iter()
@@ -328,9 +351,13 @@ impl Part {
         } else {
             Ends::None
         };
-        let alternatives: Vec<&str> = slot.iter().map(|evidence| evidence.expr.trim()).collect();
+        let alternatives: Vec<String> = slot
+            .iter()
+            .zip(&parsed)
+            .map(|(evidence, expression)| as_alert(evidence, expression))
+            .collect();
         let expr = match alternatives.as_slice() {
-            [one] => (*one).to_owned(),
+            [one] => one.clone(),
             several => {
                 let on = list(&labels);
                 several
@@ -343,7 +370,7 @@ impl Part {
         Some(Self {
             expr,
             ends,
-            at: slot[0].at,
+            at,
             labels,
         })
     }
@@ -360,6 +387,8 @@ impl Part {
         let end = match other.at {
             End::Src => "src",
             End::Dst | End::Pair => "dst",
+            // Prometheus does not know here who runs on which node.
+            End::Node | End::Link => return None,
         };
         let renamed =
             ["namespace", "workload"]
@@ -371,6 +400,24 @@ impl Part {
                 });
         Some((format!("{end}_namespace, {end}_workload"), renamed))
     }
+}
+
+/// The expression as written; of a change, with the nearest time to compare with.
+fn as_alert(evidence: &EvidenceQuery, expression: &Expression) -> String {
+    const WINDOW: Duration = Duration::from_secs(300);
+    let Some(baseline) = &evidence.baseline else {
+        return evidence.expr.trim().to_owned();
+    };
+    let operator = match baseline.compare {
+        Compare::Ratio => "/",
+        Compare::Delta => "-",
+    };
+    format!(
+        "(({}) {operator} ({})) {}",
+        expression.query(WINDOW),
+        expression.query_before(WINDOW, baseline.offsets[0]),
+        expression.threshold()
+    )
 }
 
 fn list(labels: &BTreeSet<String>) -> String {

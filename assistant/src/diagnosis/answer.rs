@@ -7,6 +7,7 @@ use std::time::Duration;
 use promql_parser::util::duration::display_duration;
 
 use super::evidence::{Activity, Evidence, Look, Outcome, Reading, Seen};
+use super::expression::Expression;
 use super::measure::Facts;
 use super::place::{Place, Workload};
 use super::rank::{self, Candidate, Hypothesis, LIKELY, Mode};
@@ -63,11 +64,16 @@ pub struct Baselines(HashMap<String, (Duration, f64)>);
 /// A query that is shown, how to ask it for an earlier time, and the series whose value counts.
 pub struct Shown {
     query: String,
-    earlier: Box<dyn Fn(Duration) -> String + Send + Sync>,
+    expression: Expression,
+    length: Duration,
     labels: BTreeMap<String, String>,
 }
 
 impl Shown {
+    fn earlier(&self, back: Duration) -> String {
+        self.expression.query_before(self.length, back)
+    }
+
     fn key(&self) -> String {
         baseline_key(&self.query, &self.labels)
     }
@@ -78,11 +84,12 @@ fn baseline_key(query: &str, labels: &BTreeMap<String, String>) -> String {
 }
 
 impl Baselines {
+    /// The queries that are still to be asked, `back` before now.
     pub fn missing(&self, wanted: &[Shown], back: Duration) -> BTreeSet<String> {
         wanted
             .iter()
             .filter(|shown| !self.0.contains_key(&shown.key()))
-            .map(|shown| (shown.earlier)(back))
+            .map(|shown| shown.earlier(back))
             .collect()
     }
 
@@ -93,10 +100,13 @@ impl Baselines {
         answers: &HashMap<String, Result<Answer, Missing>>,
     ) {
         for shown in wanted {
-            let Some(Ok(answer)) = answers.get(&(shown.earlier)(back)) else {
+            let Some(Ok(answer)) = answers.get(&shown.earlier(back)) else {
                 continue;
             };
-            if let Some(series) = answer.iter().find(|series| series.labels == shown.labels) {
+            // A value that is beyond the threshold too lies inside this incident or an earlier one.
+            if let Some(series) = answer.iter().find(|series| series.labels == shown.labels)
+                && !shown.expression.holds(series.value)
+            {
                 self.0.entry(shown.key()).or_insert((back, series.value));
             }
         }
@@ -121,14 +131,15 @@ pub fn shown_queries(modes: &[Mode], hypotheses: &[Hypothesis], scope: &Scope) -
             let (shown, Some(series)) = reading.shown(&seen) else {
                 continue;
             };
-            if !present {
+            // What is judged by its change has its baseline already.
+            if !present || reading.compare.is_some() {
                 continue;
             }
             let Look { query, length, .. } = shown.clone();
-            let expression = reading.expression.clone();
             wanted.push(Shown {
                 query,
-                earlier: Box::new(move |back| expression.query_before(length, back)),
+                expression: reading.expression.clone(),
+                length,
                 labels: series.labels.clone(),
             });
         }
@@ -400,11 +411,13 @@ impl Findings<'_> {
         let seen = look(mode, reading, place, self.scope);
         let outcome = reading.outcome(&seen);
         let (chosen, strongest) = reading.shown(&seen);
-        let baseline =
-            strongest.and_then(|series| self.baselines.get(&chosen.query, &series.labels));
+        let baseline = strongest.and_then(|series| {
+            let found = self.baselines.get(&chosen.query, &series.labels);
+            series.earlier.or(found.copied())
+        });
         let present = matches!(outcome, Outcome::Present(_));
         let admitted = |series: &&Series| match mode.verdict {
-            Verdict::Fault => place.place.admits(&series.position, reading.at),
+            Verdict::Fault => reading.is_about(&place.place, &series.position),
             Verdict::NoNetworkFault => {
                 rank::position_in_scope(&series.position, reading, self.scope)
             }
@@ -412,7 +425,7 @@ impl Findings<'_> {
         let mut samples: Vec<&Series> = chosen
             .series
             .iter()
-            .filter(|series| present && reading.expression.holds(series.value))
+            .filter(|series| present && reading.holds(series))
             .filter(admitted)
             .collect();
         samples.sort_by(|a, b| reading.order(a, b));
@@ -431,13 +444,13 @@ impl Findings<'_> {
             },
             query: chosen.query.clone(),
             value: strongest.map(|series| words::significant(series.value)),
-            threshold: reading.expression.threshold(),
+            threshold: reading.threshold(),
             baseline: baseline
-                .filter(|_| present)
-                .map(|(_, value)| words::significant(*value)),
+                .filter(|_| present || reading.compare.is_some())
+                .map(|(_, value)| words::significant(value)),
             baseline_offset: baseline
-                .filter(|_| present)
-                .map(|(back, _)| display_duration(back)),
+                .filter(|_| present || reading.compare.is_some())
+                .map(|(back, _)| display_duration(&back)),
             samples: samples
                 .into_iter()
                 .take(MAX_SAMPLES)
@@ -446,10 +459,12 @@ impl Findings<'_> {
                     value: words::significant(series.value),
                 })
                 .collect(),
-            reason: reading
-                .gap
-                .clone()
-                .filter(|_| outcome == Outcome::Unavailable),
+            reason: (outcome == Outcome::Unavailable).then(|| {
+                reading.gap.as_ref().map_or_else(
+                    || "there is no earlier value to compare it with".into(),
+                    |gap| gap.reason().to_owned(),
+                )
+            }),
             ..shown
         }
     }
@@ -474,6 +489,12 @@ impl Findings<'_> {
         let best = &hypothesis.places[0];
         let (_, page) = &self.pages[hypothesis.mode];
         let mut sentences = vec![format!("{}: {}.", best.place, words::inside(&page.title))];
+        if best.hops > 0 {
+            sentences.push(format!(
+                "{} depends on it: nothing is wrong nearer by.",
+                self.scope.describe()
+            ));
+        }
         let numbers = self.decisive_numbers(mode, best);
         if !numbers.is_empty() {
             sentences.push(format!("{}.", numbers.join("; ")));
@@ -577,14 +598,18 @@ fn affected_by(place: &Place) -> Option<Affected> {
     let name = |end: Option<&Workload>| end.map(|end| end.name.to_string());
     let namespace = |end: Option<&Workload>| end.map(|end| end.namespace.to_string());
     let (end, peer) = match (&place.src, &place.dst) {
-        (Some(src), peer) => (src, peer.as_ref()),
-        (None, Some(dst)) => (dst, None),
-        (None, None) => return None,
+        (Some(src), peer) => (Some(src), peer.as_ref()),
+        (None, dst) => (dst.as_ref(), None),
     };
+    if end.is_none() && place.node.is_none() {
+        return None;
+    }
     Some(Affected {
-        namespace: namespace(Some(end)),
-        workload: name(Some(end)),
+        namespace: namespace(end),
+        workload: name(end),
         peer_namespace: namespace(peer),
         peer_workload: name(peer),
+        node: place.node.as_deref().map(str::to_owned),
+        device: place.device.as_deref().map(str::to_owned),
     })
 }

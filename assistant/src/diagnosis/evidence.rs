@@ -1,11 +1,13 @@
 //! Evidence with what was measured: readings for the whole cluster, and what they say about one place; pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::expression::Expression;
 use super::place::{Place, Position};
 use super::snapshot::{Answer, Series};
-use crate::runbook::{End, EvidenceQuery, Role};
+use super::topology::Topology;
+use crate::runbook::{Compare, End, EvidenceQuery, Role};
 
 /// A recent value this many times as strong is told instead of the window's.
 const MUCH_STRONGER: f64 = 1.5;
@@ -20,8 +22,27 @@ pub struct Reading {
     /// Asked where the window is beyond the threshold and its recent part has no series: without floors, over the recent part
     /// and then over a longer one.
     pub unfloored: Vec<Look>,
-    /// Why the absence of series means nothing, where it does: a metric is not measured, the query failed.
-    pub gap: Option<String>,
+    /// Why the absence of series means nothing, where it does.
+    pub gap: Option<Gap>,
+    /// The change since an earlier time is what is judged, and [`Series::earlier`] has the value of then.
+    pub compare: Option<Compare>,
+    pub topology: Arc<Topology>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// Nobody measures a metric that it needs.
+    Unmeasured(String),
+    /// It was asked for and did not come.
+    Failed(String),
+}
+
+impl Gap {
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Unmeasured(reason) | Self::Failed(reason) => reason,
+        }
+    }
 }
 
 /// One evaluation.
@@ -58,6 +79,8 @@ pub struct Seen<'a> {
     /// What the unfloored looks say, where `recent` says nothing: the shorter one, and the longer one.
     pub bare_recent: Sight<'a>,
     pub bare_longer: Sight<'a>,
+    /// Some series here has nothing to be compared with.
+    pub incomparable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,35 +114,75 @@ impl Reading {
             recent: self.sight(&self.recent, &admits),
             bare_recent: bare(0),
             bare_longer: bare(1),
+            incomparable: self
+                .window
+                .series
+                .iter()
+                .any(|series| self.judged(series).is_none() && admits(&series.position)),
         }
     }
 
     pub fn seen_at(&self, place: &Place) -> Seen<'_> {
-        self.seen(|position| place.admits(position, self.at))
+        self.seen(|position| self.is_about(place, position))
+    }
+
+    pub fn is_about(&self, place: &Place, position: &Position) -> bool {
+        place.admits(position, self.at, &self.topology)
+    }
+
+    /// What the threshold is applied to: the value, or its change. `None`: there is nothing to compare it with.
+    pub fn judged(&self, series: &Series) -> Option<f64> {
+        let Some(compare) = self.compare else {
+            return Some(series.value);
+        };
+        let (_, earlier) = series.earlier?;
+        Some(change(compare, series.value, earlier))
+    }
+
+    pub fn holds(&self, series: &Series) -> bool {
+        self.judged(series)
+            .is_some_and(|value| self.expression.holds(value))
+    }
+
+    /// See [`Expression::strength`].
+    pub fn strength(&self, series: &Series) -> f64 {
+        self.judged(series)
+            .map_or(0.0, |value| self.expression.strength(value))
+    }
+
+    /// `> 0.01`, or of a change `> 3 × baseline`, `> 0.01 + baseline`.
+    pub fn threshold(&self) -> String {
+        let threshold = self.expression.threshold();
+        match self.compare {
+            None => threshold,
+            Some(Compare::Ratio) => format!("{threshold} × baseline"),
+            Some(Compare::Delta) => format!("{threshold} + baseline"),
+        }
     }
 
     fn sight<'a>(&self, look: &'a Look, admits: impl Fn(&Position) -> bool) -> Sight<'a> {
         let strongest = look
             .series
             .iter()
-            .filter(|series| admits(&series.position))
+            .filter(|series| admits(&series.position) && self.judged(series).is_some())
             .min_by(|a, b| self.order(a, b));
         match strongest {
             None => Sight::Nothing,
-            Some(series) if self.expression.holds(series.value) => Sight::Beyond(series),
+            Some(series) if self.holds(series) => Sight::Beyond(series),
             // `!=` has no strongest value: any other one will do.
             Some(series) => look
                 .series
                 .iter()
-                .find(|other| admits(&other.position) && self.expression.holds(other.value))
+                .find(|other| admits(&other.position) && self.holds(other))
                 .map_or(Sight::Below(series), Sight::Beyond),
         }
     }
 
     /// Strongest first, and in one order for one set of series.
     pub fn order(&self, a: &Series, b: &Series) -> std::cmp::Ordering {
+        let value = |series| self.judged(series).unwrap_or(series.value);
         self.expression
-            .strongest_first(a.value, b.value)
+            .strongest_first(value(a), value(b))
             .then_with(|| a.labels.cmp(&b.labels))
     }
 
@@ -135,7 +198,7 @@ impl Reading {
                 })
             }
             (Sight::Beyond(_), Sight::Below(_)) => Outcome::Present(Activity::Over),
-            _ if self.gap.is_some() => Outcome::Unavailable,
+            _ if self.gap.is_some() || seen.incomparable => Outcome::Unavailable,
             _ => Outcome::Absent,
         }
     }
@@ -145,8 +208,7 @@ impl Reading {
     pub fn shown<'a>(&'a self, seen: &Seen<'a>) -> (&'a Look, Option<&'a Series>) {
         match (seen.window, seen.recent) {
             (Sight::Beyond(whole), Sight::Beyond(recent)) => {
-                let gain =
-                    self.expression.strength(recent.value) - self.expression.strength(whole.value);
+                let gain = self.strength(recent) - self.strength(whole);
                 if gain > MUCH_STRONGER.ln() {
                     (&self.recent, Some(recent))
                 } else {
@@ -167,7 +229,16 @@ impl Reading {
             .series
             .iter()
             .chain(self.recent.series.iter())
-            .filter(|series| self.expression.holds(series.value))
+            .filter(|series| self.holds(series))
+    }
+}
+
+/// A value of nothing that was nothing before has not changed.
+fn change(compare: Compare, value: f64, earlier: f64) -> f64 {
+    match compare {
+        Compare::Delta => value - earlier,
+        Compare::Ratio if value == earlier => 1.0,
+        Compare::Ratio => value / earlier,
     }
 }
 
@@ -179,5 +250,23 @@ impl Evidence {
             Role::Supports => 1.0,
             Role::Contradicts => 3.0,
         })
+    }
+
+    /// Whether its absence at a place means anything.
+    pub fn is_measured(&self) -> bool {
+        matches!(&self.reading, Ok(reading) if reading.gap.is_none())
+    }
+
+    /// Whether it was asked for and did not come.
+    pub fn failed(&self) -> bool {
+        match &self.reading {
+            Ok(reading) => matches!(reading.gap, Some(Gap::Failed(_))),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether it needs what nobody measures here, as opposed to what was asked for and did not come.
+    pub fn is_unmeasured(&self) -> bool {
+        matches!(&self.reading, Ok(reading) if matches!(reading.gap, Some(Gap::Unmeasured(_))))
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use promql_parser::util::duration::display_duration;
 
-use super::evidence::{Evidence, Look, Reading};
+use super::baseline;
+use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
-use super::place::{Position, Workload};
-use super::snapshot::{Answer, Deadline, Missing, Snapshot};
+use super::place::{Ends, Workload};
+use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
+use super::topology::Topology;
 use crate::prometheus::Prometheus;
-use crate::runbook::{End, EvidenceQuery, Role, Runbook, Symptom};
+use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 
 /// Shorter recent windows hold too few samples at common scrape intervals.
 const SHORTEST_RECENT: Duration = Duration::from_secs(15);
@@ -29,9 +31,7 @@ pub struct Measured {
 /// What is known of the moment besides the evidence.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    pub workloads: BTreeSet<Workload>,
-    /// Those that were there in the window and are not any more.
-    pub gone: BTreeSet<Workload>,
+    pub topology: Arc<Topology>,
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
@@ -51,33 +51,45 @@ pub async fn measure(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
     runbooks: &[Arc<Runbook>],
+    age: Option<Duration>,
     deadline: Deadline,
 ) -> Measured {
     let range = display_duration(&snapshot.window);
     let families = "count by (metric) (runwire_series)".to_owned();
-    let workloads =
-        format!("count by (namespace, workload) (last_over_time(runwire_workload_info[{range}]))");
+    let workloads = format!(
+        "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
+    );
     let present = "count by (namespace, workload) (runwire_workload_info)".to_owned();
+    let edge = "src_namespace, src_workload, dst_namespace, dst_workload";
+    let calls = format!(
+        "count by ({edge}) (last_over_time(runwire_tcp_connect_attempts_total[{range}])) or count by ({edge}) (last_over_time(runwire_dns_queries_total[{range}]))"
+    );
     let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
     let latest = display_duration(&shortest_recent(snapshot.window));
     let latest_scrapes = format!("max(count_over_time(runwire_series[{latest}]))");
     let first = BTreeSet::from(
-        [&families, &workloads, &present, &scrapes, &latest_scrapes].map(String::clone),
+        [
+            &families,
+            &workloads,
+            &present,
+            &calls,
+            &scrapes,
+            &latest_scrapes,
+        ]
+        .map(String::clone),
     );
     let answers = snapshot.evaluate(prometheus, first, deadline).await;
     let ok = |query: &String| answers[query].as_ref().ok();
 
     let outage = answers[&families].as_ref().err().map(Missing::to_string);
-    let known = ok(&workloads).map(known_workloads).unwrap_or_default();
-    let now = ok(&present).map_or_else(|| known.clone(), known_workloads);
+    let topology = topology(ok(&workloads), ok(&present), ok(&calls));
     let mut facts = Facts {
         recent: recent_window(
             snapshot.window,
             ok(&scrapes).map_or(0.0, first_value),
             ok(&latest_scrapes).map_or(0.0, first_value),
         ),
-        gone: known.difference(&now).cloned().collect(),
-        workloads: known,
+        topology: Arc::new(topology),
         outage,
         ..Facts::default()
     };
@@ -101,7 +113,10 @@ pub async fn measure(
                 .map(|symptom| (as_evidence(symptom), parse(&symptom.expr))),
         );
     }
-    let readings = read(prometheus, snapshot, &asked, families, &mut facts, deadline).await;
+    let mut readings = read(prometheus, snapshot, &asked, families, &mut facts, deadline).await;
+    let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
+    compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
+    look_closer(prometheus, snapshot, &mut readings, facts.recent, deadline).await;
     let mut evidence = asked
         .into_iter()
         .zip(readings)
@@ -138,6 +153,8 @@ fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
         weight: None,
         at: symptom.at,
         group: None,
+        optional: false,
+        baseline: None,
     }
 }
 
@@ -181,28 +198,101 @@ async fn read(
     };
     let catalogue = Catalogue { families, existing };
 
-    let mut readings: Vec<Result<Reading, String>> = asked
+    asked
         .iter()
         .map(|(query, expression)| {
             let expression = expression.as_ref().map_err(String::clone)?;
             Ok(reading(
                 snapshot.window,
-                query.at,
+                query,
                 expression,
                 &answers,
                 &catalogue,
                 facts,
             ))
         })
-        .collect();
+        .collect()
+}
 
+/// Fills in what the values of evidence with a baseline were, and says where nothing is known of that.
+async fn compare(
+    prometheus: &Prometheus,
+    snapshot: &Arc<Snapshot>,
+    asked: &[&EvidenceQuery],
+    readings: &mut [Result<Reading, String>],
+    age: Option<Duration>,
+    deadline: Deadline,
+) {
+    let mut queries = BTreeSet::new();
+    for (query, reading) in asked.iter().zip(&*readings) {
+        let (Some(baseline), Ok(reading)) = (&query.baseline, reading) else {
+            continue;
+        };
+        for look in [&reading.window, &reading.recent] {
+            if !look.series.is_empty() {
+                let offsets = baseline.offsets.iter();
+                queries.extend(
+                    offsets.map(|back| reading.expression.query_before(look.length, *back)),
+                );
+            }
+        }
+    }
+    if queries.is_empty() {
+        return;
+    }
+    let answers = snapshot.evaluate(prometheus, queries, deadline).await;
+    for (query, reading) in asked.iter().zip(readings) {
+        let (Some(baseline), Ok(reading)) = (&query.baseline, reading) else {
+            continue;
+        };
+        let expression = &reading.expression;
+        for look in [&mut reading.window, &mut reading.recent] {
+            let then: Vec<(Duration, &Answer)> = baseline
+                .offsets
+                .iter()
+                .filter_map(|back| {
+                    let query = expression.query_before(look.length, *back);
+                    Some((*back, answers.get(&query)?.as_ref().ok()?))
+                })
+                .collect();
+            look.series = look
+                .series
+                .iter()
+                .map(|series| since(series, &then, age))
+                .collect();
+        }
+    }
+}
+
+fn since(series: &Series, then: &[(Duration, &Answer)], age: Option<Duration>) -> Series {
+    let values: Vec<(Duration, f64)> = then
+        .iter()
+        .filter_map(|(back, answer)| {
+            let same = answer.iter().find(|other| other.labels == series.labels)?;
+            Some((*back, same.value))
+        })
+        .collect();
+    Series {
+        earlier: baseline::robust(&values, age),
+        ..series.clone()
+    }
+}
+
+/// Where something is beyond its threshold and nothing can be told of its recent part, asks without floors.
+async fn look_closer(
+    prometheus: &Prometheus,
+    snapshot: &Arc<Snapshot>,
+    readings: &mut [Result<Reading, String>],
+    recent: Duration,
+    deadline: Deadline,
+) {
     let mut queries = BTreeSet::new();
     for reading in readings
         .iter_mut()
         .flatten()
         .filter(|reading| fell_silent(reading))
     {
-        for length in [facts.recent, longer_recent(snapshot.window, facts.recent)] {
+        for length in [recent, longer_recent(snapshot.window, recent)] {
             let query = reading.expression.query_without_floors(length);
             queries.insert(query.clone());
             reading.unfloored.push(Look {
@@ -222,12 +312,11 @@ async fn read(
             look.series = answers[&look.query].clone().unwrap_or_default();
         }
     }
-    readings
 }
 
 fn reading(
     window: Duration,
-    at: End,
+    query: &EvidenceQuery,
     expression: &Expression,
     answers: &HashMap<String, Result<Answer, Missing>>,
     catalogue: &Catalogue,
@@ -254,16 +343,21 @@ fn reading(
         .iter()
         .filter(|metric| !catalogue.measures(metric))
         .collect();
-    facts
-        .unmeasured
-        .extend(unmeasured.iter().map(|metric| (*metric).clone()));
-    let gap = failure.or_else(|| {
+    // What is optional or has alternatives is missing in a healthy installation too: no reason to call the answer degraded.
+    if !query.optional && query.group.is_none() {
+        facts
+            .unmeasured
+            .extend(unmeasured.iter().map(|metric| (*metric).clone()));
+    }
+    let gap = failure.map(Gap::Failed).or_else(|| {
         let first = unmeasured.first()?;
-        Some(format!("{first} is not measured"))
+        Some(Gap::Unmeasured(format!("{first} is not measured")))
     });
     Reading {
         expression: expression.clone(),
-        at,
+        at: query.at,
+        compare: query.baseline.as_ref().map(|baseline| baseline.compare),
+        topology: facts.topology.clone(),
         window: whole,
         recent,
         unfloored: Vec::new(),
@@ -293,14 +387,16 @@ fn is_metric_name(name: &str) -> bool {
 
 /// Whether something is beyond the threshold in the window and has no series in its recent part.
 fn fell_silent(reading: &Reading) -> bool {
-    reading.expression.has_window()
+    // A change is judged by the looks it was compared in.
+    reading.compare.is_none()
+        && reading.expression.has_window()
         && reading
             .window
             .series
             .iter()
-            .filter(|series| reading.expression.holds(series.value))
+            .filter(|series| reading.holds(series))
             .any(|series| {
-                let same = |recent: &super::snapshot::Series| recent.labels == series.labels;
+                let same = |recent: &Series| recent.labels == series.labels;
                 !reading.recent.series.iter().any(same)
             })
 }
@@ -335,14 +431,38 @@ fn longer_recent(window: Duration, recent: Duration) -> Duration {
         .min(window)
 }
 
-fn known_workloads(answer: &Answer) -> BTreeSet<Workload> {
-    answer
-        .iter()
-        .filter_map(|series| match &series.position {
-            Position::Owner(workload) => Some(workload.clone()),
-            Position::Pair { .. } | Position::Anywhere => None,
-        })
-        .collect()
+fn topology(known: Option<&Answer>, present: Option<&Answer>, calls: Option<&Answer>) -> Topology {
+    let mut topology = Topology::default();
+    for series in known.into_iter().flat_map(|answer| answer.iter()) {
+        let Ends::Owner(workload) = &series.position.ends else {
+            continue;
+        };
+        topology.workloads.insert(workload.clone());
+        if let Some(node) = &series.position.node {
+            topology.add_to_node(node, workload);
+        }
+    }
+    if let Some(present) = present {
+        let now: BTreeSet<&Workload> = present
+            .iter()
+            .flat_map(|series| series.position.workloads())
+            .collect();
+        let gone = topology.workloads.iter();
+        topology.gone = gone
+            .filter(|workload| !now.contains(workload))
+            .cloned()
+            .collect();
+    }
+    for series in calls.into_iter().flat_map(|answer| answer.iter()) {
+        if let Ends::Pair {
+            src: Some(src),
+            dst: Some(dst),
+        } = &series.position.ends
+        {
+            topology.add_call(src, dst);
+        }
+    }
+    topology
 }
 
 fn label_values(label: &'static str) -> impl Fn(&Answer) -> BTreeSet<String> {

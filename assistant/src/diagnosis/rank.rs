@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::evidence::{Activity, Evidence, Outcome, Reading, Seen};
 use super::place::{Place, Position, Workload};
 use super::scope::Scope;
-use crate::runbook::{Role, Verdict};
+use super::topology::Topology;
+use crate::runbook::{Role, Separation, Severity, Verdict};
 
 /// Log-odds when all that a mode requires is there.
 const REQUIREMENTS_MET: f64 = 4.0;
@@ -22,12 +23,17 @@ const UNKNOWN_CONTRADICTION: f64 = 0.2;
 const CAPPING_WEIGHT: f64 = 2.0;
 const QUIET: f64 = 1.5;
 const EXPLAINED: f64 = 2.5;
+/// What a tie-breaker takes from the one that it decides against.
+const SEPARATED: f64 = 2.5;
+/// What each call between the one who asks and the fault takes away: it may be the origin, and it may be a fault of its own.
+const HOP: f64 = 0.5;
 
 const CAP_UNAVAILABLE: f64 = 0.60;
 const CAP_CONTRADICTED: f64 = 0.40;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;
 const CAP_EXPLAINED: f64 = 0.45;
+const CAP_SEPARATED: f64 = 0.40;
 /// Between two ends that nobody can name: noise of what comes and goes, or nothing anyone could act on.
 const CAP_ANONYMOUS: f64 = 0.45;
 const CAP: f64 = 0.99;
@@ -45,7 +51,9 @@ pub struct Mode {
     pub id: String,
     pub verdict: Verdict,
     pub prior: f64,
+    pub severity: Severity,
     pub explains: Vec<String>,
+    pub separates_from: Vec<Separation>,
     pub evidence: Vec<Evidence>,
     /// Log-odds from the question's words and the alert's name: enough to order what is equal otherwise.
     pub relevance: f64,
@@ -63,6 +71,8 @@ pub struct Candidate {
     /// Indices of modes that this one accounts for at its place.
     pub explains: Vec<usize>,
     pub explained: bool,
+    /// Calls between the scope and this place: 0 where it is in the scope, or those in the scope are seen to suffer from it.
+    pub hops: usize,
 }
 
 /// A mode that may be, with its places, the strongest first.
@@ -74,18 +84,17 @@ pub struct Hypothesis {
 }
 
 /// Ranks `modes` for `scope`. A mode that is not in the result was checked and is not there.
-///
-/// `gone` are workloads that were there in the window and are not any more: of them silence says that it is over.
-pub fn rank(modes: &[Mode], scope: &Scope, gone: &BTreeSet<Workload>) -> Vec<Hypothesis> {
+pub fn rank(modes: &[Mode], scope: &Scope, topology: &Topology) -> Vec<Hypothesis> {
     let mut candidates = Vec::new();
     for (index, mode) in modes.iter().enumerate() {
         match mode.verdict {
-            Verdict::Fault => candidates.extend(at_places(index, mode, gone)),
+            Verdict::Fault => candidates.extend(at_places(index, mode, &topology.gone)),
             Verdict::NoNetworkFault => candidates.extend(over_scope(index, mode, scope)),
         }
     }
-    explain_away(modes, &mut candidates);
-    candidates.retain(|candidate| in_scope(&modes[candidate.mode], &candidate.place, scope));
+    separate(modes, &mut candidates, topology);
+    explain_away(modes, &mut candidates, topology);
+    let mut candidates = keep_scope(modes, candidates, scope, topology);
     calm_verdicts_yield(modes, &mut candidates);
 
     let mut by_mode: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
@@ -107,26 +116,39 @@ pub fn rank(modes: &[Mode], scope: &Scope, gone: &BTreeSet<Workload>) -> Vec<Hyp
         .collect();
     hypotheses.retain(|hypothesis| hypothesis.confidence >= WORTH_TELLING);
     hypotheses.sort_by(|a, b| {
-        stronger(&a.places[0], &b.places[0]).then_with(|| modes[a.mode].id.cmp(&modes[b.mode].id))
+        let severity = |hypothesis: &Hypothesis| modes[hypothesis.mode].severity;
+        b.confidence
+            .total_cmp(&a.confidence)
+            .then_with(|| severity(b).cmp(&severity(a)))
+            .then_with(|| stronger(&a.places[0], &b.places[0]))
+            .then_with(|| modes[a.mode].id.cmp(&modes[b.mode].id))
     });
     hypotheses
 }
 
 /// Whether a mode without a hypothesis could be looked for at all.
 pub fn could_be_checked(mode: &Mode) -> bool {
-    let measured = |slot: &Vec<&Evidence>| {
-        slot.iter()
-            .all(|evidence| matches!(&evidence.reading, Ok(reading) if reading.gap.is_none()))
-    };
-    let slots = slots(mode);
-    let missing = |slot: &&Vec<&Evidence>| {
-        measured(slot)
+    // Alternatives that nobody measures are spoken for by those that somebody does.
+    let judged = |slot: &Vec<&Evidence>| {
+        slot.iter().any(|evidence| evidence.is_measured())
             && slot
                 .iter()
-                .all(|evidence| matches!(&evidence.reading, Ok(reading) if reading.beyond().next().is_none()))
+                .all(|evidence| evidence.is_measured() || evidence.is_unmeasured())
     };
+    let left_out = |slot: &Vec<&Evidence>| {
+        slot.iter()
+            .all(|evidence| evidence.query.optional && evidence.is_unmeasured())
+    };
+    let missing = |slot: &Vec<&Evidence>| {
+        judged(slot)
+            && slot.iter().all(|evidence| {
+                matches!(&evidence.reading, Ok(reading) if reading.beyond().next().is_none())
+            })
+    };
+    let slots = slots(mode);
     // One requirement that was measured and is not there is enough to exclude the mode.
-    slots.iter().any(|slot| missing(&slot)) || (!slots.is_empty() && slots.iter().all(measured))
+    slots.iter().any(missing)
+        || (slots.iter().any(judged) && slots.iter().all(|slot| judged(slot) || left_out(slot)))
 }
 
 fn stronger(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
@@ -208,7 +230,7 @@ fn over_scope(index: usize, mode: &Mode, scope: &Scope) -> Option<Candidate> {
 /// Whether a series is about the scope as a whole. What happens between ends that nobody can name is about nobody's.
 pub fn position_in_scope(position: &Position, reading: &Reading, scope: &Scope) -> bool {
     let place = Place::suggested_by(position, reading.at);
-    !place.is_anonymous() && scope.contains(&place)
+    !place.is_anonymous() && scope.contains(&place, &reading.topology)
 }
 
 struct Score {
@@ -227,6 +249,7 @@ impl Score {
             active: self.active,
             explains: Vec::new(),
             explained: false,
+            hops: 0,
         }
     }
 }
@@ -250,11 +273,27 @@ fn weigh<'a>(
     let mut weakest = f64::INFINITY;
     let (mut now, mut over) = (false, false);
     for slot in slots {
-        let best = slot
+        let members: Vec<_> = slot
             .iter()
-            .map(|evidence| (observe(evidence), evidence.weight()))
-            .max_by(|((a, _), _), ((b, _), _)| preference(*a).cmp(&preference(*b)))?;
-        let ((outcome, strength), weight) = best;
+            .map(|evidence| (*evidence, observe(evidence)))
+            .collect();
+        let somebody_looked = members
+            .iter()
+            .any(|(_, (outcome, _))| *outcome != Outcome::Unavailable);
+        let silent = |evidence: &Evidence, outcome: Outcome| {
+            outcome == Outcome::Unavailable
+                && !evidence.failed()
+                && (evidence.query.optional || somebody_looked)
+        };
+        let best = members
+            .iter()
+            .filter(|(evidence, (outcome, _))| !silent(evidence, *outcome))
+            .max_by_key(|(_, (outcome, _))| preference(*outcome));
+        // Optional and not measured: the other requirements decide.
+        let Some((evidence, (outcome, strength))) = best else {
+            continue;
+        };
+        let (outcome, strength, weight) = (*outcome, *strength, evidence.weight());
         match outcome {
             Outcome::Present(activity) => {
                 log_odds += weight;
@@ -296,7 +335,9 @@ fn weigh<'a>(
                     }
                 }
             }
-            (Role::Contradicts, Outcome::Unavailable) => log_odds -= UNKNOWN_CONTRADICTION,
+            (Role::Contradicts, Outcome::Unavailable) if !evidence.query.optional => {
+                log_odds -= UNKNOWN_CONTRADICTION;
+            }
             _ => {}
         }
     }
@@ -311,7 +352,7 @@ fn strength(reading: &Reading, seen: &Seen<'_>) -> f64 {
     reading
         .shown(seen)
         .1
-        .map_or(0.0, |series| reading.expression.strength(series.value))
+        .map_or(0.0, |series| reading.strength(series))
 }
 
 /// Which of several alternatives speaks for the slot.
@@ -326,20 +367,101 @@ fn preference(outcome: Outcome) -> u8 {
     }
 }
 
+/// Applies the tie-breakers of the modes: between two that are possible at one place, the evidence that tells them apart
+/// decides, whatever their weights add up to.
+fn separate(modes: &[Mode], candidates: &mut [Candidate], topology: &Topology) {
+    // Pairs of indices: the one that is decided against, and the other.
+    let mut decided: BTreeSet<(usize, usize)> = BTreeSet::new();
+    for (one, candidate) in candidates.iter().enumerate() {
+        for separation in &modes[candidate.mode].separates_from {
+            let Some(own) = speaks_for(&modes[candidate.mode], &separation.by, &candidate.place)
+            else {
+                continue;
+            };
+            for (other, rival) in candidates.iter().enumerate() {
+                if modes[rival.mode].id == separation.mode
+                    && rival.place.overlaps(&candidate.place, topology)
+                {
+                    decided.insert(if own { (other, one) } else { (one, other) });
+                }
+            }
+        }
+    }
+    let is_likely: Vec<bool> = candidates
+        .iter()
+        .map(|candidate| candidate.confidence >= LIKELY)
+        .collect();
+    let losers: BTreeSet<usize> = decided
+        .iter()
+        // Runbooks that contradict each other decide nothing, and nothing is lost to what is itself unlikely.
+        .filter(|(loser, winner)| !decided.contains(&(*winner, *loser)) && is_likely[*winner])
+        .map(|(loser, _)| *loser)
+        .collect();
+    for loser in losers {
+        let candidate = &mut candidates[loser];
+        candidate.log_odds -= SEPARATED;
+        candidate.confidence = f64::min(
+            candidate.confidence,
+            confidence(candidate.log_odds, CAP_SEPARATED),
+        );
+    }
+}
+
+/// Whether a piece of evidence speaks for its mode at that place or against it. `None`: nothing is known.
+fn speaks_for(mode: &Mode, id: &str, place: &Place) -> Option<bool> {
+    let evidence = mode
+        .evidence
+        .iter()
+        .find(|evidence| evidence.query.id == id)?;
+    let reading = evidence.reading.as_ref().ok()?;
+    let present = match reading.outcome(&reading.seen_at(place)) {
+        Outcome::Present(Activity::Now | Activity::Lately) => true,
+        Outcome::Present(Activity::Silent | Activity::Over) | Outcome::Unavailable => return None,
+        Outcome::Absent => false,
+    };
+    Some(present == (evidence.query.role != Role::Contradicts))
+}
+
+/// For each mode, the modes that it explains: those it names, and those that they explain.
+fn explained_by(modes: &[Mode]) -> Vec<BTreeSet<usize>> {
+    let index: BTreeMap<&str, usize> = modes
+        .iter()
+        .enumerate()
+        .map(|(index, mode)| (mode.id.as_str(), index))
+        .collect();
+    let named = |mode: usize| {
+        let names = modes[mode].explains.iter();
+        names.filter_map(|id| index.get(id.as_str()).copied())
+    };
+    (0..modes.len())
+        .map(|mode| {
+            let mut found: BTreeSet<usize> = BTreeSet::new();
+            let mut front: Vec<usize> = named(mode).collect();
+            while let Some(next) = front.pop() {
+                if next != mode && found.insert(next) {
+                    front.extend(named(next));
+                }
+            }
+            found
+        })
+        .collect()
+}
+
 /// A specific cause absorbs the modes whose symptoms it produces, where they overlap.
-fn explain_away(modes: &[Mode], candidates: &mut [Candidate]) {
+fn explain_away(modes: &[Mode], candidates: &mut [Candidate], topology: &Topology) {
+    let explained_by = explained_by(modes);
     let causes: Vec<Candidate> = candidates
         .iter()
         .filter(|candidate| candidate.confidence >= LIKELY)
         .cloned()
         .collect();
     let explains = |cause: &Candidate, effect: &Candidate| {
-        let named = |a: usize, b: usize| modes[a].explains.contains(&modes[b].id);
+        let named = |a: usize, b: usize| explained_by[a].contains(&b);
         // Two that claim each other: the stronger one is right.
         let mutual = named(effect.mode, cause.mode);
         named(cause.mode, effect.mode)
             && cause.mode != effect.mode
-            && cause.place.overlaps(&effect.place)
+            && cause.place.overlaps(&effect.place, topology)
             && !(mutual && stronger(effect, cause).is_lt())
     };
     for effect in candidates.iter_mut() {
@@ -383,13 +505,52 @@ fn calm_verdicts_yield(modes: &[Mode], candidates: &mut Vec<Candidate>) {
     }
 }
 
-/// A place belongs to the scope with one of its ends. One that is a single workload belongs also to the scope of those who
-/// are seen to suffer from it: if A times out because B's queue is full, B is the answer for A.
-fn in_scope(mode: &Mode, place: &Place, scope: &Scope) -> bool {
-    scope.contains(place)
-        || sufferers(mode, place)
-            .iter()
-            .any(|pair| scope.contains(pair))
+/// Keeps what is about the scope. A place belongs to it with one of its ends. One that is a single workload belongs also to
+/// the scope of those who are seen to suffer from it: if A times out because B's queue is full, B is the answer for A. And
+/// what is likely and lies behind those in the scope, where they call, may be why they are slow: it counts a little less.
+fn keep_scope(
+    modes: &[Mode],
+    candidates: Vec<Candidate>,
+    scope: &Scope,
+    topology: &Topology,
+) -> Vec<Candidate> {
+    let asked = scope.workloads(topology);
+    let behind = topology.behind(&asked);
+    let mut kept = Vec::new();
+    for mut candidate in candidates {
+        let place = &candidate.place;
+        let suffers = |pair: &Place| scope.contains(pair, topology);
+        if suffers(place) || sufferers(&modes[candidate.mode], place).iter().any(suffers) {
+            kept.push(candidate);
+        } else if candidate.confidence >= LIKELY
+            && let Some(hops) = hops(place, &asked, &behind)
+        {
+            candidate.hops = hops;
+            candidate.log_odds -= HOP * hops as f64;
+            candidate.confidence =
+                f64::min(candidate.confidence, confidence(candidate.log_odds, CAP));
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// How many calls away a place is whose every end is one that the asked ones depend on. That somebody else cannot reach one
+/// of those is not about them.
+fn hops(
+    place: &Place,
+    asked: &BTreeSet<Workload>,
+    behind: &BTreeMap<Workload, usize>,
+) -> Option<usize> {
+    let mut farthest = None;
+    for end in place.workloads().filter(|end| !end.is_anonymous()) {
+        match behind.get(end) {
+            Some(hops) => farthest = farthest.max(Some(*hops)),
+            None if asked.contains(end) => {}
+            None => return None,
+        }
+    }
+    farthest
 }
 
 /// The pairs that evidence beyond its threshold names at a place with an open end.
@@ -403,7 +564,7 @@ pub fn sufferers(mode: &Mode, place: &Place) -> Vec<Place> {
         .flat_map(|reading| {
             reading
                 .beyond()
-                .filter(|series| place.admits(&series.position, reading.at))
+                .filter(|series| reading.is_about(place, &series.position))
                 .map(|series| Place::suggested_by(&series.position, reading.at))
         })
         .filter(|pair| pair.src.is_some() && pair.dst.is_some())

@@ -58,6 +58,11 @@ pub struct Affected {
     pub workload: Option<String>,
     pub peer_namespace: Option<String>,
     pub peer_workload: Option<String>,
+    /// Where it is a machine or a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::place::{Place, Workload};
+use super::topology::Topology;
 
 /// Which workloads are meant. Empty means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -138,9 +139,23 @@ impl Scope {
         matches(&self.peer_namespace, &end.namespace) && matches(&self.peer_workload, &end.name)
     }
 
-    /// Whether a place is in the scope: one of its ends is the workload, and the other, where known, the peer.
-    pub fn contains(&self, place: &Place) -> bool {
-        if (self.namespace.is_none() && self.workload.is_none()) || *place == Place::ANYWHERE {
+    /// Whether a place is in the scope: one of its ends is the workload, and the other, where known, the peer. A node is in
+    /// the scope of what runs on it.
+    pub fn contains(&self, place: &Place, topology: &Topology) -> bool {
+        if *place == Place::ANYWHERE {
+            return true;
+        }
+        let on_node = |node: &String| topology.touches(place, node);
+        if self.node.as_ref().is_some_and(|node| !on_node(node)) {
+            return false;
+        }
+        if self.namespace.is_none() && self.workload.is_none() {
+            return true;
+        }
+        if place.is_machine()
+            && let Some(node) = &place.node
+            && topology.on_node(node).any(|workload| self.is_end(workload))
+        {
             return true;
         }
         let ends = |end: &Option<Workload>, other: &Option<Workload>| {
@@ -148,6 +163,18 @@ impl Scope {
                 && other.as_ref().is_none_or(|other| self.is_peer(other))
         };
         ends(&place.src, &place.dst) || ends(&place.dst, &place.src)
+    }
+
+    /// The workloads that are meant; none where it is not about workloads.
+    pub fn workloads(&self, topology: &Topology) -> BTreeSet<Workload> {
+        if self.namespace.is_none() && self.workload.is_none() {
+            return BTreeSet::new();
+        }
+        let known = topology.workloads.iter();
+        known
+            .filter(|workload| self.is_end(workload))
+            .cloned()
+            .collect()
     }
 
     /// Whether any known workload is meant.
@@ -192,7 +219,10 @@ impl Scope {
             .to_string(),
             (None, Some(workload)) => workload.clone(),
             (Some(namespace), None) => format!("namespace {namespace}"),
-            (None, None) => "all workloads".into(),
+            (None, None) => match &self.node {
+                Some(node) => format!("node {node}"),
+                None => "all workloads".into(),
+            },
         }
     }
 }
@@ -249,12 +279,33 @@ mod tests {
     #[test]
     fn both_ends_of_an_alert_must_match() {
         let scope = alert(&[("src_workload", "a"), ("dst_workload", "b")]);
-        let place = |src, dst| Place {
-            src: Some(workload(src)),
-            dst: Some(workload(dst)),
+        let contains = |src, dst| {
+            let place = Place::between(Some(workload(src)), Some(workload(dst)));
+            scope.contains(&place, &Topology::default())
         };
-        assert!(scope.contains(&place("a", "b")) && scope.contains(&place("b", "a")));
-        assert!(!scope.contains(&place("a", "c")));
+        assert!(contains("a", "b") && contains("b", "a"));
+        assert!(!contains("a", "c"));
+    }
+
+    #[test]
+    fn a_node_is_in_the_scope_of_what_runs_on_it_and_the_other_way_round() {
+        let mut topology = Topology::default();
+        topology.add_to_node(&"n1".into(), &workload("a"));
+        let node = Place {
+            node: Some("n1".into()),
+            ..Place::ANYWHERE
+        };
+        let pair = |src, dst| Place::between(Some(workload(src)), Some(workload(dst)));
+        let of_node = |name: &str| Scope {
+            node: Some(name.into()),
+            ..Scope::default()
+        };
+        assert!(of_node("n1").contains(&node, &topology));
+        assert!(of_node("n1").contains(&pair("b", "a"), &topology));
+        assert!(!of_node("n1").contains(&pair("b", "c"), &topology));
+        assert!(!of_node("n2").contains(&node, &topology));
+        assert!(alert(&[("workload", "a")]).contains(&node, &topology));
+        assert!(!alert(&[("workload", "b")]).contains(&node, &topology));
     }
 
     #[test]

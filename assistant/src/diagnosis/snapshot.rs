@@ -23,6 +23,8 @@ pub struct Series {
     pub labels: BTreeMap<String, String>,
     pub position: Position,
     pub value: f64,
+    /// What it was, and how long ago, where evidence compares with that.
+    pub earlier: Option<(Duration, f64)>,
 }
 
 impl Series {
@@ -32,6 +34,7 @@ impl Series {
             position: Position::of(&sample.labels),
             labels: sample.labels,
             value: sample.value,
+            earlier: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::evidence::Reading;
 use super::expression::Comparison;
-use crate::runbook::EvidenceQuery;
+use crate::runbook::{Compare, EvidenceQuery};
 
 /// Six significant digits: more than anyone reads, and the same on every run.
 pub(super) fn significant(value: f64) -> f64 {
@@ -49,6 +49,14 @@ pub(super) fn value_in_words(query: &EvidenceQuery, reading: &Reading, value: f6
         Comparison::Less | Comparison::LessOrEqual => "less than",
         Comparison::Equal => "exactly",
         Comparison::NotEqual => "other than",
+    };
+    let threshold = match reading.compare {
+        None => threshold,
+        Some(Compare::Ratio) => format!(
+            "{} times what it was",
+            short(reading.expression.threshold_value())
+        ),
+        Some(Compare::Delta) => format!("{threshold} above what it was"),
     };
     format!("{title}: {number} ({word} {threshold} is a sign)")
 }

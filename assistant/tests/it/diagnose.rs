@@ -41,6 +41,7 @@ fn question(time: i64) -> Question {
         time_millis: time * 1000,
         window: Duration::from_secs(300),
         limit: 5,
+        since_millis: None,
         alert: None,
         hits: Vec::new(),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::diagnosis::evidence::Look;
+use crate::diagnosis::evidence::{Gap, Look};
 use crate::diagnosis::expression::Expression;
 use crate::diagnosis::snapshot::Series;
 use crate::runbook::{End, EvidenceQuery};
@@ -31,6 +31,7 @@ fn series(text: &str) -> Arc<[Series]> {
                 position: Position::of(&labels),
                 labels,
                 value: value.parse().unwrap(),
+                earlier: None,
             }
         })
         .collect()
@@ -52,6 +53,8 @@ fn evidence(role: Role, window: &str, recent: &str) -> Evidence {
             weight: None,
             at: End::Pair,
             group: None,
+            optional: false,
+            baseline: None,
         },
         reading: Ok(Reading {
             expression: Expression::parse("x > 0.1").unwrap(),
@@ -60,7 +63,23 @@ fn evidence(role: Role, window: &str, recent: &str) -> Evidence {
             recent: look(recent, 30),
             unfloored: Vec::new(),
             gap: None,
+            compare: None,
+            topology: Arc::default(),
         }),
+    }
+}
+
+fn workload(name: &str) -> Workload {
+    Workload {
+        namespace: "".into(),
+        name: name.into(),
+    }
+}
+
+fn scope(name: &str) -> Scope {
+    Scope {
+        workload: Some(name.into()),
+        ..Scope::default()
     }
 }
 
@@ -77,7 +96,7 @@ fn contradicts(window: &str, recent: &str) -> Evidence {
 }
 
 fn unavailable(mut evidence: Evidence) -> Evidence {
-    evidence.reading.as_mut().unwrap().gap = Some("not measured".into());
+    evidence.reading.as_mut().unwrap().gap = Some(Gap::Unmeasured("not measured".into()));
     evidence
 }
 
@@ -96,7 +115,9 @@ fn mode(id: &str, evidence: Vec<Evidence>) -> Mode {
         id: id.into(),
         verdict: Verdict::Fault,
         prior: 0.05,
+        severity: Severity::Warning,
         explains: Vec::new(),
+        separates_from: Vec::new(),
         evidence,
         relevance: 0.0,
     }
@@ -119,7 +140,11 @@ fn check(modes: &[Mode], expected: Expect) {
 }
 
 fn check_in(modes: &[Mode], scope: &Scope, expected: Expect) {
-    let table: String = rank(modes, scope, &BTreeSet::new())
+    check_with(modes, scope, &Topology::default(), expected);
+}
+
+fn check_with(modes: &[Mode], scope: &Scope, topology: &Topology, expected: Expect) {
+    let table: String = rank(modes, scope, topology)
         .iter()
         .map(|hypothesis| {
             let places: Vec<String> = hypothesis
@@ -285,11 +310,9 @@ fn rare_traffic_is_judged_by_its_last_occasion() {
         not-any-more 0.45 at a → b (over)
     "#]],
     );
-    let gone = BTreeSet::from([Workload {
-        namespace: "".into(),
-        name: "b".into(),
-    }]);
-    let of_gone = rank(&modes, &Scope::default(), &gone);
+    let mut topology = Topology::default();
+    topology.gone.insert(workload("b"));
+    let of_gone = rank(&modes, &Scope::default(), &topology);
     assert!(
         of_gone
             .iter()
@@ -447,5 +470,255 @@ fn words_only_order_what_is_equal() {
             b-fits-the-question 0.924 at a → b
             a-first-by-name 0.9 at a → b
         "#]],
+    );
+}
+
+#[test]
+fn what_others_measure_is_missed_only_where_nothing_else_was_looked_at() {
+    let here = || requires("a>b 0.5", "a>b 0.5");
+    let foreign = || unavailable(requires("", ""));
+    let optional = |mut evidence: Evidence| {
+        evidence.query.optional = true;
+        evidence
+    };
+    let either = |evidence| group(evidence, "g");
+    check(
+        &[
+            mode("plain", vec![here()]),
+            mode("foreign", vec![here(), foreign()]),
+            mode("optional", vec![here(), optional(foreign())]),
+            mode("optional-alone", vec![optional(foreign())]),
+            mode("either", vec![either(here()), either(foreign())]),
+            mode(
+                "neither",
+                vec![
+                    here(),
+                    either(requires("a>b 0", "a>b 0")),
+                    either(foreign()),
+                ],
+            ),
+        ],
+        expect![[r#"
+            either 0.9 at a → b
+            optional 0.9 at a → b
+            plain 0.9 at a → b
+            foreign 0.6 at a → b
+        "#]],
+    );
+}
+
+#[test]
+fn a_tie_breaker_decides_between_two_that_are_both_possible() {
+    let named = |id: &str, mut evidence: Evidence| {
+        evidence.query.id = id.into();
+        evidence
+    };
+    let separating = |mut mode: Mode, from: &str| {
+        mode.separates_from = vec![Separation {
+            mode: from.into(),
+            by: "sign".into(),
+        }];
+        mode
+    };
+    let here = || requires("a>b 9", "a>b 9");
+    let plain = mode("plain", vec![here(), supports("a>b 1")]);
+    let with = |evidence| {
+        separating(
+            mode("special", vec![here(), named("sign", evidence)]),
+            "plain",
+        )
+    };
+    check(
+        &[with(supports("a>b 1")), plain.clone()],
+        expect![[r#"
+        special 0.972 at a → b
+        plain 0.4 at a → b
+    "#]],
+    );
+    check(
+        &[with(supports("a>b 0")), plain.clone()],
+        expect![[r#"
+        plain 0.972 at a → b
+        special 0.4 at a → b
+    "#]],
+    );
+    check(
+        &[with(contradicts("a>b 0", "a>b 0")), plain.clone()],
+        expect![[r#"
+            special 0.928 at a → b
+            plain 0.4 at a → b
+        "#]],
+    );
+    check(
+        &[with(unavailable(supports(""))), plain.clone()],
+        expect![[r#"
+            plain 0.972 at a → b
+            special 0.928 at a → b
+        "#]],
+    );
+    // Elsewhere is another fault.
+    let elsewhere = mode("plain", vec![requires("c>d 9", "c>d 9")]);
+    check(
+        &[with(supports("a>b 1")), elsewhere],
+        expect![[r#"
+        special 0.972 at a → b
+        plain 0.928 at c → d
+    "#]],
+    );
+}
+
+#[test]
+fn causes_explain_what_their_effects_explain() {
+    let here = || vec![requires("a>b 9", "a>b 9")];
+    check(
+        &[
+            explaining(mode("cause", here()), &["effect"]),
+            explaining(mode("effect", here()), &["symptom"]),
+            mode("symptom", here()),
+        ],
+        expect![[r#"
+            cause 0.928 at a → b
+            effect 0.45 at a → b
+            symptom 0.45 at a → b
+        "#]],
+    );
+}
+
+#[test]
+fn the_origin_is_told_to_those_who_call_through_others() {
+    let mut topology = Topology::default();
+    for name in ["a", "b", "c", "d", "x"] {
+        topology.workloads.insert(workload(name));
+    }
+    for (from, to) in [("a", "b"), ("b", "c"), ("c", "d"), ("x", "c")] {
+        topology.add_call(&workload(from), &workload(to));
+    }
+    let queue = mode("queue", vec![at(requires("c 9", "c 9"), End::Dst)]);
+    let loss = mode("loss", vec![requires("x>c 9, c>b 9", "x>c 9, c>b 9")]);
+    let farther = mode("farther", vec![requires("c>d 9", "c>d 9")]);
+    let modes = [queue, loss, farther];
+    check_with(
+        &modes,
+        &scope("a"),
+        &topology,
+        expect![[r#"
+        queue 0.826 at c
+        loss 0.826 at c → b
+    "#]],
+    );
+    check_with(
+        &modes,
+        &scope("b"),
+        &topology,
+        expect![[r#"
+        loss 0.928 at c → b
+        queue 0.887 at c
+        farther 0.826 at c → d
+    "#]],
+    );
+    check_with(
+        &modes,
+        &scope("d"),
+        &topology,
+        expect![[r#"
+        farther 0.928 at c → d
+    "#]],
+    );
+}
+
+#[test]
+fn a_change_is_judged_and_not_the_value() {
+    let since = |text: &str, earlier: Option<f64>| {
+        let mut evidence = requires(text, text);
+        let reading = evidence.reading.as_mut().unwrap();
+        reading.compare = Some(crate::runbook::Compare::Ratio);
+        reading.expression = Expression::parse("x > 3").unwrap();
+        for look in [&mut reading.window, &mut reading.recent] {
+            look.series = look
+                .series
+                .iter()
+                .map(|series| Series {
+                    earlier: earlier.map(|value| (Duration::from_secs(3600), value)),
+                    ..series.clone()
+                })
+                .collect();
+        }
+        evidence
+    };
+    let here = || requires("a>b 9", "a>b 9");
+    check(
+        &[
+            mode("risen", vec![since("a>b 8", Some(1.0))]),
+            mode("as-ever", vec![since("a>b 8", Some(7.0))]),
+            mode("from-nothing", vec![since("a>b 8", Some(0.0))]),
+            mode("nothing-known", vec![here(), since("a>b 8", None)]),
+        ],
+        expect![[r#"
+            risen 0.875 at a → b
+            from-nothing 0.826 at a → b
+            nothing-known 0.6 at a → b
+        "#]],
+    );
+}
+
+#[test]
+fn what_hurts_more_comes_first_where_nothing_else_decides() {
+    let mut grave = mode("grave", vec![requires("a>b 9", "a>b 9")]);
+    grave.severity = Severity::Critical;
+    let light = mode("a-light-one", vec![requires("a>b 9", "a>b 9")]);
+    check(
+        &[light, grave],
+        expect![[r#"
+        grave 0.928 at a → b
+        a-light-one 0.928 at a → b
+    "#]],
+    );
+}
+
+#[test]
+fn a_node_is_the_place_of_what_is_measured_at_it() {
+    let mut topology = Topology::default();
+    topology.add_to_node(&"n1".into(), &workload("a"));
+    let topology = Arc::new(topology);
+    let mut saturated = at(requires("", ""), End::Node);
+    let reading = saturated.reading.as_mut().unwrap();
+    reading.topology = topology.clone();
+    let labels = BTreeMap::from([("node".to_owned(), "n1".to_owned())]);
+    for look in [&mut reading.window, &mut reading.recent] {
+        look.series = Arc::new([Series {
+            position: Position::of(&labels),
+            labels: labels.clone(),
+            value: 9.0,
+            earlier: None,
+        }]);
+    }
+    let node = explaining(mode("node", vec![saturated]), &["loss"]);
+    let loss = mode("loss", vec![requires("a>b 5, c>d 5", "a>b 5, c>d 5")]);
+    let modes = [node, loss];
+    check_with(
+        &modes,
+        &Scope::default(),
+        &topology,
+        expect![[r#"
+        node 0.928 at node n1
+        loss 0.928 at c → d
+    "#]],
+    );
+    check_with(
+        &modes,
+        &scope("a"),
+        &topology,
+        expect![[r#"
+        node 0.928 at node n1
+        loss 0.45 at a → b
+    "#]],
+    );
+    check_with(
+        &modes,
+        &scope("c"),
+        &topology,
+        expect![[r#"
+        loss 0.928 at c → d
+    "#]],
     );
 }

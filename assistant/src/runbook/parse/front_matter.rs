@@ -122,6 +122,17 @@ fn problem(mode: &FailureMode) -> Option<String> {
             ));
         }
     }
+    for separation in &mode.separates_from {
+        if !ids.contains(&separation.by) {
+            return Some(format!(
+                "`separates_from` names evidence `{}`, which the mode does not have",
+                separation.by
+            ));
+        }
+        if separation.mode == mode.id {
+            return Some("`separates_from` names the mode itself".into());
+        }
+    }
     None
 }
 
