@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::postings::Postings;
+use super::postings::{List, Postings};
 use super::segment::{GONE, Numbers};
 use super::spelling::Vocabulary;
 use super::top::Top;
@@ -35,8 +35,8 @@ pub struct LexicalQuery {
 
 struct Term {
     weight: f32,
-    /// Its number in each part that has it.
-    lists: Vec<(usize, usize)>,
+    /// Where it is listed in each part that has it.
+    lists: Vec<(usize, List)>,
 }
 
 impl LexicalIndex {
@@ -84,7 +84,7 @@ impl LexicalIndex {
             let mut scores = vec![0.0_f32; lengths.len()];
             for term in &terms {
                 for (_, list) in term.lists.iter().filter(|(part, _)| *part == at) {
-                    for (row, frequency) in postings.list(*list) {
+                    for (row, frequency) in postings.list(list) {
                         let (Some(score), Some(&length)) = (scores.get_mut(row), lengths.get(row))
                         else {
                             continue;
@@ -106,14 +106,14 @@ impl LexicalIndex {
     }
 
     /// In how many texts a word is, and where.
-    fn find(&self, word: &str) -> (usize, Vec<(usize, usize)>) {
+    fn find(&self, word: &str) -> (usize, Vec<(usize, List)>) {
         let mut count = 0;
         let mut lists = Vec::new();
         for (part, (postings, numbers)) in self.parts.iter().enumerate() {
             let Some(list) = postings.find(word) else {
                 continue;
             };
-            let of_part = live_count(postings, numbers, list);
+            let of_part = live_count(postings, numbers, &list);
             if of_part > 0 {
                 lists.push((part, list));
             }
@@ -130,24 +130,28 @@ impl LexicalIndex {
 
     /// In how many of the texts each word occurs.
     pub(super) fn word_counts(&self) -> HashMap<String, usize> {
-        let mut counts = HashMap::new();
+        let mut counts: HashMap<String, usize> = HashMap::new();
         for (postings, numbers) in &self.parts {
-            for list in 0..postings.word_count() {
+            postings.each_word(|word, list| {
                 let count = live_count(postings, numbers, list);
-                if count > 0
-                    && let Ok(word) = std::str::from_utf8(postings.word(list))
-                {
-                    *counts.entry(word.to_owned()).or_default() += count;
+                if count == 0 {
+                    return;
                 }
-            }
+                match counts.get_mut(word) {
+                    Some(known) => *known += count,
+                    None => {
+                        counts.insert(word.to_owned(), count);
+                    }
+                }
+            });
         }
         counts
     }
 }
 
-fn live_count(postings: &Postings, numbers: &Numbers, list: usize) -> usize {
+fn live_count(postings: &Postings, numbers: &Numbers, list: &List) -> usize {
     if numbers.is_whole() {
-        return postings.count(list) as usize;
+        return list.count();
     }
     let is_live = |row: usize| {
         numbers
@@ -196,7 +200,7 @@ mod tests {
     use super::*;
 
     fn index(texts: &[&str]) -> LexicalIndex {
-        let postings = Postings::build(texts.iter());
+        let postings = Postings::build(texts.iter()).unwrap();
         let numbers = Numbers::in_order(texts.len());
         LexicalIndex::new(vec![(Arc::new(postings), Arc::new(numbers))])
     }
@@ -257,7 +261,7 @@ mod tests {
         ];
         let parts = parts.map(|(texts, numbers)| {
             (
-                Arc::new(Postings::build(texts.iter())),
+                Arc::new(Postings::build(texts.iter()).unwrap()),
                 Arc::new(Numbers::new(numbers)),
             )
         });

@@ -1,169 +1,243 @@
-//! Word → the texts that have it, and how often. Built once, never changed.
+//! Word → the texts that have it, and how often: one segment of tantivy in memory. Built once, never changed.
+//!
+//! tantivy gives the dictionary and the packed lists. The lengths are our own, because it keeps them to three significant
+//! bits, and so are the statistics (`lexical`): they are of the texts that are not gone, over all segments.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tantivy::directory::{Directory, OwnedBytes, RamDirectory};
+use tantivy::index::SegmentComponent;
+use tantivy::postings::{Postings as _, TermInfo};
+use tantivy::schema::{IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
+use tantivy::store::Compressor;
+use tantivy::tokenizer::{TextAnalyzer, TokenizerManager, WhitespaceTokenizer};
+use tantivy::{
+    DocSet, Index, IndexSettings, InvertedIndexReader, Segment, SegmentReader, TERMINATED,
+};
 
 use super::codec::{Reader, Writer};
 use super::words::words;
+use crate::hash::checksum;
 
-#[derive(Debug, Default, PartialEq)]
+/// What tantivy sizes its tables by while it builds; it takes more where more is needed.
+const BUILD_BYTES: usize = 4 << 20;
+
+const FIELD: &str = "words";
+const META: &str = "meta.json";
+/// What every segment is called.
+const SEGMENT: &str = "00000000000000000000000000000001";
+
+#[derive(Default)]
 pub(super) struct Postings {
     /// Words of each text.
     lengths: Vec<u32>,
-    /// All words in alphabetical order, one after the other, and where each ends.
-    words: Vec<u8>,
-    word_ends: Vec<u32>,
-    /// Texts that have each word.
-    counts: Vec<u32>,
-    /// For each word its texts in order: the distance to the one before and the frequency, in as few bytes as they need.
-    /// And where each list ends: four gigabytes are more than a segment ever has.
-    lists: Vec<u8>,
-    list_ends: Vec<u32>,
+    /// The segment's files. None, and no index, where there is no text.
+    files: Vec<(String, OwnedBytes)>,
+    index: Option<Arc<InvertedIndexReader>>,
+}
+
+/// Where the texts of a word are listed.
+pub(super) struct List(TermInfo);
+
+impl List {
+    /// In how many texts the word is.
+    pub(super) fn count(&self) -> usize {
+        self.0.doc_freq as usize
+    }
 }
 
 impl Postings {
     /// Texts are numbered in their order.
-    pub(super) fn build<'a>(texts: impl Iterator<Item = impl AsRef<str> + 'a>) -> Self {
-        let mut lengths = Vec::new();
-        let mut lists: HashMap<String, Vec<(u32, u32)>> = HashMap::new();
-        for (text, number) in texts.zip(0_u32..) {
-            let words = words(text.as_ref());
-            lengths.push(to_u32(words.len()));
-            for word in words {
-                let list = match lists.get_mut(&word) {
-                    Some(list) => list,
-                    None => lists.entry(word).or_default(),
-                };
-                match list.last_mut() {
-                    Some((last, frequency)) if *last == number => *frequency += 1,
-                    _ => list.push((number, 1)),
-                }
-            }
-        }
-        let mut lists: Vec<_> = lists.into_iter().collect();
-        lists.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut postings = Self {
-            lengths,
-            ..Self::default()
+    pub(super) fn build<'a>(
+        texts: impl Iterator<Item = impl AsRef<str> + 'a>,
+    ) -> anyhow::Result<Self> {
+        let mut schema = Schema::builder();
+        let indexing = TextFieldIndexing::default()
+            .set_tokenizer(FIELD)
+            .set_fieldnorms(false)
+            .set_index_option(IndexRecordOption::WithFreqs);
+        let options = TextOptions::default().set_indexing_options(indexing);
+        let field = schema.add_text_field(FIELD, options);
+        // Our words hold no spaces, and spaces are all that this takes apart by.
+        let tokenizers = TokenizerManager::new();
+        tokenizers.register(FIELD, TextAnalyzer::from(WhitespaceTokenizer::default()));
+        let settings = IndexSettings {
+            docstore_compression: Compressor::None,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
         };
-        for (word, list) in lists {
-            postings.words.extend(word.as_bytes());
-            postings.word_ends.push(to_u32(postings.words.len()));
-            postings.counts.push(to_u32(list.len()));
-            let mut before = 0;
-            for (text, frequency) in list {
-                write_number(&mut postings.lists, text - before);
-                write_number(&mut postings.lists, frequency);
-                before = text;
-            }
-            postings.list_ends.push(to_u32(postings.lists.len()));
+        let directory = RamDirectory::create();
+        let mut writer = Index::builder()
+            .schema(schema.build())
+            .settings(settings)
+            .tokenizers(tokenizers)
+            .single_segment_index_writer(directory.clone(), BUILD_BYTES)?;
+        let mut lengths = Vec::new();
+        for text in texts {
+            let words = words(text.as_ref());
+            lengths.push(u32::try_from(words.len()).unwrap_or(u32::MAX));
+            writer.add_document(tantivy::doc!(field => words.join(" ")))?;
         }
-        postings
+        if lengths.is_empty() {
+            return Ok(Self::default());
+        }
+        let index = writer.finalize()?;
+        let directory =
+            renamed(&index, &directory).context("cannot read the words just indexed")?;
+        Self::of(lengths, &directory)
+    }
+
+    fn of(lengths: Vec<u32>, directory: &RamDirectory) -> anyhow::Result<Self> {
+        let index = Index::open(directory.clone())?;
+        let field = index.schema().get_field(FIELD)?;
+        let segments = index.searchable_segments()?;
+        let segment = segments.first().context("an index without a segment")?;
+        let words = SegmentReader::open(segment)?.inverted_index(field)?;
+        let mut files = Vec::new();
+        for path in paths(segment) {
+            if directory.exists(&path)? {
+                let bytes = directory.open_read(&path)?.read_bytes()?;
+                files.push((path.to_string_lossy().into_owned(), bytes));
+            }
+        }
+        Ok(Self {
+            lengths,
+            files,
+            index: Some(words),
+        })
     }
 
     pub(super) fn lengths(&self) -> &[u32] {
         &self.lengths
     }
 
-    /// The word's number.
-    pub(super) fn find(&self, word: &str) -> Option<usize> {
-        let mut from = 0;
-        let mut to = self.counts.len();
-        while from < to {
-            let middle = from.midpoint(to);
-            match self.word(middle).cmp(word.as_bytes()) {
-                std::cmp::Ordering::Less => from = middle + 1,
-                std::cmp::Ordering::Greater => to = middle,
-                std::cmp::Ordering::Equal => return Some(middle),
+    pub(super) fn find(&self, word: &str) -> Option<List> {
+        let found = self.index.as_ref()?.terms().get(word.as_bytes());
+        found.ok().flatten().map(List)
+    }
+
+    /// Every word in alphabetical order.
+    pub(super) fn each_word(&self, mut say: impl FnMut(&str, &List)) {
+        let Some(index) = &self.index else { return };
+        let Ok(mut words) = index.terms().stream() else {
+            return;
+        };
+        while let Some((word, info)) = words.next() {
+            if let Ok(word) = std::str::from_utf8(word) {
+                say(word, &List(info.clone()));
             }
         }
-        None
     }
 
-    pub(super) fn word_count(&self) -> usize {
-        self.counts.len()
-    }
-
-    pub(super) fn word(&self, number: usize) -> &[u8] {
-        let start = match number {
-            0 => 0,
-            _ => self.word_ends[number - 1] as usize,
+    /// Texts and frequencies, in the order of the texts.
+    pub(super) fn list(&self, list: &List) -> impl Iterator<Item = (usize, u32)> {
+        let read = |index: &Arc<InvertedIndexReader>| {
+            let option = IndexRecordOption::WithFreqs;
+            index.read_postings_from_terminfo(&list.0, option).ok()
         };
-        &self.words[start..self.word_ends[number] as usize]
-    }
-
-    /// In how many texts.
-    pub(super) fn count(&self, number: usize) -> u32 {
-        self.counts[number]
-    }
-
-    /// Texts and frequencies.
-    pub(super) fn list(&self, number: usize) -> impl Iterator<Item = (usize, u32)> {
-        let start = match number {
-            0 => 0,
-            _ => self.list_ends[number - 1] as usize,
-        };
-        let mut bytes = self.lists[start..self.list_ends[number] as usize].iter();
-        let mut text = 0_u32;
+        let mut postings = self.index.as_ref().and_then(read);
         std::iter::from_fn(move || {
-            text = text.wrapping_add(read_number(&mut bytes)?);
-            Some((text as usize, read_number(&mut bytes)?))
+            let postings = postings.as_mut()?;
+            let text = postings.doc();
+            if text == TERMINATED {
+                return None;
+            }
+            let frequency = postings.term_freq();
+            postings.advance();
+            Some((text as usize, frequency))
         })
     }
 
     pub(super) fn encode<W: Write>(&self, writer: &mut Writer<W>) -> io::Result<()> {
         writer.u32s(&self.lengths)?;
-        writer.bytes(&self.words)?;
-        writer.u32s(&self.word_ends)?;
-        writer.u32s(&self.counts)?;
-        writer.bytes(&self.lists)?;
-        writer.u32s(&self.list_ends)
+        writer.u64(self.files.len() as u64)?;
+        for (name, bytes) in &self.files {
+            writer.bytes(name.as_bytes())?;
+            writer.u64(checksum(bytes))?;
+            writer.bytes(bytes)?;
+        }
+        Ok(())
     }
 
     pub(super) fn decode<R: Read>(reader: &mut Reader<R>) -> Option<Self> {
-        let postings = Self {
-            lengths: reader.u32s()?,
-            words: reader.bytes()?,
-            word_ends: reader.u32s()?,
-            counts: reader.u32s()?,
-            lists: reader.bytes()?,
-            list_ends: reader.u32s()?,
-        };
-        let ends_fit = |ends: &[u32], whole: usize| {
-            ends.len() == postings.counts.len()
-                && ends.is_sorted()
-                && ends.last().map_or(0, |&end| end as usize) == whole
-        };
-        let fits = ends_fit(&postings.word_ends, postings.words.len())
-            && ends_fit(&postings.list_ends, postings.lists.len());
-        fits.then_some(postings)
-    }
-}
-
-fn to_u32(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-/// Seven bits a byte, the highest says that more follow.
-fn write_number(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-#[inline]
-fn read_number(bytes: &mut std::slice::Iter<u8>) -> Option<u32> {
-    let mut value = 0;
-    for shift in [0, 7, 14, 21, 28] {
-        let byte = *bytes.next()?;
-        value |= u32::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
+        let lengths = reader.u32s()?;
+        let directory = RamDirectory::create();
+        let files = reader.u64()?;
+        for _ in 0..files {
+            let name = String::from_utf8(reader.bytes()?).ok()?;
+            let sum = reader.u64()?;
+            let bytes = reader.bytes()?;
+            // tantivy trusts its files: damage must not get as far as that.
+            if checksum(&bytes) != sum {
+                return None;
+            }
+            directory.atomic_write(Path::new(&name), &bytes).ok()?;
+        }
+        match files {
+            0 => lengths.is_empty().then(Self::default),
+            _ => Self::of(lengths, &directory).ok(),
         }
     }
-    Some(value)
+}
+
+/// The files of an index with one segment.
+fn paths(segment: &Segment) -> Vec<PathBuf> {
+    use SegmentComponent::{FastFields, FieldNorms, Positions, Postings, Store, Terms};
+    let parts = [Terms, Postings, Positions, FieldNorms, FastFields, Store];
+    let mut paths: Vec<PathBuf> = parts.map(|part| segment.relative_path(part)).into();
+    paths.push(META.into());
+    paths.sort();
+    paths
+}
+
+/// The same index with its segment under the same name always: tantivy draws one, and the same texts must give the same bytes.
+fn renamed(index: &Index, directory: &RamDirectory) -> anyhow::Result<RamDirectory> {
+    let segments = index.searchable_segments()?;
+    let segment = segments.first().context("an index without a segment")?;
+    let drawn = segment.id().uuid_string();
+    let renamed = RamDirectory::create();
+    for path in paths(segment) {
+        if !directory.exists(&path)? {
+            continue;
+        }
+        let bytes = directory.open_read(&path)?.read_bytes()?;
+        if path == Path::new(META) {
+            let meta = String::from_utf8(bytes.to_vec())?;
+            let meta = meta.replace(&hyphened(&drawn), &hyphened(SEGMENT));
+            renamed.atomic_write(&path, meta.as_bytes())?;
+        } else {
+            let name = path.to_string_lossy().replace(&drawn, SEGMENT);
+            renamed.atomic_write(Path::new(&name), &bytes)?;
+        }
+    }
+    Ok(renamed)
+}
+
+/// As identifiers stand in the metadata.
+fn hyphened(id: &str) -> String {
+    let ends = [8, 12, 16, 20, 32];
+    let starts = [0, 8, 12, 16, 20];
+    let parts = starts.iter().zip(ends).map(|(&start, end)| &id[start..end]);
+    parts.collect::<Vec<_>>().join("-")
+}
+
+impl std::fmt::Debug for Postings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Postings of {} texts", self.lengths.len())
+    }
+}
+
+impl PartialEq for Postings {
+    fn eq(&self, other: &Self) -> bool {
+        let files = |postings: &Self| -> Vec<(String, Vec<u8>)> {
+            let owned = |(name, bytes): &(String, OwnedBytes)| (name.clone(), bytes.to_vec());
+            postings.files.iter().map(owned).collect()
+        };
+        self.lengths == other.lengths && files(self) == files(other)
+    }
 }
 
 #[cfg(test)]
@@ -173,9 +247,10 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn what_is_written_is_read_again(texts in prop::collection::vec("[a-d]{1,2}( [a-d]{1,2}){0,9}", 0..300)) {
-            let postings = Postings::build(texts.iter());
+            let postings = Postings::build(texts.iter()).unwrap();
             let mut writer = Writer::new(Vec::new());
             postings.encode(&mut writer).unwrap();
             let bytes = writer.finish().unwrap();
@@ -185,28 +260,24 @@ mod tests {
             prop_assert!(reader.ends_well());
             let mut reader = Reader::new(bytes.as_slice(), bytes.len() as u64 - 1);
             prop_assert_eq!(Postings::decode(&mut reader), None);
-            for at in 0..postings.word_count() {
-                let word = std::str::from_utf8(postings.word(at)).unwrap();
-                prop_assert_eq!(postings.find(word), Some(at));
+            let mut seen = Vec::new();
+            postings.each_word(|word, list| {
                 let expected: Vec<(usize, u32)> = texts
                     .iter()
                     .map(|text| words(text).iter().filter(|known| *known == word).count() as u32)
                     .enumerate()
                     .filter(|(_, frequency)| *frequency > 0)
                     .collect();
-                prop_assert_eq!(postings.count(at) as usize, expected.len());
-                prop_assert_eq!(postings.list(at).collect::<Vec<_>>(), expected);
-            }
-            prop_assert_eq!(postings.find("zebra"), None);
-        }
-    }
-
-    #[test]
-    fn numbers_of_any_size_are_kept() {
-        for value in [0, 127, 128, 16_383, 16_384, u32::MAX] {
-            let mut bytes = Vec::new();
-            write_number(&mut bytes, value);
-            assert_eq!(read_number(&mut bytes.iter()), Some(value));
+                assert_eq!(list.count(), expected.len());
+                assert_eq!(postings.list(list).collect::<Vec<_>>(), expected);
+                assert_eq!(postings.find(word).map(|list| list.count()), Some(list.count()));
+                seen.push(word.to_owned());
+            });
+            let mut expected: Vec<String> = texts.iter().flat_map(|text| words(text)).collect();
+            expected.sort();
+            expected.dedup();
+            prop_assert_eq!(seen, expected);
+            prop_assert!(postings.find("zebra").is_none());
         }
     }
 }

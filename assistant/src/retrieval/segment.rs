@@ -116,10 +116,10 @@ impl Segment {
         });
         let passage_words = passage_words
             .ok()
-            .context("a thread that indexes words panicked")?;
+            .context("a thread that indexes words panicked")??;
         segment.passage_words = Arc::new(passage_words);
-        segment.page_words = Arc::new(page_words);
-        segment.title_words = Arc::new(title_words);
+        segment.page_words = Arc::new(page_words?);
+        segment.title_words = Arc::new(title_words?);
         Ok(segment)
     }
 
