@@ -86,7 +86,8 @@ fn describe() -> Value {
             .flat_map(|all| all.values_mut())
         {
             let mut problems = EVERYWHERE.to_vec();
-            if operation.get("requestBody").is_some() {
+            // What the protocol refuses, it refuses in its own way.
+            if operation.get("requestBody").is_some() && path != "/mcp" {
                 problems.extend(WITH_BODY);
             } else if path.contains('{') {
                 problems.extend([
@@ -133,6 +134,10 @@ fn agents() -> Value {
             "200": {"description": "The answer to a request", "content": {"application/json": {"schema": {"type": "object"}}}},
             "202": {"description": "A notification was taken"},
             "403": {"description": "The Host header has a name that is not ours"},
+            "400": {"description": "The message is not one of the protocol"},
+            "413": {"description": "The message is too large"},
+            "415": {"description": "The message is not JSON"},
+            "422": {"description": "The message cannot be read"},
             "406": {"description": "The Accept header must have application/json and text/event-stream"}
         }
     })
