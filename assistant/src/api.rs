@@ -17,18 +17,23 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::diagnosis::Engine;
 use crate::error::ApiError;
+use crate::incidents::Incidents;
 use crate::metrics::Metrics;
+use crate::narrate::Narrator;
 use crate::retrieval::Retriever;
 use crate::watched::Troubles;
 
 mod diagnose;
+mod events;
 mod health;
 mod html;
 mod mcp;
 mod openapi;
+mod incidents;
 mod runbooks;
 mod search;
 mod start;
+mod webhook;
 
 /// A question is a sentence or an alert; a megabyte is neither.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -52,6 +57,8 @@ pub struct AppState {
     pub audit: Arc<Audit>,
     /// What is wrong with parts of us that have no state of their own.
     pub troubles: Arc<Troubles>,
+    incidents: Option<Incidents>,
+    narrator: Option<Narrator>,
     queue: Arc<Semaphore>,
     cores: Arc<Semaphore>,
 }
@@ -77,9 +84,35 @@ impl AppState {
             engine,
             audit: Arc::new(audit),
             troubles,
+            incidents: None,
+            narrator: None,
             queue: Arc::new(Semaphore::new(QUEUE)),
             cores: Arc::new(Semaphore::new(cores)),
         }
+    }
+
+    /// Keeps incidents. Without, what is about them is answered with 503.
+    pub fn with_incidents(self, incidents: Incidents) -> Self {
+        Self {
+            incidents: Some(incidents),
+            ..self
+        }
+    }
+
+    /// Lets a language model narrate where a request asks for it.
+    pub fn with_narrator(self, narrator: Narrator) -> Self {
+        Self {
+            narrator: Some(narrator),
+            ..self
+        }
+    }
+
+    fn incidents(&self) -> Result<&Incidents, ApiError> {
+        self.incidents.as_ref().ok_or_else(|| {
+            ApiError::Unavailable(
+                "incidents are not kept here: `incidents` is off; give it a file or a postgres:// address".into(),
+            )
+        })
     }
 
     /// Runs what keeps a core busy, as many at a time as there are cores, and refuses what could only pile up.
@@ -129,6 +162,13 @@ pub fn router(state: AppState) -> Router {
         .route("/search", post(search::search))
         .route("/search/batch", post(search::batch))
         .route("/diagnose", post(diagnose::diagnose))
+        .route(
+            "/webhook/alertmanager",
+            post(webhook::alertmanager).layer(DefaultBodyLimit::max(webhook::MAX_BODY_BYTES)),
+        )
+        .route("/incidents", get(incidents::list))
+        .route("/incidents/{id}", get(incidents::one))
+        .route("/incidents/{id}/feedback", post(incidents::feedback))
         .route("/runbooks", get(runbooks::list))
         .route("/runbooks/{*id}", get(runbooks::page))
         .route("/r/{alertname}", get(runbooks::of_alert))
@@ -182,7 +222,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 async fn not_found(uri: Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is nothing at {}; the paths are /search, /search/batch, /diagnose, /runbooks, /r/ALERT, /openapi.json, /mcp, /metrics, /healthz and /readyz",
+        "there is nothing at {}; the paths are /search, /search/batch, /diagnose, /incidents, /webhook/alertmanager, /runbooks, /r/ALERT, /openapi.json, /mcp, /metrics, /healthz and /readyz",
         uri.path()
     ))
 }

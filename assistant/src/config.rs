@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::incidents;
+use crate::incidents::deliver::Format;
+use crate::narrate;
 use crate::retrieval::fuse::Ranking;
 
 mod access;
 mod identity;
 mod load;
+mod surroundings;
 
 pub use access::{AccessSettings, AuditQuestions, Auth, Network};
 pub use identity::IdentitySettings;
@@ -62,6 +66,72 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_EXTERNAL_URL", value_name = "URL")]
     pub external_url: Option<String>,
 
+    /// Where incidents are kept: an SQLite file, a postgres:// address, or off [default: incidents.db in $STATE_DIRECTORY, $XDG_STATE_HOME/runwire, ~/.local/state/runwire or /var/lib/runwire]
+    #[arg(
+        long,
+        env = "RUNWIRE_INCIDENTS",
+        value_name = "FILE|URL|off",
+        hide_env_values = true
+    )]
+    pub incidents: Option<String>,
+
+    /// How long an incident without news is kept [default: 30d]
+    #[arg(long, env = "RUNWIRE_INCIDENT_RETENTION", value_name = "DURATION")]
+    pub incident_retention: Option<String>,
+
+    /// Resolved incidents that are kept at most [default: 100000]
+    #[arg(long, env = "RUNWIRE_INCIDENT_LIMIT", value_name = "N")]
+    pub incident_limit: Option<u64>,
+
+    /// How soon an open incident is diagnosed again; the pause grows to ten times this while nothing changes [default: 1m]
+    #[arg(long, env = "RUNWIRE_REDIAGNOSE_EVERY", value_name = "DURATION")]
+    pub rediagnose_every: Option<String>,
+
+    /// Where diagnoses of incidents are posted [default: nowhere]
+    #[arg(
+        long,
+        env = "RUNWIRE_NOTIFY_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub notify_url: Option<String>,
+
+    /// In which form: runwire (all of it as JSON) or slack [default: runwire]
+    #[arg(long, env = "RUNWIRE_NOTIFY_FORMAT", value_name = "NAME")]
+    pub notify_format: Option<Format>,
+
+    /// File with a bearer token for notify_url
+    #[arg(long, env = "RUNWIRE_NOTIFY_TOKEN_FILE", value_name = "FILE")]
+    pub notify_token_file: Option<PathBuf>,
+
+    /// File with the key that signs what is posted to notify_url
+    #[arg(long, env = "RUNWIRE_NOTIFY_SECRET_FILE", value_name = "FILE")]
+    pub notify_secret_file: Option<PathBuf>,
+
+    /// Base URL of a Grafana that gets an annotation for each incident [default: none]
+    #[arg(long, env = "RUNWIRE_GRAFANA_URL", value_name = "URL")]
+    pub grafana_url: Option<String>,
+
+    /// File with the token of a Grafana service account
+    #[arg(long, env = "RUNWIRE_GRAFANA_TOKEN_FILE", value_name = "FILE")]
+    pub grafana_token_file: Option<PathBuf>,
+
+    /// Base URL of a language model's OpenAI-compatible API, such as http://127.0.0.1:11434/v1, that may narrate diagnoses [default: none]
+    #[arg(long, env = "RUNWIRE_LLM_BASE_URL", value_name = "URL")]
+    pub llm_base_url: Option<String>,
+
+    /// The model's name there
+    #[arg(long, env = "RUNWIRE_LLM_MODEL", value_name = "NAME")]
+    pub llm_model: Option<String>,
+
+    /// File with its key; or put the key into the variable RUNWIRE_LLM_KEY
+    #[arg(long, env = "RUNWIRE_LLM_KEY_FILE", value_name = "FILE")]
+    pub llm_key_file: Option<PathBuf>,
+
+    /// How long a narration may take [default: 30s]
+    #[arg(long, env = "RUNWIRE_LLM_TIMEOUT", value_name = "DURATION")]
+    pub llm_timeout: Option<String>,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info, and error for commands that print]
     #[arg(long, env = "RUNWIRE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -91,6 +161,10 @@ pub struct Config {
     pub ranking: Ranking,
     /// Without a slash at the end.
     pub external_url: String,
+    /// `None`: incidents are not kept.
+    pub incidents: Option<incidents::Settings>,
+    /// `None`: no language model.
+    pub llm: Option<narrate::Settings>,
     pub log: String,
     pub access: AccessSettings,
     pub identity: IdentitySettings,
@@ -125,6 +199,20 @@ impl Settings {
             cache,
             ranking,
             external_url,
+            incidents,
+            incident_retention,
+            incident_limit,
+            rediagnose_every,
+            notify_url,
+            notify_format,
+            notify_token_file,
+            notify_secret_file,
+            grafana_url,
+            grafana_token_file,
+            llm_base_url,
+            llm_model,
+            llm_key_file,
+            llm_timeout,
             log,
             access,
             identity,
@@ -139,6 +227,20 @@ impl Settings {
             cache: cache.or(other.cache),
             ranking: ranking.or(other.ranking),
             external_url: external_url.or(other.external_url),
+            incidents: incidents.or(other.incidents),
+            incident_retention: incident_retention.or(other.incident_retention),
+            incident_limit: incident_limit.or(other.incident_limit),
+            rediagnose_every: rediagnose_every.or(other.rediagnose_every),
+            notify_url: notify_url.or(other.notify_url),
+            notify_format: notify_format.or(other.notify_format),
+            notify_token_file: notify_token_file.or(other.notify_token_file),
+            notify_secret_file: notify_secret_file.or(other.notify_secret_file),
+            grafana_url: grafana_url.or(other.grafana_url),
+            grafana_token_file: grafana_token_file.or(other.grafana_token_file),
+            llm_base_url: llm_base_url.or(other.llm_base_url),
+            llm_model: llm_model.or(other.llm_model),
+            llm_key_file: llm_key_file.or(other.llm_key_file),
+            llm_timeout: llm_timeout.or(other.llm_timeout),
             log: log.or(other.log),
             access: access.or(other.access),
             identity: identity.or(other.identity),

@@ -8,9 +8,10 @@ use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
+use crate::incidents::StoreError;
 use crate::retrieval::NotReady;
 
 #[derive(Debug)]
@@ -146,6 +147,17 @@ impl From<anyhow::Error> for ApiError {
     }
 }
 
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        // Told whole: the one who sends alerts is the one who can mend it.
+        warn!(
+            error = error.to_string(),
+            "incidents cannot be kept or read"
+        );
+        Self::Unavailable(format!("{error}; nothing was changed, send it again"))
+    }
+}
+
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
         match rejection {
@@ -169,7 +181,7 @@ impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Self::TooLarge(format!(
-                "the body is larger than {} KiB; send less",
+                "the body is larger than this path takes ({} KiB, but for Alertmanager's); send less",
                 crate::api::MAX_BODY_BYTES >> 10
             ));
         }

@@ -4,6 +4,7 @@
 //! runbooks/*.md ─ load ─► Runbook ─► Section ─ chunk ─► Passage ─┬─ embed ─► DenseIndex
 //!                                                                └─────────► LexicalIndex
 //! POST /search    query ─► both indexes ─► fuse ─► Hit[]
+//! POST /webhook/alertmanager ─► incidents (SQLite, PostgreSQL) ─► diagnosed, kept, told on
 //! POST /diagnose  query, alert, scope ─► FailureMode[] ─► PromQL ─► Evidence[] ─► Hypothesis[] ─► Diagnosis
 //! ```
 
@@ -15,7 +16,9 @@ pub mod config;
 pub mod diagnosis;
 pub mod error;
 pub mod hash;
+pub mod incidents;
 pub mod metrics;
+pub mod narrate;
 pub mod parallel;
 pub mod prometheus;
 pub mod retrieval;

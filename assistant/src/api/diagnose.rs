@@ -5,18 +5,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::HeaderName;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::events::Events;
 use super::search::whole_number;
 use crate::access::Caller;
 use crate::audit::Asked;
+use crate::diagnosis::response::Part;
 use crate::diagnosis::{Diagnosis, Hit, Question, Scope};
 use crate::error::ApiError;
+use crate::narrate::Narrator;
 use crate::retrieval::Filters;
 
 const WINDOW: Duration = Duration::from_secs(300);
@@ -27,6 +31,8 @@ const MOST: usize = 100;
 /// Passages are looked up for this many characters: a sentence, not a log.
 const MAX_QUERY: usize = 2000;
 const PASSAGES: usize = 5;
+/// The part of the answer that a language model may add.
+const NARRATION: &str = "narration";
 /// Samples of the last scrape may be on their way into Prometheus for this long.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -86,26 +92,86 @@ pub(super) enum Time {
 pub(super) async fn diagnose(
     State(state): State<AppState>,
     caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
     request: Result<Json<DiagnoseRequest>, JsonRejection>,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let Json(request) = request?;
     let caller = caller.map_or_else(Caller::anonymous, |Extension(caller)| caller);
-    let done = state.diagnose(request, &caller, "api").await?;
+    let Done {
+        mut diagnosis,
+        narrator,
+        search,
+        total,
+    } = state.diagnose(request, &caller, "api").await?;
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let timing = format!(
         "search;dur={:.1}, diagnosis;dur={:.1}",
-        milliseconds(done.search),
-        milliseconds(done.total - done.search)
+        milliseconds(search),
+        milliseconds(total - search)
     );
-    Ok((
-        [(HeaderName::from_static("server-timing"), timing)],
-        Json(done.diagnosis),
-    ))
+    let timing = [(HeaderName::from_static("server-timing"), timing)];
+    if wants_events(&headers) {
+        return Ok((timing, events(diagnosis, narrator)).into_response());
+    }
+    if let Some(narrator) = narrator {
+        match narrator.narrate(&diagnosis).await {
+            Ok(narration) => diagnosis.narration = Some(narration),
+            Err(reason) => diagnosis.degrade(NARRATION, reason.to_string()),
+        }
+    }
+    Ok((timing, Json(diagnosis)).into_response())
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// First the diagnosis, then what the model says of it as it comes, then `done` with what went wrong.
+fn events(diagnosis: Diagnosis, narrator: Option<Narrator>) -> Response {
+    let (events, response) = Events::new();
+    tokio::spawn(async move {
+        events.send("diagnosis", &diagnosis).await;
+        let mut end = End::default();
+        if let Some(narrator) = narrator {
+            let (sender, mut receiver) = mpsc::channel(1);
+            let pass_on = async {
+                while let Some(sentence) = receiver.recv().await {
+                    if !events.send("sentence", &sentence).await {
+                        // The narration ends where nobody receives it.
+                        receiver.close();
+                    }
+                }
+            };
+            let (told, ()) = tokio::join!(narrator.stream(&diagnosis, sender), pass_on);
+            match told {
+                Ok(dropped) => end.dropped = dropped,
+                Err(reason) => end.degraded.push(Part {
+                    part: NARRATION.into(),
+                    reason: reason.to_string(),
+                }),
+            }
+        }
+        events.send("done", &end).await;
+    });
+    response
+}
+
+/// What is said at the end of a stream.
+#[derive(Default, Serialize)]
+struct End {
+    /// Sentences that were left out, because they cite nothing that is there or are no plain text.
+    dropped: usize,
+    degraded: Vec<Part>,
 }
 
 /// An answer, and how long it took to have it.
 pub(super) struct Done {
     pub(super) diagnosis: Diagnosis,
+    /// Where a narration was asked for and there is a model for it.
+    narrator: Option<Narrator>,
     search: Duration,
     total: Duration,
 }
@@ -129,27 +195,18 @@ impl AppState {
 
         let started = Instant::now();
         let queries = state.engine.prometheus.asked();
-        let hits = state.passages(&checked.text).await;
-        let retrieval = started.elapsed();
-        let (hits, missing) = match hits {
-            Ok(hits) => (hits, None),
-            Err(reason) => (Vec::new(), Some(reason)),
+        let (mut diagnosis, retrieval) = state.answer(checked.question, &checked.text).await;
+        let narrator = match (&state.narrator, checked.narrate) {
+            (Some(narrator), true) => Some(narrator.clone()),
+            (None, true) => {
+                diagnosis.degrade(
+                    NARRATION,
+                    "no language model is configured; the answer is complete without one",
+                );
+                None
+            }
+            (_, false) => None,
         };
-        let question = Question {
-            hits,
-            ..checked.question
-        };
-        let library = state.retriever.library();
-        let mut diagnosis = state.engine.diagnose(&library, &question).await;
-        if let Some(reason) = missing {
-            diagnosis.degrade("search", reason);
-        }
-        if checked.narrate {
-            diagnosis.degrade(
-                "narration",
-                "no language model is configured; the answer is complete without one",
-            );
-        }
         let total = started.elapsed();
         let status = diagnosis.status_name();
         state.metrics.add(
@@ -168,6 +225,7 @@ impl AppState {
         state.audit.record(&asked, &diagnosis);
         Ok(Done {
             diagnosis,
+            narrator,
             search: retrieval,
             total,
         })
@@ -277,6 +335,29 @@ impl Alert {
 }
 
 impl AppState {
+    /// What is wrong at the moment that the question names, with the passages that fit its words.
+    pub(crate) async fn diagnosis(&self, question: Question, text: &str) -> Diagnosis {
+        self.answer(question, text).await.0
+    }
+
+    /// The same, with the time that the passages took.
+    async fn answer(&self, question: Question, text: &str) -> (Diagnosis, Duration) {
+        let started = Instant::now();
+        let hits = self.passages(text).await;
+        let retrieval = started.elapsed();
+        let (hits, missing) = match hits {
+            Ok(hits) => (hits, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let question = Question { hits, ..question };
+        let library = self.retriever.library();
+        let mut diagnosis = self.engine.diagnose(&library, &question).await;
+        if let Some(reason) = missing {
+            diagnosis.degrade("search", reason);
+        }
+        (diagnosis, retrieval)
+    }
+
     /// The passages that fit the words, or why there are none.
     async fn passages(&self, text: &str) -> Result<Vec<Hit>, String> {
         if text.is_empty() {

@@ -25,6 +25,8 @@ pub(super) struct Ready {
     prometheus: String,
     /// Other parts that do not work as they should.
     degraded: Vec<Part>,
+    /// `ok`, `off`, or why incidents cannot be kept now. Alertmanager sends again, so this never makes us unready either.
+    incidents: String,
 }
 
 /// The process lives.
@@ -43,12 +45,13 @@ pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let prometheus = match timeout(PATIENCE, state.engine.prometheus.check()).await {
-        Ok(Ok(())) => "ok".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "it does not answer in time".to_owned(),
-    };
     let troubles = state.troubles.all().into_iter();
+    let (prometheus, incidents) = tokio::join!(describe(state.engine.prometheus.check()), async {
+        match state.incidents() {
+            Ok(incidents) => describe(incidents.store.check()).await,
+            Err(_) => "off".to_owned(),
+        }
+    });
     let ready = Ready {
         ready,
         index,
@@ -59,8 +62,17 @@ pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
                 reason,
             })
             .collect(),
+        incidents,
     };
     (status, Json(ready))
+}
+
+async fn describe<E: std::fmt::Display>(check: impl Future<Output = Result<(), E>>) -> String {
+    match timeout(PATIENCE, check).await {
+        Ok(Ok(())) => "ok".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it does not answer in time".to_owned(),
+    }
 }
 
 /// Our own metrics, as Prometheus reads them.

@@ -12,7 +12,9 @@ use crate::access::Access;
 use crate::api::{self, AppState};
 use crate::config::Config;
 use crate::diagnosis::{DEADLINE, Engine};
+use crate::incidents::{self, Incidents};
 use crate::metrics::Metrics;
+use crate::narrate::Narrator;
 use crate::prometheus::{self, Identity, Prometheus};
 use crate::retrieval::Retriever;
 use crate::server::tls::Certificate;
@@ -43,8 +45,22 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .watch()
         .context("cannot start watching the runbooks")?;
     let engine = Arc::new(Engine::new(prometheus.clone(), DEADLINE));
-    let state = AppState::new(Arc::new(config), retriever, Arc::clone(&metrics), engine);
+    let config = Arc::new(config);
+    let mut state = AppState::new(
+        Arc::clone(&config),
+        retriever,
+        Arc::clone(&metrics),
+        engine,
+    );
     state.audit.check()?;
+    if let Some(llm) = &config.llm {
+        state = state.with_narrator(Narrator::new(llm.clone(), Arc::clone(&metrics))?);
+    }
+    if let Some(settings) = &config.incidents {
+        let incidents = Incidents::new(settings.clone(), Arc::clone(&metrics))?;
+        state = state.with_incidents(incidents.clone());
+        tokio::spawn(incidents::work::run(state.clone(), incidents));
+    }
 
     let troubles = Arc::clone(&state.troubles);
     tokio::spawn(Arc::clone(&access).keep_fresh(Arc::clone(&troubles)));

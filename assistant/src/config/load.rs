@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{AccessSettings, Config, Settings};
+use super::{AccessSettings, Config, Settings, surroundings};
 use crate::retrieval::embed::{GRAPH, WEIGHTS};
 
 const RUNBOOK_FOLDERS: [&str; 2] = ["runbooks", "/usr/share/runwire/runbooks"];
@@ -57,7 +57,7 @@ pub(super) fn file(path: &Path) -> Result<Settings, ConfigError> {
 
     let known = known_keys();
     let mut settings = Settings::default();
-    for (key, value) in keys {
+    for (key, value) in flat(keys, &known) {
         let name = key.as_str().unwrap_or_default().to_owned();
         if !known.contains(&name) {
             return Err(ConfigError::UnknownKey {
@@ -77,12 +77,35 @@ pub(super) fn file(path: &Path) -> Result<Settings, ConfigError> {
     Ok(settings)
 }
 
+/// `llm: {model: x}` is another way to write `llm_model: x`.
+fn flat(keys: Mapping, known: &[String]) -> Vec<(Value, Value)> {
+    let mut flat = Vec::new();
+    for (key, value) in keys {
+        let name = key.as_str().unwrap_or_default();
+        let is_group = known.iter().any(|known| {
+            known
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('_'))
+        });
+        match value {
+            Value::Mapping(parts) if is_group && !known.iter().any(|known| known == name) => {
+                for (part, value) in parts {
+                    let part = part.as_str().unwrap_or_default();
+                    flat.push((format!("{name}_{part}").into(), value));
+                }
+            }
+            value => flat.push((key, value)),
+        }
+    }
+    flat
+}
+
 pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
     let listen = settings
         .listen
         .unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
 
-    let runbooks = match settings.runbooks {
+    let runbooks = match settings.runbooks.clone() {
         Some(folders) => {
             for folder in &folders {
                 if !folder.is_dir() {
@@ -104,7 +127,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         })?],
     };
 
-    let model = match settings.model {
+    let model = match settings.model.clone() {
         Some(folder)
             if [GRAPH, WEIGHTS]
                 .iter()
@@ -121,7 +144,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         }
         None => first_folder(&MODEL_FOLDERS),
     };
-    let onnxruntime = match settings.onnxruntime {
+    let onnxruntime = match settings.onnxruntime.clone() {
         Some(file) if file.is_file() => Some(file),
         Some(file) => {
             let reason = format!(
@@ -133,8 +156,12 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         None => Some(PathBuf::from(ONNXRUNTIME)).filter(|file| file.is_file()),
     };
 
+    let incidents = surroundings::incidents(&settings)?;
+    let llm = surroundings::llm(&settings)?;
     Ok(Config {
         runbooks,
+        incidents,
+        llm,
         prometheus: match settings.prometheus {
             Some(url) => base_url("prometheus", &url)?,
             None => "http://127.0.0.1:9090".into(),
@@ -171,7 +198,7 @@ fn access(access: AccessSettings) -> Result<AccessSettings, ConfigError> {
     }
 }
 
-fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
+pub(super) fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
     let host = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));

@@ -212,6 +212,7 @@ impl Findings<'_> {
             hypotheses,
             passages,
             degraded: self.degraded.0.into_iter().collect(),
+            narration: None,
         }
     }
 

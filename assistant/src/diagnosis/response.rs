@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::scope::Scope;
 use super::steps;
 use crate::retrieval::SearchResult;
+use crate::narrate::Narration;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {
@@ -24,6 +25,9 @@ pub struct Diagnosis {
     #[schema(value_type = Vec<SearchResult>)]
     pub passages: Vec<serde_json::Value>,
     pub degraded: Vec<Part>,
+    /// Only where it was asked for, and the model said something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narration: Option<Narration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -15,8 +15,8 @@ use runwire_assistant::prometheus::{Prometheus, Settings};
 use runwire_assistant::runbook::{Library, load};
 use serde_json::Value;
 
-mod prometheus;
-mod worlds;
+pub(crate) mod prometheus;
+pub(crate) mod worlds;
 
 use worlds::World;
 
@@ -48,7 +48,7 @@ fn question(time: i64) -> Question {
 }
 
 /// Families of every metric that the runbooks ask for.
-fn families(library: &Library) -> BTreeSet<String> {
+pub(crate) fn families(library: &Library) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for runbook in &library.runbooks {
         let of_modes = runbook.failure_modes.iter().flat_map(|mode| &mode.evidence);

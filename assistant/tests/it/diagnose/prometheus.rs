@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub(super) url: String,
+    pub(crate) url: String,
     _data: tempfile::TempDir,
 }
 
@@ -20,7 +20,7 @@ impl Drop for Server {
 }
 
 /// Starts Prometheus over the samples of an OpenMetrics text; `None` where it is not installed.
-pub(super) fn start(openmetrics: &str) -> Option<Server> {
+pub(crate) fn start(openmetrics: &str) -> Option<Server> {
     let installed = |name: &str| {
         Command::new(name)
             .arg("--version")

@@ -64,8 +64,8 @@ const CHANGING: &str = r#"
 "#;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct World {
-    pub(super) name: String,
+pub(crate) struct World {
+    pub(crate) name: String,
     series: Vec<String>,
     #[serde(default)]
     fast: bool,
@@ -83,16 +83,16 @@ impl World {
     }
 
     /// The Unix time at which this world is asked about.
-    pub(super) fn time(&self) -> i64 {
+    pub(crate) fn time(&self) -> i64 {
         self.begins() + if self.fast { 330 } else { 600 }
     }
 }
 
-pub(super) fn runbooks() -> PathBuf {
+pub(crate) fn runbooks() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../runbooks"))
 }
 
-pub(super) fn all() -> Vec<World> {
+pub(crate) fn all() -> Vec<World> {
     let mut worlds = Vec::new();
     for file in ["connect", "dns", "established", "healthy"] {
         let path = runbooks().join("tests").join(file).with_extension("yaml");
@@ -107,7 +107,7 @@ pub(super) fn all() -> Vec<World> {
 }
 
 /// All worlds in one text. `metrics` are those that a collector would say it measures.
-pub(super) fn openmetrics(worlds: &[World], metrics: &BTreeSet<String>) -> String {
+pub(crate) fn openmetrics(worlds: &[World], metrics: &BTreeSet<String>) -> String {
     let mut series: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
     for world in worlds {
         let mut add = |name: String, value: &dyn Fn(i64) -> f64| {

@@ -1,0 +1,242 @@
+//! `GET /incidents` and `/incidents/{id}`, as JSON or as pages, and `POST /incidents/{id}/feedback`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::{Deserialize, Serialize};
+
+use super::{AppState, html};
+use crate::error::ApiError;
+use crate::incidents::{Feedback, Filter, Incident, Page, Verdict};
+
+mod page;
+
+const LIMIT: i64 = 50;
+const MOST: i64 = 500;
+const MAX_COMMENT: usize = 4000;
+/// What is judged where nothing was found.
+const NO_CAUSE: &str = "none";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListRequest {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    alertname: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
+    #[serde(default)]
+    limit: Option<i64>,
+    #[serde(default)]
+    after: String,
+}
+
+#[derive(Serialize)]
+struct List {
+    incidents: Vec<Incident>,
+    /// For `after`, to get those that follow; `None` at the end.
+    next: Option<String>,
+}
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    request: Result<Query<ListRequest>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(request) = request.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    let filter = filter(&request)?;
+    let (incidents, next) = state.incidents()?.store.list(&filter).await?;
+    let next = next.map(|(started, id)| format!("{started}-{id}"));
+    if wants_html(&headers) {
+        let body = page::list(&incidents, next.as_deref(), &request);
+        return Ok(html::page(StatusCode::OK, "Incidents", &body));
+    }
+    Ok(Json(List { incidents, next }).into_response())
+}
+
+pub(super) async fn one(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let found = find(&state, &id).await?;
+    if wants_html(&headers) {
+        let title = format!("Incident {}", found.incident.alertname);
+        return Ok(html::page(StatusCode::OK, &title, &page::one(&found)));
+    }
+    Ok(Json(found).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeedbackRequest {
+    verdict: String,
+    /// The cause that is judged; if not given, the one that came first.
+    #[serde(default)]
+    failure_mode: String,
+    #[serde(default)]
+    comment: String,
+}
+
+/// As JSON, or as the page's form sends it.
+pub(super) async fn feedback(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let is_form = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+    let given: FeedbackRequest = if is_form {
+        let body: Result<Bytes, BytesRejection> = Bytes::from_request(request, &state).await;
+        form(&body?)?
+    } else {
+        let json: Result<Json<FeedbackRequest>, JsonRejection> =
+            Json::from_request(request, &state).await;
+        json?.0
+    };
+    let found = find(&state, &id).await?;
+    let feedback = judged(&state, &found, given)?;
+    state.incidents()?.judge(&id, &feedback).await?;
+    if is_form {
+        return Ok(Redirect::to(&found.incident.url).into_response());
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// A form's body is written as a query is.
+fn form(body: &[u8]) -> Result<FeedbackRequest, ApiError> {
+    let wrong =
+        |reason: String| ApiError::Unprocessable(format!("the form does not fit: {reason}"));
+    let address = format!("/?{}", String::from_utf8_lossy(body));
+    let address: Uri = address
+        .parse()
+        .map_err(|_| wrong("it is not URL-encoded".into()))?;
+    let query = Query::try_from_uri(&address).map_err(|error| wrong(error.body_text()))?;
+    Ok(query.0)
+}
+
+async fn find(state: &AppState, id: &str) -> Result<Page, ApiError> {
+    let found = state.incidents()?.store.get(id).await?;
+    found.ok_or_else(|| {
+        ApiError::NotFound(format!(
+            "there is no incident `{id}`; GET /incidents lists those there are"
+        ))
+    })
+}
+
+fn judged(state: &AppState, found: &Page, given: FeedbackRequest) -> Result<Feedback, ApiError> {
+    let verdict = match given.verdict.as_str() {
+        "right" => Verdict::Right,
+        "wrong" => Verdict::Wrong,
+        other => {
+            return Err(ApiError::BadRequest(format!(
+                "`verdict` is \"{other}\"; give \"right\" or \"wrong\""
+            )));
+        }
+    };
+    if given.comment.chars().count() > MAX_COMMENT {
+        return Err(ApiError::BadRequest(format!(
+            "`comment` is longer than {MAX_COMMENT} characters; give fewer"
+        )));
+    }
+    let failure_mode = match given.failure_mode.as_str() {
+        "" => found
+            .incident
+            .cause
+            .clone()
+            .unwrap_or_else(|| NO_CAUSE.into()),
+        id => id.to_owned(),
+    };
+    // It becomes a label's value, so it must be one of a closed set.
+    let library = state.retriever.library();
+    let mut known = library
+        .runbooks
+        .iter()
+        .flat_map(|runbook| &runbook.failure_modes);
+    let is_known = failure_mode == NO_CAUSE
+        || found.incident.cause.as_ref() == Some(&failure_mode)
+        || known.any(|mode| mode.id == failure_mode);
+    if !is_known {
+        return Err(ApiError::BadRequest(format!(
+            "no runbook knows the failure mode `{failure_mode}`; give one of those in the diagnosis, or `{NO_CAUSE}`"
+        )));
+    }
+    Ok(Feedback {
+        verdict,
+        failure_mode,
+        comment: given.comment.replace('\0', "\u{fffd}"),
+    })
+}
+
+fn filter(request: &ListRequest) -> Result<Filter, ApiError> {
+    let bad = |text: String| Err(ApiError::BadRequest(text));
+    if !matches!(request.state.as_str(), "" | "firing" | "resolved") {
+        return bad(format!(
+            "`state` is \"{}\"; give `firing` or `resolved`, or leave it out",
+            request.state
+        ));
+    }
+    let limit = request.limit.unwrap_or(LIMIT);
+    if !(1..=MOST).contains(&limit) {
+        return bad(format!("`limit` is {limit}; give 1 to {MOST}"));
+    }
+    let time = |name: &str, text: &str| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = text.parse::<jiff::Timestamp>().map_err(|_| {
+            ApiError::BadRequest(format!(
+                "`{name}` is \"{text}\"; give RFC 3339, such as 2026-01-31T03:10:00Z"
+            ))
+        })?;
+        Ok::<_, ApiError>(Some(parsed.as_millisecond()))
+    };
+    let (from, to) = (time("from", &request.from)?, time("to", &request.to)?);
+    if from.zip(to).is_some_and(|(from, to)| from > to) {
+        return bad("`from` is later than `to`; exchange them".into());
+    }
+    let after = match request.after.as_str() {
+        "" => None,
+        text => {
+            let parts = text.rsplit_once('-');
+            let parts = parts.and_then(|(time, id)| Some((time.parse().ok()?, id.to_owned())));
+            match parts {
+                Some(after) => Some(after),
+                None => {
+                    return bad(format!(
+                        "`after` is \"{text}\"; give the `next` of an earlier answer"
+                    ));
+                }
+            }
+        }
+    };
+    // PostgreSQL takes no NUL in a text, and nothing has one.
+    let text = |text: &str| text.replace('\0', "\u{fffd}");
+    Ok(Filter {
+        state: request.state.clone(),
+        alertname: text(&request.alertname),
+        namespace: text(&request.namespace),
+        from,
+        to,
+        after: after.map(|(time, id): (i64, String)| (time, text(&id))),
+        limit,
+    })
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
+}

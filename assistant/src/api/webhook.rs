@@ -1,0 +1,33 @@
+//! `POST /webhook/alertmanager`: what Alertmanager says, stored before it is answered. Diagnoses come after.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::AppState;
+use crate::error::ApiError;
+use crate::incidents::Notification;
+use crate::incidents::notification::Payload;
+
+/// A group of ten thousand alerts. Alertmanager does not send again what is refused as too large.
+pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
+
+#[derive(Serialize)]
+struct Stored {
+    /// Ids of the incidents that the notification is about.
+    incidents: Vec<String>,
+}
+
+pub(super) async fn alertmanager(
+    State(state): State<AppState>,
+    payload: Result<Json<Payload>, JsonRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let incidents = state.incidents()?;
+    let Json(payload) = payload?;
+    let notification = Notification::of(payload).map_err(ApiError::Unprocessable)?;
+    let incidents = incidents.record(&notification).await?;
+    Ok((StatusCode::OK, Json(Stored { incidents })))
+}

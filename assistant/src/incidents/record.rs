@@ -1,0 +1,288 @@
+//! A notification becomes a change of the tables. The same one again changes nothing.
+//!
+//! A group is one incident while any of its alerts fires. An alert is known by group, fingerprint and start, so a
+//! notification that comes late, twice or to two assistants at once finds the incident that it belongs to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{AnyConnection, Row, query};
+
+use super::notification::{Alert, Labels, Notification};
+use super::outbox;
+use super::schema::NEVER;
+use super::store::{Lock, Store, StoreError};
+use crate::hash::fnv;
+
+/// So long after an alert was told to have ended, «it fires» with the same start is an older notification that comes
+/// late. Later it fires again: Prometheus keeps an alert's start over its own restarts.
+const LATE_MILLIS: i64 = 60_000;
+
+pub(super) struct Recorded {
+    pub(super) incidents: Vec<String>,
+    /// It said something new.
+    pub(super) changed: bool,
+}
+
+/// What the store knows of an alert.
+struct Known {
+    incident: String,
+    ended_at: i64,
+    ended_seen: i64,
+}
+
+impl Store {
+    pub(super) async fn record(
+        &self,
+        notification: &Notification,
+        now: i64,
+    ) -> Result<Recorded, StoreError> {
+        let mut change = self.change(Lock::Group(&notification.group_key)).await?;
+        let recorded = apply(&mut change.transaction, notification, &self.targets, now)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        self.commit(change).await?;
+        Ok(recorded)
+    }
+}
+
+async fn apply(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    targets: &[&'static str],
+    now: i64,
+) -> Result<Recorded, sqlx::Error> {
+    let known = known(connection, notification).await?;
+    let open: Option<String> =
+        query("SELECT id FROM incidents WHERE group_key = $1 AND state = 'firing'")
+            .bind(notification.group_key.as_str())
+            .fetch_optional(&mut *connection)
+            .await?
+            .map(|row| row.try_get(0))
+            .transpose()?;
+
+    let mut touched = BTreeSet::new();
+    let mut news: BTreeMap<String, bool> = BTreeMap::new();
+    let mut fresh: Vec<&Alert> = Vec::new();
+    for alert in &notification.alerts {
+        let Some(known) = known.get(&(alert.fingerprint.clone(), alert.starts_at)) else {
+            fresh.push(alert);
+            continue;
+        };
+        touched.insert(known.incident.clone());
+        let ended_at = alert.ended_at.unwrap_or(0);
+        let is_late = ended_at == 0 && now - known.ended_seen < LATE_MILLIS;
+        let changed = if known.ended_at == 0 {
+            ended_at != 0
+        } else {
+            ended_at == 0 && !is_late
+        };
+        if changed {
+            set_end(connection, notification, alert, now).await?;
+            let fires = news.entry(known.incident.clone()).or_default();
+            *fires |= ended_at == 0;
+        }
+    }
+    if !fresh.is_empty() {
+        let incident = match open {
+            Some(open) => open,
+            None => create(connection, notification, &fresh, now).await?,
+        };
+        for alert in &fresh {
+            insert(connection, notification, alert, &incident, now).await?;
+        }
+        touched.insert(incident.clone());
+        news.insert(incident, true);
+    }
+    for (incident, worth_a_diagnosis) in &news {
+        settle(connection, incident, *worth_a_diagnosis, targets, now).await?;
+    }
+    for incident in &touched {
+        describe(connection, notification, incident, now).await?;
+    }
+    Ok(Recorded {
+        incidents: touched.into_iter().collect(),
+        changed: !news.is_empty(),
+    })
+}
+
+/// The alerts of the group that the notification may be about.
+async fn known(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+) -> Result<BTreeMap<(String, i64), Known>, sqlx::Error> {
+    let earliest = notification
+        .alerts
+        .iter()
+        .map(|alert| alert.starts_at)
+        .min();
+    let rows = query(
+        "SELECT fingerprint, starts_at, incident, ended_at, ended_seen FROM alerts \
+         WHERE group_key = $1 AND starts_at >= $2",
+    )
+    .bind(notification.group_key.as_str())
+    .bind(earliest.unwrap_or(0))
+    .fetch_all(&mut *connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let known = Known {
+                incident: row.try_get(2)?,
+                ended_at: row.try_get(3)?,
+                ended_seen: row.try_get(4)?,
+            };
+            Ok(((row.try_get(0)?, row.try_get(1)?), known))
+        })
+        .collect()
+}
+
+async fn create(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    alerts: &[&Alert],
+    now: i64,
+) -> Result<String, sqlx::Error> {
+    let first = alerts
+        .iter()
+        .map(|alert| (alert.starts_at, alert.fingerprint.as_str()))
+        .min()
+        .expect("an incident is made for an alert");
+    // From what it is about: nobody else can make another id for it.
+    let parts = [
+        notification.group_key.as_bytes(),
+        first.1.as_bytes(),
+        &first.0.to_be_bytes(),
+    ];
+    let id = format!("{:016x}", fnv(&parts) >> 64);
+    query(
+        "INSERT INTO incidents (id, group_key, receiver, state, labels, annotations, external_url, truncated, started_at, \
+         notified_at, resolved_at, status, cause, summary, diagnoses, diagnosed_at, next_diagnosis, pause, claimed_until, annotation_id) \
+         VALUES ($1, $2, $3, 'firing', '{}', '{}', '', 0, $4, $5, 0, '', '', '', 0, 0, $5, 0, 0, 0)",
+    )
+    .bind(id.as_str())
+    .bind(notification.group_key.as_str())
+    .bind(notification.receiver.as_str())
+    .bind(first.0)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    Ok(id)
+}
+
+async fn insert(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    alert: &Alert,
+    incident: &str,
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+    query(
+        "INSERT INTO alerts (group_key, fingerprint, starts_at, incident, ended_at, ended_seen, alertname, namespace, labels, \
+         annotations, generator_url) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(notification.group_key.as_str())
+    .bind(alert.fingerprint.as_str())
+    .bind(alert.starts_at)
+    .bind(incident)
+    .bind(alert.ended_at.unwrap_or(0))
+    .bind(alert.ended_at.map_or(0, |_| now))
+    .bind(label("alertname"))
+    .bind(label("namespace"))
+    .bind(json(&alert.labels))
+    .bind(json(&alert.annotations))
+    .bind(alert.generator_url.as_str())
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+async fn set_end(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    alert: &Alert,
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    query(
+        "UPDATE alerts SET ended_at = $1, ended_seen = $2 WHERE group_key = $3 AND fingerprint = $4 AND starts_at = $5",
+    )
+    .bind(alert.ended_at.unwrap_or(0))
+    .bind(alert.ended_at.map_or(0, |_| now))
+    .bind(notification.group_key.as_str())
+    .bind(alert.fingerprint.as_str())
+    .bind(alert.starts_at)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Brings the incident's state in line with its alerts: resolved when all are, firing when one is.
+async fn settle(
+    connection: &mut AnyConnection,
+    incident: &str,
+    worth_a_diagnosis: bool,
+    targets: &[&'static str],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let row = query(
+        "SELECT i.state, i.diagnoses, i.next_diagnosis, \
+         (SELECT count(*) FROM alerts a WHERE a.incident = i.id AND a.ended_at = 0), \
+         (SELECT max(a.ended_at) FROM alerts a WHERE a.incident = i.id) FROM incidents i WHERE i.id = $1",
+    )
+    .bind(incident)
+    .fetch_one(&mut *connection)
+    .await?;
+    let was_firing = row.try_get::<String, _>(0)? == "firing";
+    let (diagnoses, next): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+    let (firing, ended_at): (i64, i64) = (row.try_get(3)?, row.try_get(4)?);
+    let is_firing = firing > 0;
+    let next = match is_firing {
+        true if worth_a_diagnosis => now.min(next),
+        true => next,
+        // What is over before anybody looked is looked at once.
+        false if diagnoses == 0 => now.min(next),
+        false => NEVER,
+    };
+    query(
+        "UPDATE incidents SET state = $1, resolved_at = $2, next_diagnosis = $3, pause = 0 WHERE id = $4",
+    )
+    .bind(if is_firing { "firing" } else { "resolved" })
+    .bind(if is_firing { 0 } else { ended_at })
+    .bind(next)
+    .bind(incident)
+    .execute(&mut *connection)
+    .await?;
+    // Who was never told of a diagnosis need not be told that it is over.
+    if was_firing && !is_firing && diagnoses > 0 {
+        let key = format!("{incident}-resolved-{ended_at}");
+        outbox::put(
+            connection, &key, incident, "resolved", diagnoses, targets, now,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// What the latest notification says about the whole group.
+async fn describe(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    incident: &str,
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    query(
+        "UPDATE incidents SET labels = $1, annotations = $2, external_url = $3, truncated = $4, notified_at = $5 WHERE id = $6",
+    )
+    .bind(json(&notification.common_labels))
+    .bind(json(&notification.common_annotations))
+    .bind(notification.external_url.as_str())
+    .bind(notification.truncated)
+    .bind(now)
+    .bind(incident)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+fn json(labels: &Labels) -> String {
+    serde_json::to_string(labels).expect("a map of strings is JSON")
+}

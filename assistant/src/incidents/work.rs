@@ -1,0 +1,203 @@
+//! What goes on behind the webhook: diagnoses that are due, deliveries that are due, and forgetting.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::{info, warn};
+
+use super::queue::Due;
+use super::{Incidents, now_millis};
+use crate::api::AppState;
+use crate::diagnosis::{Diagnosis, Question, Scope};
+
+/// Diagnoses at a time. They share their evidence, so more would only compete with people for cores.
+const AT_A_TIME: i64 = 4;
+/// What another assistant, or a time, makes due is seen this soon.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Moments that diagnoses are about, so that those made together share one snapshot of the evidence.
+const ALIGNED_MILLIS: i64 = 5_000;
+/// Samples of the last scrape may be on their way into Prometheus for this long.
+const SETTLE_MILLIS: i64 = 500;
+const WINDOW: Duration = Duration::from_secs(300);
+const HYPOTHESES: usize = 5;
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+/// What a question's words are at most.
+const MAX_WORDS: usize = 2000;
+
+/// Runs until the process ends.
+pub async fn run(state: AppState, incidents: Incidents) {
+    tokio::join!(
+        count_earlier_feedback(&incidents),
+        diagnose(&state, &incidents),
+        forget(&incidents),
+        super::deliver::run(&state.config.external_url, &incidents),
+    );
+}
+
+async fn diagnose(state: &AppState, incidents: &Incidents) {
+    loop {
+        if !state.retriever.state().ready {
+            sleep(LOOK_EVERY).await;
+            continue;
+        }
+        let now = now_millis();
+        let due = match incidents.store.claim(AT_A_TIME, now).await {
+            Ok(due) => due,
+            Err(error) => {
+                warn!(error = error.to_string(), "incidents are not diagnosed now");
+                sleep(5 * LOOK_EVERY).await;
+                continue;
+            }
+        };
+        show_counts(incidents, now).await;
+        if due.is_empty() {
+            // Either is enough: what came in, or what became due.
+            let _ = timeout(LOOK_EVERY, incidents.wake.notified()).await;
+            continue;
+        }
+        let mut tasks = JoinSet::new();
+        for one in due {
+            let (state, incidents) = (state.clone(), incidents.clone());
+            tasks.spawn(async move { diagnose_one(&state, &incidents, &one, now).await });
+        }
+        // What panicked is claimed for a minute and then tried again.
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i64) {
+    let (labels, annotations) = match incidents.store.first_alert(&due.id).await {
+        Ok(first) => first,
+        Err(error) => {
+            return warn!(
+                error = error.to_string(),
+                "an incident is not diagnosed now"
+            );
+        }
+    };
+    // What all alerts have in common is what it is about; where that names nothing, the first alert does.
+    let mut scope = Scope::of_alert(&due.labels);
+    if scope.is_empty() && due.labels.is_empty() {
+        scope = Scope::of_alert(&labels);
+    }
+    let alertname = due.labels.get("alertname").or(labels.get("alertname"));
+    let words = ["summary", "message", "description"]
+        .iter()
+        .filter_map(|key| due.annotations.get(*key).or(annotations.get(*key)));
+    let words: Vec<&str> = alertname
+        .into_iter()
+        .chain(words)
+        .map(String::as_str)
+        .collect();
+    let words: String = words.join(" ").chars().take(MAX_WORDS).collect();
+    let at = if due.resolved_at == 0 {
+        now - SETTLE_MILLIS
+    } else {
+        // It was over before anybody looked: its last moments are what is asked about.
+        due.resolved_at.min(now - SETTLE_MILLIS)
+    };
+    let question = Question {
+        scope,
+        scope_is_a_guess: true,
+        time_millis: at.div_euclid(ALIGNED_MILLIS) * ALIGNED_MILLIS,
+        window: WINDOW,
+        limit: HYPOTHESES,
+        alert: alertname.cloned(),
+        hits: Vec::new(),
+    };
+    let started = Instant::now();
+    let diagnosis: Diagnosis = state.diagnosis(question, &words).await;
+    let stored = incidents
+        .store
+        .diagnosed(due, &diagnosis, &incidents.settings, now_millis())
+        .await;
+    let outcome = match stored {
+        Ok(true) => "new",
+        Ok(false) => "unchanged",
+        Err(error) => {
+            // It is due again when the claim ends.
+            warn!(
+                incident = due.id,
+                error = error.to_string(),
+                "a diagnosis cannot be stored"
+            );
+            "failed"
+        }
+    };
+    if outcome == "new" {
+        info!(
+            incident = due.id,
+            status = diagnosis.status_name(),
+            summary = diagnosis.summary,
+            "diagnosed"
+        );
+    }
+    incidents.metrics.add(
+        "runwire_assistant_incident_diagnoses_total",
+        "Diagnoses of incidents, by whether they said anything new",
+        &[("outcome", outcome)],
+        1.0,
+    );
+    incidents.metrics.observe(
+        "runwire_assistant_incident_diagnosis_duration_seconds",
+        "Time that the diagnosis of an incident took, storing included",
+        &[],
+        started.elapsed(),
+    );
+}
+
+async fn show_counts(incidents: &Incidents, now: i64) {
+    let Ok((due, firing)) = incidents.store.counts(now).await else {
+        return;
+    };
+    for (name, help, value) in [
+        (
+            "runwire_assistant_incidents_due",
+            "Incidents that wait to be diagnosed",
+            due,
+        ),
+        (
+            "runwire_assistant_incidents_firing",
+            "Incidents that are not resolved",
+            firing,
+        ),
+    ] {
+        // Far below 2^52, where f64 stops being exact.
+        incidents.metrics.set(name, help, &[], value as f64);
+    }
+}
+
+/// Counters begin with what is in the store, so that a restart forgets no feedback.
+async fn count_earlier_feedback(incidents: &Incidents) {
+    loop {
+        match incidents.store.judged().await {
+            Ok(judged) => {
+                for (verdict, failure_mode, n) in judged {
+                    incidents.count_feedback(&verdict, &failure_mode, n as f64);
+                }
+                return;
+            }
+            Err(_) => sleep(5 * LOOK_EVERY).await,
+        }
+    }
+}
+
+async fn forget(incidents: &Incidents) {
+    let mut ticks = interval(FORGET_EVERY);
+    loop {
+        ticks.tick().await;
+        match incidents
+            .store
+            .forget(&incidents.settings, now_millis())
+            .await
+        {
+            Ok(0) => {}
+            Ok(n) => info!(incidents = n, "old incidents are forgotten"),
+            Err(error) => warn!(
+                error = error.to_string(),
+                "old incidents cannot be forgotten"
+            ),
+        }
+    }
+}
