@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
 use crate::diagnosis::Diagnosis;
 use crate::metrics::Metrics;
@@ -53,7 +54,7 @@ impl std::fmt::Debug for Key {
 }
 
 /// What the model says of a diagnosis. Plain text; to be escaped where it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Narration {
     pub model: String,
     pub sentences: Vec<Sentence>,
@@ -61,7 +62,7 @@ pub struct Narration {
     pub dropped: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sentence {
     pub text: String,
     /// What it rests on: `evidence:MODE/ID`, `failure_mode:MODE`, or the address of a passage.

@@ -88,7 +88,7 @@ pub(super) enum Time {
 }
 
 /// What is wrong at a moment, why we think so, and what to do. At least one of `query`, `alert` and `scope` is needed.
-#[utoipa::path(post, path = "/diagnose", tag = "diagnose", request_body = DiagnoseRequest, responses((status = 200, body = Diagnosis)))]
+#[utoipa::path(post, path = "/diagnose", tag = "diagnose", request_body = DiagnoseRequest, responses((status = 200, content((Diagnosis = "application/json"), (String = "text/event-stream")))))]
 pub(super) async fn diagnose(
     State(state): State<AppState>,
     caller: Option<Extension<Caller>>,

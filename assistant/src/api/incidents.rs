@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{AppState, html};
 use crate::error::ApiError;
@@ -20,32 +21,45 @@ const MAX_COMMENT: usize = 4000;
 /// What is judged where nothing was found.
 const NO_CAUSE: &str = "none";
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListRequest {
+    /// `firing` or `resolved`.
     #[serde(default)]
     state: String,
+    /// Name of any of its alerts.
     #[serde(default)]
     alertname: String,
+    /// Namespace of any of its alerts.
     #[serde(default)]
     namespace: String,
+    /// RFC 3339: not over before this.
     #[serde(default)]
     from: String,
+    /// RFC 3339: begun by then.
     #[serde(default)]
     to: String,
+    /// 1 to 500 [default: 50].
     #[serde(default)]
     limit: Option<i64>,
+    /// The `next` of an earlier answer.
     #[serde(default)]
     after: String,
 }
 
-#[derive(Serialize)]
-struct List {
+#[derive(Serialize, ToSchema)]
+#[schema(as = IncidentList)]
+pub(super) struct List {
     incidents: Vec<Incident>,
     /// For `after`, to get those that follow; `None` at the end.
     next: Option<String>,
 }
 
+/// Incidents, the latest first.
+#[utoipa::path(get, path = "/incidents", tag = "incidents", params(ListRequest), responses(
+    (status = 200, content((List = "application/json"), (String = "text/html"))), (status = 400, description = "A value makes no sense"),
+    (status = 503, description = "Incidents cannot be read now, or are not kept")))]
 pub(super) async fn list(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -62,6 +76,10 @@ pub(super) async fn list(
     Ok(Json(List { incidents, next }).into_response())
 }
 
+/// An incident with its alerts, its diagnoses and what people said of them.
+#[utoipa::path(get, path = "/incidents/{id}", tag = "incidents", params(("id" = String, Path, description = "As `/incidents` gives it", example = "0123456789abcdef")), responses(
+    (status = 200, content((Page = "application/json"), (String = "text/html"))),
+    (status = 503, description = "Incidents cannot be read now, or are not kept")))]
 pub(super) async fn one(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -75,9 +93,11 @@ pub(super) async fn one(
     Ok(Json(found).into_response())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct FeedbackRequest {
+pub(super) struct FeedbackRequest {
+    /// `right` or `wrong`.
+    #[schema(example = "right")]
     verdict: String,
     /// The cause that is judged; if not given, the one that came first.
     #[serde(default)]
@@ -86,7 +106,9 @@ struct FeedbackRequest {
     comment: String,
 }
 
-/// As JSON, or as the page's form sends it.
+/// Whether a cause was right. As JSON, or as the page's form sends it.
+#[utoipa::path(post, path = "/incidents/{id}/feedback", tag = "incidents", params(("id" = String, Path, description = "As `/incidents` gives it", example = "0123456789abcdef")), request_body = FeedbackRequest, responses(
+    (status = 204, description = "It is kept"), (status = 303, description = "To the page, after its form"), (status = 404, description = "There is no such incident")))]
 pub(super) async fn feedback(
     State(state): State<AppState>,
     Path(id): Path<String>,

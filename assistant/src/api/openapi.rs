@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{diagnose, health, runbooks, search, start};
+use super::{diagnose, health, incidents, runbooks, search, start, webhook};
 use crate::error::Problem;
 
 #[derive(OpenApi)]
@@ -20,6 +20,10 @@ use crate::error::Problem;
         search::search,
         search::batch,
         diagnose::diagnose,
+        webhook::alertmanager,
+        incidents::list,
+        incidents::one,
+        incidents::feedback,
         runbooks::list,
         runbooks::page,
         runbooks::of_alert,

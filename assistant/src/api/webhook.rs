@@ -6,6 +6,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::AppState;
 use crate::error::ApiError;
@@ -15,12 +16,14 @@ use crate::incidents::notification::Payload;
 /// A group of ten thousand alerts. Alertmanager does not send again what is refused as too large.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
 
-#[derive(Serialize)]
-struct Stored {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stored {
     /// Ids of the incidents that the notification is about.
     incidents: Vec<String>,
 }
 
+/// A notification as Alertmanager sends it. It is stored when this answers, and diagnosed after.
+#[utoipa::path(post, path = "/webhook/alertmanager", tag = "incidents", request_body = Payload, responses((status = 200, body = Stored)))]
 pub(super) async fn alertmanager(
     State(state): State<AppState>,
     payload: Result<Json<Payload>, JsonRejection>,

@@ -46,12 +46,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot start watching the runbooks")?;
     let engine = Arc::new(Engine::new(prometheus.clone(), DEADLINE));
     let config = Arc::new(config);
-    let mut state = AppState::new(
-        Arc::clone(&config),
-        retriever,
-        Arc::clone(&metrics),
-        engine,
-    );
+    let mut state = AppState::new(Arc::clone(&config), retriever, Arc::clone(&metrics), engine);
     state.audit.check()?;
     if let Some(llm) = &config.llm {
         state = state.with_narrator(Narrator::new(llm.clone(), Arc::clone(&metrics))?);

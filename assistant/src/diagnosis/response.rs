@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use super::scope::Scope;
 use super::steps;
-use crate::retrieval::SearchResult;
 use crate::narrate::Narration;
+use crate::retrieval::SearchResult;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::hash::fnv;
 
@@ -35,10 +36,13 @@ pub struct Alert {
     pub generator_url: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AlertmanagerNotification)]
 pub struct Payload {
+    #[schema(example = "4")]
     version: String,
+    #[schema(example = "{}:{alertname=\"CheckoutLatencyHigh\"}")]
     group_key: String,
     #[serde(default)]
     receiver: String,
@@ -53,13 +57,16 @@ pub struct Payload {
     alerts: Vec<PayloadAlert>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AlertmanagerAlert)]
 struct PayloadAlert {
+    #[schema(example = "firing")]
     status: String,
     labels: Labels,
     #[serde(default)]
     annotations: Labels,
+    #[schema(example = "2026-11-20T03:10:00Z")]
     starts_at: String,
     #[serde(default)]
     ends_at: String,

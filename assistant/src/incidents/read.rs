@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{Row, query};
+use utoipa::ToSchema;
 
 use super::Settings;
 use super::millis;
@@ -17,7 +18,7 @@ const ALERTS: i64 = 1000;
 const BATCH: i64 = 500;
 
 /// An incident in a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Incident {
     pub id: String,
     /// `firing` or `resolved`.
@@ -52,7 +53,8 @@ pub struct Incident {
 }
 
 /// An incident with all that is known of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = IncidentPage)]
 pub struct Page {
     #[serde(flatten)]
     pub incident: Incident,
@@ -63,7 +65,7 @@ pub struct Page {
     pub feedback: Vec<Given>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Member {
     pub fingerprint: String,
     pub starts_at: String,
@@ -73,16 +75,17 @@ pub struct Member {
     pub generator_url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Kept {
     /// From 1 on.
     pub number: i64,
     pub made_at: String,
     /// As `POST /diagnose` answers.
+    #[schema(value_type = crate::diagnosis::Diagnosis)]
     pub diagnosis: Value,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Given {
     pub given_at: String,
     pub verdict: String,

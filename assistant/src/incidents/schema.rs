@@ -30,6 +30,7 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
     "CREATE INDEX incidents_started ON incidents (started_at, id)",
     "CREATE INDEX incidents_group ON incidents (group_key, state)",
     "CREATE INDEX incidents_notified ON incidents (notified_at)",
+    "CREATE INDEX incidents_state ON incidents (state, resolved_at)",
     "CREATE TABLE alerts (
         group_key TEXT NOT NULL,
         fingerprint TEXT NOT NULL,
