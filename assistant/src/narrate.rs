@@ -26,6 +26,7 @@ use reply::Reader;
 
 /// Narrations on their way at the same time.
 const AT_A_TIME: usize = 4;
+const MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -83,7 +84,8 @@ impl Narrator {
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> Result<Self, crate::prometheus::ClientError> {
-        let http = http_client(settings.timeout)?;
+        // Our own deadline comes first, so that what came late is not taken for an answer that was cut.
+        let http = http_client(settings.timeout + MARGIN)?;
         Ok(Self {
             client: Client::new(http),
             settings: Arc::new(settings),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::{Any, AnyPool, ConnectOptions, Row, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Row, Transaction};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::schema::STEPS;
@@ -62,6 +62,7 @@ pub(super) enum Lock<'a> {
 
 pub struct Store {
     pub(super) pool: AnyPool,
+    options: AnyConnectOptions,
     place: Place,
     /// Who is told of diagnoses.
     pub(super) targets: Vec<&'static str>,
@@ -95,21 +96,15 @@ impl Store {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if sqlite {
-                        // FULL: what was acknowledged survives also a loss of power.
-                        for pragma in [
-                            "PRAGMA journal_mode = WAL",
-                            "PRAGMA synchronous = FULL",
-                            "PRAGMA busy_timeout = 5000",
-                        ] {
-                            sqlx::query(pragma).execute(&mut *connection).await?;
-                        }
+                        prepare(connection).await?;
                     }
                     Ok(())
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         Ok(Self {
             pool,
+            options,
             place: place.clone(),
             targets,
             opened: OnceCell::new(),
@@ -199,6 +194,7 @@ impl Store {
         if let Place::Sqlite(path) = &self.place {
             make_file(path).map_err(|error| self.because(format!("cannot be made: {error}; give a file in a folder that can be written to with `incidents`")))?;
         }
+        self.knock().await.map_err(|error| self.failed(&error))?;
         let opened = self.migrate().await.map_err(|error| self.failed(&error))?;
         if opened > STEPS.len() as i64 {
             return Err(self.because(format!(
@@ -207,6 +203,20 @@ impl Store {
             )));
         }
         Ok(())
+    }
+
+    /// One connection beside the pool, which would try again and again and then say only that it took too long.
+    async fn knock(&self) -> Result<(), sqlx::Error> {
+        let try_once = async {
+            let mut connection = AnyConnection::connect_with(&self.options).await?;
+            if self.is_sqlite() {
+                prepare(&mut connection).await?;
+            }
+            connection.close().await
+        };
+        tokio::time::timeout(PATIENCE, try_once)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Gives the version that the tables have in the end.
@@ -269,6 +279,18 @@ impl Store {
 pub(super) struct Change<'a> {
     pub(super) transaction: Transaction<'static, Any>,
     _turn: SemaphorePermit<'a>,
+}
+
+/// What every connection to SQLite begins with. FULL: what was acknowledged survives also a loss of power.
+async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    for pragma in [
+        "PRAGMA busy_timeout = 5000",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+    ] {
+        sqlx::query(pragma).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Readable by us alone: alerts and comments are nobody else's.

@@ -146,9 +146,9 @@ async fn a_storm_is_stored_and_diagnosed() {
     on_both(async |place| {
         let desk = Desk::at(place);
         let work = desk.work();
-        let groups: Vec<Value> = (0..200)
+        let groups: Vec<Value> = (0..60)
             .map(|group| {
-                let alerts: Vec<Value> = (0..45)
+                let alerts: Vec<Value> = (0..150)
                     .map(|i| alert(&format!("{group}-{i}"), START, None))
                     .collect();
                 notification(&format!("group {group}"), &alerts)
@@ -168,7 +168,7 @@ async fn a_storm_is_stored_and_diagnosed() {
         for answer in &answers {
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         }
-        desk.until_metric("runwire_assistant_incident_diagnoses_total{outcome=\"new\"} 201")
+        desk.until_metric("runwire_assistant_incident_diagnoses_total{outcome=\"new\"} 61")
             .await;
         work.abort();
         let page = desk.get("/incidents?limit=500").await.json();
