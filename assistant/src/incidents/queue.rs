@@ -9,8 +9,8 @@ use super::{Settings, millis, outbox};
 use crate::diagnosis::Diagnosis;
 use crate::hash::fnv;
 
-/// A claimed incident is another's again after so long; a diagnosis takes seconds.
-const CLAIM_MILLIS: i64 = 60_000;
+/// A claimed incident is another's again after so long; a diagnosis has a deadline of seconds.
+const CLAIM_MILLIS: i64 = 20_000;
 /// How far the pause between two diagnoses grows.
 const SLOWEST: i64 = 10;
 /// An incident of which nothing is heard for so long is not diagnosed again: Alertmanager repeats itself every four hours.

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Row, Transaction};
@@ -16,6 +16,8 @@ use crate::hash::fnv;
 /// Waiting longer for a connection or a lock helps nobody: Alertmanager sends again.
 const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 8;
+/// So long a failed change is told of, because a smaller one that succeeds proves little: a disk fills up bit by bit.
+const BELIEVED: Duration = Duration::from_secs(30);
 
 #[derive(Clone, PartialEq, Eq)]
 pub enum Place {
@@ -69,8 +71,8 @@ pub struct Store {
     opened: OnceCell<()>,
     /// SQLite has one writer: waiting here is in order and costs nothing.
     writers: Semaphore,
-    /// Why the last change failed.
-    trouble: Mutex<Option<String>>,
+    /// When and why a change failed, until one succeeds.
+    trouble: Mutex<Option<(Instant, String)>>,
 }
 
 impl Store {
@@ -119,7 +121,17 @@ impl Store {
 
     /// Whether incidents can be stored now: the part of `/readyz` that is about them.
     pub async fn check(&self) -> Result<(), StoreError> {
-        if self.opened.initialized() && self.trouble().is_none() {
+        let trouble = self.trouble();
+        if let Some((since, reason)) = &trouble
+            && self.opened.initialized()
+            && since.elapsed() < BELIEVED
+        {
+            return Err(StoreError {
+                place: self.place.describe(),
+                reason: reason.clone(),
+            });
+        }
+        if self.opened.initialized() && trouble.is_none() {
             self.read().await?;
             let alive = sqlx::query("SELECT 1").fetch_one(&self.pool).await;
             return alive.map(|_| ()).map_err(|error| self.failed(&error));
@@ -133,15 +145,15 @@ impl Store {
         self.commit(change).await
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn trouble(&self) -> Option<(Instant, String)> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.clone()
     }
 
     /// To be called before reading.
     pub(super) async fn read(&self) -> Result<(), StoreError> {
-        let opened = self.opened.get_or_try_init(|| self.open()).await;
-        opened.map(|()| ())
+        self.opened.get_or_try_init(|| self.open()).await?;
+        Ok(())
     }
 
     /// Begins a change: all of it will be there, or none.
@@ -267,7 +279,7 @@ impl Store {
 
     pub(super) fn because(&self, reason: String) -> StoreError {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        *trouble = Some(reason.clone());
+        *trouble = Some((Instant::now(), reason.clone()));
         StoreError {
             place: self.place.describe(),
             reason,

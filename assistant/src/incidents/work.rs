@@ -61,7 +61,7 @@ async fn diagnose(state: &AppState, incidents: &Incidents) {
             let (state, incidents) = (state.clone(), incidents.clone());
             tasks.spawn(async move { diagnose_one(&state, &incidents, &one, now).await });
         }
-        // What panicked is claimed for a minute and then tried again.
+        // What panicked stays claimed for a while and is then tried again.
         while tasks.join_next().await.is_some() {}
     }
 }
