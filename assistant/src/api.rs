@@ -23,13 +23,21 @@ use crate::narrate::Narrator;
 use crate::retrieval::Retriever;
 use crate::watched::Troubles;
 
+mod article;
+mod asked;
+mod assets;
 mod diagnose;
 mod events;
+mod evidence;
 mod health;
 mod html;
 mod incidents;
+mod links;
 mod mcp;
 mod openapi;
+mod pasted;
+mod plot;
+mod resolve;
 mod runbooks;
 mod search;
 mod start;
@@ -171,11 +179,13 @@ pub fn router(state: AppState) -> Router {
         .route("/incidents/{id}/feedback", post(incidents::feedback))
         .route("/runbooks", get(runbooks::list))
         .route("/runbooks/{*id}", get(runbooks::page))
+        .route("/r", get(runbooks::of_url))
         .route("/r/{alertname}", get(runbooks::of_alert))
-        .route("/assets/style.css", get(start::style))
-        .route("/assets/start.js", get(start::script))
         .route_service("/mcp", mcp::service(state.clone()))
         .route("/openapi.json", get(openapi::description))
+        .route("/assets/style.css", get(assets::style))
+        .route("/assets/page.js", get(assets::script))
+        .route("/assets/icon.svg", get(assets::icon))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -108,7 +108,7 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_NOTIFY_SECRET_FILE", value_name = "FILE")]
     pub notify_secret_file: Option<PathBuf>,
 
-    /// Base URL of a Grafana that gets an annotation for each incident [default: none]
+    /// Base URL of a Grafana: pages link their queries to Explore there, and with a token each incident becomes an annotation [default: none]
     #[arg(long, env = "RUNWIRE_GRAFANA_URL", value_name = "URL")]
     pub grafana_url: Option<String>,
 
@@ -131,6 +131,13 @@ pub struct Settings {
     /// How long a narration may take [default: 30s]
     #[arg(long, env = "RUNWIRE_LLM_TIMEOUT", value_name = "DURATION")]
     pub llm_timeout: Option<String>,
+    /// Address under which users reach Prometheus, for links to it [default: the one that is asked]
+    #[arg(long, env = "RUNWIRE_PROMETHEUS_EXTERNAL_URL", value_name = "URL")]
+    pub prometheus_external_url: Option<String>,
+
+    /// Uid of Grafana's data source for Prometheus, for those links [default: Grafana's default source]
+    #[arg(long, env = "RUNWIRE_GRAFANA_DATASOURCE", value_name = "UID")]
+    pub grafana_datasource: Option<String>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as runwire_assistant=debug [default: info, and error for commands that print]
     #[arg(long, env = "RUNWIRE_LOG", value_name = "FILTER")]
@@ -165,6 +172,11 @@ pub struct Config {
     pub incidents: Option<incidents::Settings>,
     /// `None`: no language model.
     pub llm: Option<narrate::Settings>,
+    /// Without a slash at the end.
+    pub prometheus_external_url: String,
+    /// Without a slash at the end. `None`: no links to Grafana.
+    pub grafana_url: Option<String>,
+    pub grafana_datasource: Option<String>,
     pub log: String,
     pub access: AccessSettings,
     pub identity: IdentitySettings,
@@ -213,6 +225,8 @@ impl Settings {
             llm_model,
             llm_key_file,
             llm_timeout,
+            prometheus_external_url,
+            grafana_datasource,
             log,
             access,
             identity,
@@ -241,6 +255,8 @@ impl Settings {
             llm_model: llm_model.or(other.llm_model),
             llm_key_file: llm_key_file.or(other.llm_key_file),
             llm_timeout: llm_timeout.or(other.llm_timeout),
+            prometheus_external_url: prometheus_external_url.or(other.prometheus_external_url),
+            grafana_datasource: grafana_datasource.or(other.grafana_datasource),
             log: log.or(other.log),
             access: access.or(other.access),
             identity: identity.or(other.identity),

@@ -13,6 +13,7 @@ pub mod baseline;
 pub mod blocks;
 pub mod evidence;
 pub mod expression;
+pub mod live;
 pub mod measure;
 pub mod place;
 pub mod rank;

@@ -59,7 +59,8 @@ pub struct Problem {
 }
 
 impl ApiError {
-    fn describe(self) -> (StatusCode, String) {
+    /// Status and sentence; what is our fault is logged.
+    pub fn describe(self) -> (StatusCode, String) {
         match self {
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail),
             Self::Unauthorized(detail) => (StatusCode::UNAUTHORIZED, detail),

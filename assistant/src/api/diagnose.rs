@@ -23,7 +23,7 @@ use crate::error::ApiError;
 use crate::narrate::Narrator;
 use crate::retrieval::Filters;
 
-const WINDOW: Duration = Duration::from_secs(300);
+pub(super) const WINDOW: Duration = Duration::from_secs(300);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(15);
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 const LIMIT: i64 = 5;
@@ -289,7 +289,7 @@ impl Checked {
         };
         let time_millis = match time {
             Some(time) => parse_time(&time, now_millis).map_err(ApiError::BadRequest)?,
-            None => (now_millis - i64::try_from(SETTLE.as_millis()).unwrap_or(0)) / 1000 * 1000,
+            None => settled(now_millis),
         };
         let name = alert
             .as_ref()
@@ -382,7 +382,12 @@ impl AppState {
     }
 }
 
-fn parse_window(text: &str) -> Result<Duration, String> {
+/// The latest whole second of which all samples are there.
+pub(super) fn settled(now_millis: i64) -> i64 {
+    (now_millis - i64::try_from(SETTLE.as_millis()).unwrap_or(0)) / 1000 * 1000
+}
+
+pub(super) fn parse_window(text: &str) -> Result<Duration, String> {
     let window = humantime::parse_duration(text)
         .map_err(|error| format!("`window` is \"{text}\": {error}; give a duration such as 5m"))?;
     if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&window) {

@@ -27,6 +27,7 @@ use crate::error::Problem;
         runbooks::list,
         runbooks::page,
         runbooks::of_alert,
+        runbooks::of_url,
         start::page,
         health::alive,
         health::ready,

@@ -158,14 +158,24 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
 
     let incidents = surroundings::incidents(&settings)?;
     let llm = surroundings::llm(&settings)?;
+    let prometheus = match settings.prometheus {
+        Some(url) => base_url("prometheus", &url)?,
+        None => "http://127.0.0.1:9090".into(),
+    };
     Ok(Config {
         runbooks,
         incidents,
         llm,
-        prometheus: match settings.prometheus {
-            Some(url) => base_url("prometheus", &url)?,
-            None => "http://127.0.0.1:9090".into(),
+        prometheus_external_url: match settings.prometheus_external_url {
+            Some(url) => base_url("prometheus_external_url", &url)?,
+            None => prometheus.clone(),
         },
+        prometheus,
+        grafana_url: settings
+            .grafana_url
+            .map(|url| base_url("grafana_url", &url))
+            .transpose()?,
+        grafana_datasource: settings.grafana_datasource,
         model,
         onnxruntime,
         cache: settings.cache.or_else(default_cache),

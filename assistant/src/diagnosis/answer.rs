@@ -28,6 +28,10 @@ const MAX_AFFECTED: usize = 10;
 pub struct Degraded(BTreeSet<Part>);
 
 impl Degraded {
+    pub fn into_parts(self) -> Vec<Part> {
+        self.0.into_iter().collect()
+    }
+
     pub fn of(facts: &Facts, prometheus: &Prometheus) -> Self {
         let mut degraded = Self::default();
         if let Some(outage) = &facts.outage {
@@ -211,7 +215,7 @@ impl Findings<'_> {
             checked: self.checked(),
             hypotheses,
             passages,
-            degraded: self.degraded.0.into_iter().collect(),
+            degraded: self.degraded.into_parts(),
             narration: None,
         }
     }

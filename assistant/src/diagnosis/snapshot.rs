@@ -138,6 +138,11 @@ impl Deadline {
             length,
         }
     }
+
+    /// `None` when it passes first.
+    pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.at, work).await.ok()
+    }
 }
 
 /// The latest snapshots.

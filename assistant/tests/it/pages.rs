@@ -60,11 +60,7 @@ async fn an_alert_leads_to_its_page_and_an_unknown_one_to_its_neighbours() {
     assert_eq!(known.header(header::LOCATION), "/runbooks/dns-servfail");
     let unknown = get(&service.router, "/r/CoreDNSErrors%3Cb%3E").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    assert!(
-        unknown
-            .body
-            .contains("<a href=\"/runbooks/dns-servfail\">CoreDNSErrorsHigh</a>")
-    );
+    assert!(unknown.body.contains("<a href=\"/runbooks/dns-servfail"));
     assert!(!unknown.body.contains("<b>"));
 }
 
@@ -98,10 +94,170 @@ async fn health_and_metrics_tell_how_it_is() {
         get(&service.router, "/")
             .await
             .body
-            .contains("<form id=\"ask\">")
+            .contains("<form id=\"ask\" method=\"get\"")
     );
     assert_eq!(
-        get(&service.router, "/assets/start.js").await.status,
+        get(&service.router, "/assets/page.js").await.status,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn every_style_of_runbook_url_leads_to_the_section_and_keeps_what_it_was_asked() {
+    let service = indexed();
+    for (path, place) in [
+        (
+            "/r/corednserrorshigh?namespace=shop&time=1",
+            "/runbooks/dns-servfail?namespace=shop&time=1",
+        ),
+        (
+            "/r?url=https%3A%2F%2Fgithub.com%2Fkubernetes-monitoring%2Fkubernetes-mixin%2Ftree%2Fmaster%2Frunbook.md%23alert-name-corednserrorshigh",
+            "/runbooks/dns-servfail",
+        ),
+        (
+            "/r?namespace=a%20b&url=https%3A%2F%2Frunbooks.prometheus-operator.dev%2Frunbooks%2Fcoredns%2Fcorednserrorshigh%2F",
+            "/runbooks/dns-servfail?namespace=a%20b",
+        ),
+        (
+            "/r?url=https%3A%2F%2Fgithub.com%2Fopenshift%2Frunbooks%2Fblob%2Fmaster%2Falerts%2Fcluster-dns-operator%2FCoreDNSErrorsHigh.md",
+            "/runbooks/dns-servfail",
+        ),
+        ("/r/Accept-Queue", "/runbooks/tcp/accept-queue"),
+        (
+            "/r?url=https%3A%2F%2Fother.example%2Frunbooks%2Ftcp%2Faccept-queue%23mitigation&workload=w",
+            "/runbooks/tcp/accept-queue?workload=w#mitigation",
+        ),
+    ] {
+        let answer = get(&service.router, path).await;
+        assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{path}");
+        assert_eq!(answer.header(header::LOCATION), place, "{path}");
+    }
+    let unknown = get(
+        &service.router,
+        "/r?url=https%3A%2F%2Fx%2Fdocs%2Frunbooks%2FAcceptQueueGone.md&namespace=n",
+    )
+    .await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert!(
+        unknown
+            .body
+            .contains("/runbooks/tcp/accept-queue?namespace=n"),
+        "{}",
+        unknown.body
+    );
+    assert_eq!(
+        get(&service.router, "/r").await.status,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn pages_allow_a_browser_nothing_but_their_own_files() {
+    let service = indexed();
+    for path in [
+        "/",
+        "/?q=names+cannot+be+resolved",
+        "/runbooks/dns-servfail",
+        "/r/Nothing",
+    ] {
+        let page = get(&service.router, path).await;
+        let policy = page.header(header::CONTENT_SECURITY_POLICY);
+        assert!(
+            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+            "{path}"
+        );
+        assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"));
+        assert_eq!(
+            page.header(header::X_CONTENT_TYPE_OPTIONS),
+            "nosniff",
+            "{path}"
+        );
+        assert_eq!(page.header(header::X_FRAME_OPTIONS), "DENY", "{path}");
+        assert_eq!(
+            page.header(header::REFERRER_POLICY),
+            "same-origin",
+            "{path}"
+        );
+        for inline in ["<style", " style=", " onclick=", "javascript:"] {
+            assert!(!page.body.contains(inline), "{inline} in {path}");
+        }
+        // Every script is a file of ours; every file can be kept under its address.
+        assert_eq!(page.body.matches("<script").count(), 1, "{path}");
+        let script = page.body.split("<script src=\"").nth(1).unwrap();
+        let script = script.split('"').next().unwrap();
+        let file = get(&service.router, script).await;
+        assert!(
+            file.header(header::CACHE_CONTROL).contains("immutable"),
+            "{script}"
+        );
+    }
+    let old = get(&service.router, "/assets/style.css?v=0").await;
+    assert_eq!(old.header(header::CACHE_CONTROL), "no-cache");
+}
+
+#[tokio::test]
+async fn a_page_is_readable_and_says_so_when_prometheus_is_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "---\nfailure_modes:\n  - id: m\n    title: The mode\n    anchor: diagnosis\n    evidence:\n      - {id: e, role: requires, title: The sign, expr: 'rate(runwire_x_total[5m]) > 0.5'}\n---\n# T\n\n## Diagnosis\n\n```promql\nup > 0\n```\n";
+    std::fs::write(folder.path().join("page.md"), text).unwrap();
+    let service = crate::service::over(
+        vec![folder.path().to_owned()],
+        Some(Box::new(HashingEmbedder)),
+    );
+    service.retriever.refresh().unwrap();
+    let started = std::time::Instant::now();
+    let page = get(&service.router, "/runbooks/page?namespace=shop&time=never").await;
+    assert!(started.elapsed().as_secs() < 3);
+    assert_eq!(page.status, StatusCode::OK);
+    for part in [
+        "<h2 id=\"diagnosis\">",
+        "evidence unavailable",
+        "The sign",
+        "could not be looked for",
+        "live unavailable",
+        "Not everything could be had",
+        "Left out of the address",
+        "namespace shop",
+    ] {
+        assert!(page.body.contains(part), "{part} in {}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn the_start_page_answers_without_script_and_shows_only_text_of_what_it_was_given() {
+    let service = indexed();
+    let page = get(
+        &service.router,
+        "/?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&namespace=%22%3E%3Cb%3E",
+    )
+    .await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(
+        !page.body.contains("<img") && !page.body.contains("<b>"),
+        "{}",
+        page.body
+    );
+    let alert = "%7B%22labels%22%3A%7B%22alertname%22%3A%22X%22%7D%2C%22annotations%22%3A%7B%22runbook_url%22%3A%22https%3A%2F%2Fa%2FCoreDNSErrorsHigh.md%22%7D%7D";
+    let page = get(&service.router, &format!("/?q={alert}")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(
+        page.body.contains("Alert <strong>X</strong>"),
+        "{}",
+        page.body
+    );
+    assert!(
+        page.body.contains("href=\"/runbooks/dns-servfail?time="),
+        "{}",
+        page.body
+    );
+    // Prometheus is not there, and the page says so.
+    assert!(
+        page.body.contains("status unknown") && page.body.contains("Not everything could be had")
+    );
+    let page = get(
+        &service.router,
+        "/?q=the+certificate+of+the+server+is+no+longer+valid",
+    )
+    .await;
+    assert!(page.body.contains("/runbooks/tls"), "{}", page.body);
 }

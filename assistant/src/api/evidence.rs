@@ -1,0 +1,260 @@
+//! Evidence as a browser shows it: outcome, value, limit, the last hour, where, and the query in other programs.
+
+use std::fmt::Write;
+
+use super::html::escape;
+use super::links::Links;
+use super::plot::plot;
+use crate::diagnosis::live::{HISTORY, Live, LiveBlock, LiveEvidence};
+use crate::diagnosis::quantity;
+use crate::diagnosis::response::{Part, ShownEvidence};
+
+const MAX_SERIES: usize = 3;
+
+/// One piece of evidence, from wherever it comes.
+pub(super) struct Row<'a> {
+    pub(super) title: &'a str,
+    pub(super) role: &'a str,
+    pub(super) outcome: &'a str,
+    pub(super) active: bool,
+    pub(super) value: Option<f64>,
+    pub(super) unit: Option<&'a str>,
+    /// `> 0.01`
+    pub(super) threshold: &'a str,
+    pub(super) baseline: Option<(f64, &'a str)>,
+    pub(super) places: &'a [String],
+    pub(super) reason: Option<&'a str>,
+    pub(super) query: &'a str,
+    /// `None`: no plot is wanted here.
+    pub(super) history: Option<&'a [(f64, f64)]>,
+}
+
+impl<'a> Row<'a> {
+    fn of_live(evidence: &'a LiveEvidence, role: &'a str) -> Self {
+        Self {
+            title: &evidence.title,
+            role,
+            outcome: evidence.outcome,
+            active: evidence.active,
+            value: evidence.value,
+            unit: evidence.unit.as_deref(),
+            threshold: &evidence.threshold,
+            baseline: None,
+            places: &evidence.places,
+            reason: evidence.reason.as_deref(),
+            query: &evidence.query,
+            history: Some(&evidence.history),
+        }
+    }
+
+    pub(super) fn of_shown(evidence: &'a ShownEvidence, history: Option<&'a [(f64, f64)]>) -> Self {
+        Self {
+            title: match evidence.title.as_str() {
+                "" => &evidence.id,
+                title => title,
+            },
+            role: &evidence.role,
+            outcome: &evidence.outcome,
+            active: evidence.active.unwrap_or(true),
+            value: evidence.value,
+            unit: evidence.unit.as_deref(),
+            threshold: &evidence.threshold,
+            baseline: evidence.baseline.zip(evidence.baseline_offset.as_deref()),
+            places: &[],
+            reason: evidence.reason.as_deref(),
+            query: &evidence.query,
+            history,
+        }
+    }
+
+    pub(super) fn html(&self, links: &Links<'_>) -> String {
+        let limit = self.threshold.split_once(' ');
+        let number = limit.and_then(|(_, number)| number.parse::<f64>().ok());
+        let word = match self.outcome {
+            "present" if !self.active => "was present",
+            outcome => outcome,
+        };
+        let mut html = format!(
+            "<li class=\"evidence {}\"><div class=\"what\"><span class=\"outcome\">{word}</span> {} <small>{}</small></div>\n",
+            escape(self.outcome),
+            escape(self.title),
+            escape(self.role)
+        );
+        let value = match self.value {
+            Some(value) => quantity(value, self.unit),
+            None if self.outcome == "absent" => "no series".into(),
+            None => "no value".into(),
+        };
+        let _ = write!(
+            html,
+            "<div class=\"value\"><strong>{}</strong>",
+            escape(&value)
+        );
+        if let Some((sign, number)) = limit.zip(number).map(|(limit, number)| (limit.0, number)) {
+            let _ = write!(
+                html,
+                " <span class=\"quiet\">a sign if {} {}</span>",
+                escape(sign),
+                escape(&quantity(number, self.unit))
+            );
+        }
+        if let Some((baseline, offset)) = self.baseline {
+            let _ = write!(
+                html,
+                " <span class=\"quiet\">{} {} ago</span>",
+                escape(&quantity(baseline, self.unit)),
+                escape(offset)
+            );
+        }
+        html.push_str("</div>\n");
+        if let Some(reason) = self.reason {
+            let _ = writeln!(html, "<p class=\"reason\">{}</p>", escape(reason));
+        }
+        if !self.places.is_empty() {
+            let places: Vec<String> = self.places.iter().map(|place| escape(place)).collect();
+            let _ = writeln!(html, "<p class=\"places\">{}</p>", places.join("<br>"));
+        }
+        if let Some(history) = self.history {
+            let end = links.time_millis as f64 / 1000.0;
+            html.push_str(&plot(
+                history,
+                end,
+                HISTORY.as_secs_f64(),
+                number,
+                self.unit,
+            ));
+        }
+        html.push_str(&query(self.query, links));
+        html.push_str("</li>\n");
+        html
+    }
+}
+
+/// The query, and where a person may go on with it.
+fn query(query: &str, links: &Links<'_>) -> String {
+    let mut html = format!(
+        "<details class=\"query\"><summary>Query</summary><pre><code>{}</code></pre></details>\n\
+         <p class=\"links\"><a href=\"{}\" rel=\"noopener noreferrer\">Prometheus</a>",
+        escape(query),
+        escape(&links.prometheus(query))
+    );
+    if let Some(grafana) = links.grafana(query) {
+        let _ = write!(
+            html,
+            " <a href=\"{}\" rel=\"noopener noreferrer\">Grafana</a>",
+            escape(&grafana)
+        );
+    }
+    html.push_str("</p>\n");
+    html
+}
+
+/// The evidence of all failure modes of a page.
+pub(super) fn panel(live: &Live, links: &Links<'_>) -> String {
+    let mut html = String::new();
+    for mode in &live.modes {
+        let verdict = match mode.outcome {
+            "present" => "its signs are there",
+            "absent" => "its signs are not there",
+            _ => "could not be looked for",
+        };
+        let _ = writeln!(
+            html,
+            "<section class=\"mode {}\"><h3><a href=\"#{}\">{}</a></h3>\n<p class=\"verdict\">{verdict}</p>\n<ul>",
+            mode.outcome,
+            escape(&mode.anchor),
+            escape(&mode.title)
+        );
+        for evidence in &mode.evidence {
+            let role = evidence.role.to_string();
+            html.push_str(&Row::of_live(evidence, &role).html(links));
+        }
+        html.push_str("</ul></section>\n");
+    }
+    html
+}
+
+/// What could not be had.
+pub(super) fn degraded(parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from(
+        "<div class=\"degraded\" role=\"status\"><strong>Not everything could be had</strong><ul>\n",
+    );
+    for part in parts {
+        let _ = writeln!(
+            html,
+            "<li>{}: {}</li>",
+            escape(&part.part),
+            escape(&part.reason)
+        );
+    }
+    html.push_str("</ul></div>\n");
+    html
+}
+
+/// Below a PromQL block in a page's text.
+pub(super) fn block(block: &LiveBlock, links: &Links<'_>) -> String {
+    let (outcome, mut text) = match (&block.series, &block.threshold) {
+        (None, _) => {
+            let reason = block.reason.as_deref().unwrap_or("no answer");
+            ("unavailable", format!("<p>{}</p>\n", escape(reason)))
+        }
+        (Some(series), _) if series.is_empty() => (
+            "unavailable",
+            "<p>no series in this scope at this time</p>\n".into(),
+        ),
+        (Some(series), threshold) => {
+            let outcome = match threshold {
+                Some((_, true)) | None => "present",
+                Some((_, false)) => "absent",
+            };
+            (outcome, table(series))
+        }
+    };
+    if let Some((threshold, _)) = &block.threshold {
+        let _ = writeln!(
+            text,
+            "<p class=\"quiet\">a sign if {}</p>",
+            escape(threshold)
+        );
+    }
+    let word = match (&block.threshold, outcome) {
+        (None, "present") => "value",
+        (_, outcome) => outcome,
+    };
+    let go_on = if block.query.is_empty() {
+        String::new()
+    } else {
+        query(&block.query, links)
+    };
+    format!(
+        "<div class=\"live {outcome}\"><span class=\"outcome\">{word}</span>\n{text}{go_on}</div>\n"
+    )
+}
+
+fn table(series: &[(std::collections::BTreeMap<String, String>, f64)]) -> String {
+    let mut html = String::from("<ul class=\"series\">\n");
+    for (labels, value) in series.iter().take(MAX_SERIES) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        let _ = writeln!(
+            html,
+            "<li><strong>{}</strong> <code>{}</code></li>",
+            escape(&quantity(*value, None)),
+            escape(&labels.join(", "))
+        );
+    }
+    html.push_str("</ul>\n");
+    if series.len() > MAX_SERIES {
+        let _ = writeln!(
+            html,
+            "<p class=\"quiet\">and {} more series</p>",
+            series.len() - MAX_SERIES
+        );
+    }
+    html
+}

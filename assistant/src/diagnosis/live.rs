@@ -1,0 +1,420 @@
+//! `Engine::live`: what the evidence of one runbook says at a moment, and the last hour of each value. For the runbook's
+//! page, which shows all of it and ranks nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::answer::Degraded;
+use super::evidence::{Activity, Evidence, Outcome, Reading};
+use super::expression::{Expression, ExpressionError};
+use super::place::{Place, Position, Workload};
+use super::response::Part;
+use super::scope::Scope;
+use super::snapshot::{Answer, Deadline, Missing};
+use super::{Engine, measure, rank, settle, words};
+use crate::prometheus::{Prometheus, Range};
+use crate::runbook::{End, FailureMode, Role, Runbook};
+
+/// How far back a plot looks.
+pub const HISTORY: Duration = Duration::from_secs(3600);
+const STEP: Duration = Duration::from_secs(60);
+const MAX_PLACES: usize = 5;
+
+/// When and about whom a page is.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    pub scope: Scope,
+    pub time_millis: i64,
+    pub window: Duration,
+}
+
+/// What a page shows of its failure modes.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    /// The scope as the metrics know it.
+    pub scope: Scope,
+    pub modes: Vec<LiveMode>,
+    pub degraded: Vec<Part>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LiveMode {
+    pub title: String,
+    pub anchor: String,
+    /// Of all that the mode requires, wherever in the scope it is.
+    pub outcome: &'static str,
+    pub evidence: Vec<LiveEvidence>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LiveEvidence {
+    pub title: String,
+    pub role: Role,
+    /// `present`, `absent` or `unavailable`.
+    pub outcome: &'static str,
+    /// Of what is present, whether it goes on.
+    pub active: bool,
+    pub value: Option<f64>,
+    pub unit: Option<String>,
+    /// `> 0.01`
+    pub threshold: String,
+    pub threshold_value: Option<f64>,
+    pub query: String,
+    /// Where it is beyond the threshold, strongest first.
+    pub places: Vec<String>,
+    /// Why there is no value.
+    pub reason: Option<String>,
+    /// Unix seconds and values of the series that is shown, or else of the one in the scope with the strongest value.
+    pub history: Vec<(f64, f64)>,
+}
+
+impl Engine {
+    /// Never fails: what does not come before the deadline is `unavailable`, and said so.
+    pub async fn live(&self, runbook: &Arc<Runbook>, moment: &Moment, patience: Duration) -> Live {
+        if runbook.failure_modes.is_empty() {
+            return Live {
+                scope: moment.scope.clone(),
+                ..Live::default()
+            };
+        }
+        let deadline = Deadline::after(patience);
+        let snapshot = self.snapshots.at(moment.time_millis, moment.window);
+        let pages = [runbook.clone()];
+        let measured = measure::measure(&self.prometheus, &snapshot, &pages, deadline).await;
+        let mut scope = moment.scope.clone();
+        let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
+        let lost = measured.facts.outage.is_none()
+            && !settle(&mut scope, true, &measured.facts, &mut degraded);
+
+        let modes: Vec<(&FailureMode, Vec<(Evidence, LiveEvidence)>)> = runbook
+            .failure_modes
+            .iter()
+            .zip(measured.modes)
+            .map(|(mode, evidence)| {
+                let shown = evidence.into_iter().map(|evidence| {
+                    let seen = seen(&evidence, &scope, lost);
+                    (evidence, seen)
+                });
+                (mode, shown.collect())
+            })
+            .collect();
+
+        let queries: BTreeSet<String> = modes
+            .iter()
+            .flat_map(|(_, evidence)| evidence)
+            .filter(|(_, shown)| shown.reason.is_none())
+            .map(|(_, shown)| shown.query.clone())
+            .collect();
+        let end = moment.time_millis.div_euclid(1000);
+        let histories = histories(&self.prometheus, queries, end, deadline).await;
+        let modes = modes
+            .into_iter()
+            .map(|(mode, evidence)| {
+                let evidence: Vec<LiveEvidence> = evidence
+                    .into_iter()
+                    .map(|(evidence, shown)| with_history(&evidence, shown, &scope, &histories))
+                    .collect();
+                LiveMode {
+                    title: mode.title.clone(),
+                    anchor: mode.anchor.clone(),
+                    outcome: required(mode, &evidence),
+                    evidence,
+                }
+            })
+            .collect();
+        Live {
+            scope,
+            modes,
+            degraded: degraded.into_parts(),
+        }
+    }
+
+    /// The last hour of the series of some queries; what fails or comes late is left out.
+    pub async fn histories(
+        &self,
+        queries: BTreeSet<String>,
+        time_millis: i64,
+        patience: Duration,
+    ) -> BTreeMap<String, Vec<Range>> {
+        let end = time_millis.div_euclid(1000);
+        histories(&self.prometheus, queries, end, Deadline::after(patience)).await
+    }
+}
+
+fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
+    let query = &evidence.query;
+    let title = if query.title.is_empty() {
+        &query.id
+    } else {
+        &query.title
+    };
+    let mut shown = LiveEvidence {
+        title: title.clone(),
+        role: query.role,
+        outcome: "unavailable",
+        active: false,
+        value: None,
+        unit: query.unit.clone(),
+        threshold: String::new(),
+        threshold_value: None,
+        query: query.expr.trim().to_owned(),
+        places: Vec::new(),
+        reason: None,
+        history: Vec::new(),
+    };
+    let reading = match &evidence.reading {
+        Ok(reading) => reading,
+        Err(reason) => {
+            shown.reason = Some(reason.clone());
+            return shown;
+        }
+    };
+    shown.threshold = reading.expression.threshold();
+    shown.threshold_value = Some(reading.expression.threshold_value());
+    shown.query.clone_from(&reading.window.query);
+    shown.reason.clone_from(&reading.gap);
+    if lost {
+        shown.reason = Some("no series knows this scope".into());
+        return shown;
+    }
+    let seen = reading.seen(|position| rank::position_in_scope(position, reading, scope));
+    let (look, series) = reading.shown(&seen);
+    shown.query.clone_from(&look.query);
+    shown.value = series.map(|series| words::significant(series.value));
+    match reading.outcome(&seen) {
+        Outcome::Present(activity) => {
+            shown.outcome = "present";
+            shown.active = matches!(activity, Activity::Now | Activity::Lately);
+            shown.reason = None;
+        }
+        Outcome::Absent => shown.outcome = "absent",
+        Outcome::Unavailable => {}
+    }
+    let mut beyond: Vec<_> = look
+        .series
+        .iter()
+        .filter(|series| rank::position_in_scope(&series.position, reading, scope))
+        .filter(|series| reading.expression.holds(series.value))
+        .collect();
+    beyond.sort_by(|a, b| reading.order(a, b));
+    for series in beyond {
+        let place = name(&Place::suggested_by(&series.position, reading.at));
+        if !shown.places.contains(&place) && shown.places.len() < MAX_PLACES {
+            shown.places.push(place);
+        }
+    }
+    shown
+}
+
+/// `shop/cart → shop/payments`
+fn name(place: &Place) -> String {
+    let end = |end: &Option<Workload>| end.as_ref().map(Workload::to_string);
+    match (end(&place.src), end(&place.dst)) {
+        (Some(src), Some(dst)) => format!("{src} → {dst}"),
+        (Some(end), None) | (None, Some(end)) => end,
+        (None, None) => "everywhere".into(),
+    }
+}
+
+/// Requirements of one group are alternatives.
+fn required(mode: &FailureMode, shown: &[LiveEvidence]) -> &'static str {
+    let mut groups: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
+    for (query, shown) in mode.evidence.iter().zip(shown) {
+        if query.role == Role::Requires {
+            let group = query
+                .group
+                .clone()
+                .unwrap_or_else(|| format!("={}", query.id));
+            groups.entry(group).or_default().push(shown.outcome);
+        }
+    }
+    let groups: Vec<&str> = groups
+        .values()
+        .map(|outcomes| {
+            let first = |wanted| outcomes.iter().find(|outcome| **outcome == wanted);
+            first("present")
+                .or(first("unavailable"))
+                .map_or("absent", |outcome| outcome)
+        })
+        .collect();
+    if groups.contains(&"absent") {
+        "absent"
+    } else if groups.is_empty() || groups.contains(&"unavailable") {
+        "unavailable"
+    } else {
+        "present"
+    }
+}
+
+fn with_history(
+    evidence: &Evidence,
+    mut shown: LiveEvidence,
+    scope: &Scope,
+    histories: &BTreeMap<String, Vec<Range>>,
+) -> LiveEvidence {
+    let (Ok(reading), Some(ranges)) = (&evidence.reading, histories.get(&shown.query)) else {
+        return shown;
+    };
+    let in_scope: Vec<&Range> = ranges
+        .iter()
+        .filter(|range| {
+            let position = Position::of(&range.labels);
+            rank::position_in_scope(&position, reading, scope)
+        })
+        .collect();
+    let by_value = |range: &&&Range| {
+        let last = range.points.last().map(|point| words::significant(point.1));
+        shown.value.is_some() && last == shown.value
+    };
+    let chosen = in_scope.iter().find(by_value).or_else(|| {
+        in_scope.iter().min_by(|a, b| {
+            let (a, b) = (peak(reading, a), peak(reading, b));
+            reading.expression.strongest_first(a, b)
+        })
+    });
+    if let Some(range) = chosen {
+        shown.history = finite(range);
+    }
+    shown
+}
+
+fn peak(reading: &Reading, range: &Range) -> f64 {
+    range
+        .points
+        .iter()
+        .map(|point| point.1)
+        .filter(|value| value.is_finite())
+        .min_by(|a, b| reading.expression.strongest_first(*a, *b))
+        .unwrap_or_default()
+}
+
+/// A ratio of nothing to nothing is a gap and no value.
+pub fn finite(range: &Range) -> Vec<(f64, f64)> {
+    let points = range.points.iter().copied();
+    points.filter(|point| point.1.is_finite()).collect()
+}
+
+async fn histories(
+    prometheus: &Prometheus,
+    queries: BTreeSet<String>,
+    end: i64,
+    deadline: Deadline,
+) -> BTreeMap<String, Vec<Range>> {
+    let start = end - i64::try_from(HISTORY.as_secs()).unwrap_or(0);
+    let mut tasks = JoinSet::new();
+    for query in queries {
+        let prometheus = prometheus.clone();
+        tasks.spawn(async move {
+            let ranges = prometheus.range(&query, start, end, STEP).await;
+            (query, ranges)
+        });
+    }
+    let mut found = BTreeMap::new();
+    while let Some(Some(joined)) = deadline.wait(tasks.join_next()).await {
+        if let Ok((query, Ok(ranges))) = joined {
+            found.insert(query, ranges);
+        }
+    }
+    found
+}
+
+/// What a PromQL block of a page says.
+#[derive(Debug, Clone, Default)]
+pub struct LiveBlock {
+    /// What was asked: without its comparison with a number, and each `[5m]` is the window.
+    pub query: String,
+    /// Labels and values of the series in the scope, strongest first; `None`: nothing came.
+    pub series: Option<Vec<(BTreeMap<String, String>, f64)>>,
+    /// Of the comparison at its top, and whether the strongest series is beyond it.
+    pub threshold: Option<(String, bool)>,
+    pub reason: Option<String>,
+}
+
+impl Engine {
+    /// One result for each block, in their order.
+    pub async fn live_blocks(
+        &self,
+        blocks: &[String],
+        moment: &Moment,
+        patience: Duration,
+    ) -> Vec<LiveBlock> {
+        let asked: Vec<(Option<Expression>, Result<String, String>)> = blocks
+            .iter()
+            .map(|block| match Expression::parse(block.trim()) {
+                Ok(expression) => {
+                    let query = expression.query(moment.window);
+                    (Some(expression), Ok(query))
+                }
+                Err(ExpressionError::TooComplex) => {
+                    (None, Err(ExpressionError::TooComplex.to_string()))
+                }
+                Err(_) => (None, plain(block)),
+            })
+            .collect();
+        let queries = asked.iter().filter_map(|(_, query)| query.as_ref().ok());
+        let snapshot = self.snapshots.at(moment.time_millis, moment.window);
+        let deadline = Deadline::after(patience);
+        let answers = snapshot
+            .evaluate(&self.prometheus, queries.cloned().collect(), deadline)
+            .await;
+        asked
+            .into_iter()
+            .map(|(expression, query)| match query {
+                Err(reason) => LiveBlock {
+                    reason: Some(format!("it {reason}")),
+                    ..LiveBlock::default()
+                },
+                Ok(query) => said(query, expression.as_ref(), &answers, &moment.scope),
+            })
+            .collect()
+    }
+}
+
+fn plain(block: &str) -> Result<String, String> {
+    let query = block.trim().to_owned();
+    promql_parser::parser::parse(&query)
+        .map(|_| query)
+        .map_err(|reason| format!("is not PromQL: {reason}"))
+}
+
+fn said(
+    query: String,
+    expression: Option<&Expression>,
+    answers: &HashMap<String, Result<Answer, Missing>>,
+    scope: &Scope,
+) -> LiveBlock {
+    let (answer, reason) = match answers.get(&query) {
+        Some(Ok(answer)) => (Some(answer), None),
+        Some(Err(missing)) => (None, Some(missing.to_string())),
+        None => (None, None),
+    };
+    let series = answer.map(|answer| {
+        let mut series: Vec<_> = answer
+            .iter()
+            .filter(|series| scope.contains(&Place::suggested_by(&series.position, End::Pair)))
+            .map(|series| (series.labels.clone(), words::significant(series.value)))
+            .collect();
+        series.sort_by(|a, b| {
+            let order = match expression {
+                Some(expression) => expression.strongest_first(a.1, b.1),
+                None => b.1.total_cmp(&a.1),
+            };
+            order.then_with(|| a.0.cmp(&b.0))
+        });
+        series
+    });
+    let strongest = series.as_ref().and_then(|series| series.first());
+    let threshold = expression.map(|expression| {
+        let beyond = strongest.is_some_and(|(_, value)| expression.holds(*value));
+        (expression.threshold(), beyond)
+    });
+    LiveBlock {
+        query,
+        series,
+        threshold,
+        reason,
+    }
+}
