@@ -103,6 +103,7 @@ async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i
         time_millis: at.div_euclid(ALIGNED_MILLIS) * ALIGNED_MILLIS,
         window: WINDOW,
         limit: HYPOTHESES,
+        since_millis: None,
         alert: alertname.cloned(),
         hits: Vec::new(),
     };
