@@ -83,7 +83,7 @@ impl Engine {
         let deadline = Deadline::after(patience);
         let snapshot = self.snapshots.at(moment.time_millis, moment.window);
         let pages = [runbook.clone()];
-        let measured = measure::measure(&self.prometheus, &snapshot, &pages, deadline).await;
+        let measured = measure::measure(&self.prometheus, &snapshot, &pages, None, deadline).await;
         let mut scope = moment.scope.clone();
         let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
         let lost = measured.facts.outage.is_none()
@@ -175,7 +175,7 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
     shown.threshold = reading.expression.threshold();
     shown.threshold_value = Some(reading.expression.threshold_value());
     shown.query.clone_from(&reading.window.query);
-    shown.reason.clone_from(&reading.gap);
+    shown.reason = reading.gap.as_ref().map(|gap| gap.reason().to_owned());
     if lost {
         shown.reason = Some("no series knows this scope".into());
         return shown;
