@@ -12,7 +12,7 @@ pub fn robust(values: &[(Duration, f64)], age: Option<Duration>) -> Option<(Dura
         .filter(|(back, value)| value.is_finite() && is_before(*back, age))
         .copied()
         .collect();
-    values.sort_by(|a, b| a.0.cmp(&b.0));
+    values.sort_by_key(|value| value.0);
     if let [_, older] = values[..] {
         return Some(older);
     }

@@ -14,6 +14,7 @@ use super::place::{Place, Position, Workload};
 use super::response::Part;
 use super::scope::Scope;
 use super::snapshot::{Answer, Deadline, Missing};
+use super::topology::Topology;
 use super::{Engine, measure, rank, settle, words};
 use crate::prometheus::{Prometheus, Range};
 use crate::runbook::{End, FailureMode, Role, Runbook};
@@ -394,7 +395,12 @@ fn said(
     let series = answer.map(|answer| {
         let mut series: Vec<_> = answer
             .iter()
-            .filter(|series| scope.contains(&Place::suggested_by(&series.position, End::Pair)))
+            .filter(|series| {
+                scope.contains(
+                    &Place::suggested_by(&series.position, End::Pair),
+                    &Topology::default(),
+                )
+            })
             .map(|series| (series.labels.clone(), words::significant(series.value)))
             .collect();
         series.sort_by(|a, b| {
