@@ -169,7 +169,7 @@ mod tests {
                 "{:?} {:?} {}",
                 pasted.labels.values().collect::<Vec<_>>(),
                 pasted.runbook_url(),
-                pasted.starts_at.unwrap_or_default()
+                pasted.starts_at.as_deref().unwrap_or_default()
             ),
         };
         assert_eq!(told, expected, "{text}");
