@@ -8,6 +8,10 @@ mod dns_message;
 mod dns_server;
 mod tcp_client;
 mod tcp_server;
+mod tls_client;
+mod tls_server;
+mod udp_client;
+mod udp_server;
 mod wire;
 
 use std::io::{BufRead, Read, Write};
@@ -31,6 +35,10 @@ pub(crate) enum Kind {
     TcpClient,
     DnsServer,
     DnsClient,
+    UdpServer,
+    UdpClient,
+    TlsServer,
+    TlsClient,
     Wire,
 }
 
@@ -41,6 +49,10 @@ impl Kind {
             Self::TcpClient => "tcp-client",
             Self::DnsServer => "dns-server",
             Self::DnsClient => "dns-client",
+            Self::UdpServer => "udp-server",
+            Self::UdpClient => "udp-client",
+            Self::TlsServer => "tls-server",
+            Self::TlsClient => "tls-client",
             Self::Wire => "wire",
         }
     }
@@ -56,6 +68,10 @@ impl Kind {
             Self::TcpClient => parse::<tcp_client::Settings>(settings),
             Self::DnsServer => parse::<dns_server::Settings>(settings),
             Self::DnsClient => parse::<dns_client::Settings>(settings),
+            Self::UdpServer => parse::<udp_server::Settings>(settings),
+            Self::UdpClient => parse::<udp_client::Settings>(settings),
+            Self::TlsServer => parse::<tls_server::Settings>(settings),
+            Self::TlsClient => parse::<tls_client::Settings>(settings),
             Self::Wire => parse::<wire::Settings>(settings),
         }
         .with_context(|| format!("bad settings of a {}", self.name()))
@@ -73,6 +89,10 @@ pub(crate) fn run(kind: Kind, namespace: Option<&str>, settings: &str) -> Result
         Kind::TcpClient => tcp_client::run(&Live::start(settings)?),
         Kind::DnsServer => dns_server::run(&Live::start(settings)?),
         Kind::DnsClient => dns_client::run(&Live::start(settings)?),
+        Kind::UdpServer => udp_server::run(&Live::start(settings)?),
+        Kind::UdpClient => udp_client::run(&Live::start(settings)?),
+        Kind::TlsServer => tls_server::run(&Live::start(settings)?),
+        Kind::TlsClient => tls_client::run(&Live::start(settings)?),
         Kind::Wire => wire::run(&Live::start(settings)?),
     }
 }
@@ -183,14 +203,15 @@ fn error_name(error: &io::Error) -> &'static str {
     }
 }
 
-/// Reads and forgets so many bytes, ten small bites a second if `bytes_per_second` is not 0.
+/// Reads so many bytes, ten small bites a second if `bytes_per_second` is not 0, and forgets all but the last.
 fn read_paced(
     stream: &mut impl Read,
     length: usize,
     bytes_per_second: impl Fn() -> u64,
-) -> io::Result<()> {
+) -> io::Result<u8> {
     let mut buffer = vec![0; 64 * 1024];
     let mut left = length;
+    let mut last = 0;
     while left > 0 {
         let speed = bytes_per_second();
         let bite = if speed == 0 {
@@ -205,9 +226,10 @@ fn read_paced(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= read;
+        last = buffer[read - 1];
         if speed > 0 {
             thread::sleep(Duration::from_millis(100));
         }
     }
-    Ok(())
+    Ok(last)
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fault;
 use crate::lab::Lab;
+use crate::proof;
 use crate::say;
 use crate::scenario::{Scenario, Status, Template};
 use crate::score::{Answer, Expected, Score, score};
@@ -85,7 +86,8 @@ impl Running {
         let scenario = template
             .fill(seed, &plan)
             .with_context(|| format!("bad scenario {}", template.name))?;
-        let lab = Lab::build(plan, state).context("cannot build the lab")?;
+        let mut lab = Lab::build(plan, state).context("cannot build the lab")?;
+        fault::prepare(&scenario, &mut lab)?;
         // A collector meets connections that are older than itself as well as new ones.
         let traffic_first = Random::new(seed, "order").between(0, 1) == 0;
         if traffic_first {
@@ -196,6 +198,11 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
         "  for {} s: {}",
         running.scenario.hold, running.scenario.summary
     ));
+    let proof = running.scenario.proof.clone();
+    let counted = proof
+        .as_ref()
+        .map(|proof| proof::read(proof, &running.lab.plan))
+        .transpose()?;
     let started = Instant::now();
     running.inject()?;
     let hold = Duration::from_secs(running.scenario.hold);
@@ -224,13 +231,18 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     fs::write(folder.join("after.json"), &bytes)?;
     let after = running.judge(&expected, &bytes)?;
     let fault_windows = running.traffic.windows(&mark, 2);
-    let impact = running.scenario.impact.as_ref().and_then(|client| {
-        // A client that reports nothing at all has stalled, which is an impact too.
-        let late = fault_windows.get(client).cloned().unwrap_or_default();
-        sli::impact(healthy_windows.get(client)?, &late)
-    });
-    if let (Some(client), Some(impact)) = (&running.scenario.impact, &impact) {
-        say::progress(format_args!("  impact on {client}: {impact}"));
+    let impact = if let (Some(proof), Some(counted)) = (&proof, counted) {
+        proof::verdict(proof, counted, proof::read(proof, &running.lab.plan)?)
+    } else {
+        running.scenario.impact.as_ref().and_then(|client| {
+            // A client that reports nothing at all has stalled, which is an impact too.
+            let late = fault_windows.get(client).cloned().unwrap_or_default();
+            sli::impact(healthy_windows.get(client)?, &late)
+        })
+    };
+    if let Some(impact) = &impact {
+        let whom = running.scenario.impact.as_deref().unwrap_or("the kernel");
+        say::progress(format_args!("  impact on {whom}: {impact}"));
     }
     let mut clients = BTreeMap::new();
     for id in healthy_windows.keys().chain(fault_windows.keys()) {

@@ -9,6 +9,16 @@ use crate::scenario::{Scenario, Step};
 use crate::traffic::Traffic;
 use crate::{command, netns, stop};
 
+/// What belongs to the lab of a scenario, before there is traffic.
+pub(crate) fn prepare(scenario: &Scenario, lab: &mut Lab) -> Result<()> {
+    let mut nobody = Traffic::none();
+    for step in &scenario.setup {
+        apply(step, scenario, lab, &mut nobody)
+            .with_context(|| format!("cannot prepare by {step:?}"))?;
+    }
+    Ok(())
+}
+
 /// Applies every step of the scenario's fault, in order.
 pub(crate) fn inject(scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) -> Result<()> {
     for step in &scenario.fault {

@@ -11,6 +11,7 @@
 
 mod actor;
 mod case;
+mod certificates;
 mod command;
 mod demo;
 mod fault;
@@ -18,6 +19,7 @@ mod http;
 mod lab;
 mod netns;
 mod process;
+mod proof;
 mod rehearse;
 mod retrieval;
 mod run;

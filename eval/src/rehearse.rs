@@ -10,7 +10,7 @@ use crate::lab::Lab;
 use crate::scenario::{self, Template};
 use crate::state::State;
 use crate::traffic::Traffic;
-use crate::{fault, say, sli, stop};
+use crate::{fault, proof, say, sli, stop};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -49,12 +49,18 @@ fn one(template: &Template, options: &Options, state: &State) -> Result<bool> {
     let plan = Lab::plan(seed, &template.roles(), &template.wires())?;
     let scenario = template.fill(seed, &plan)?;
     let mut lab = Lab::build(plan, state)?;
+    fault::prepare(&scenario, &mut lab)?;
     let mut traffic = Traffic::start(&scenario, &lab.plan)?;
     let phase = Duration::from_secs(options.seconds);
     let mark = traffic.mark();
     stop::sleep(phase)?;
     traffic.check()?;
     let before = traffic.windows(&mark, 1);
+    let counted = scenario
+        .proof
+        .as_ref()
+        .map(|proof| proof::read(proof, &lab.plan))
+        .transpose()?;
     let mark = traffic.mark();
     fault::inject(&scenario, &mut lab, &mut traffic)?;
     stop::sleep(phase)?;
@@ -62,17 +68,21 @@ fn one(template: &Template, options: &Options, state: &State) -> Result<bool> {
     let after = traffic.windows(&mark, 1);
 
     let mut good = before.values().all(sli::Window::is_healthy);
-    let impact = scenario
-        .impact
-        .as_ref()
-        .and_then(|id| sli::impact(before.get(id)?, &after.get(id).cloned().unwrap_or_default()));
-    let verdict = match (&scenario.impact, &impact) {
-        (Some(_), Some(impact)) => impact.clone(),
-        (Some(_), None) => {
+    let impact = if let (Some(proof), Some(counted)) = (&scenario.proof, counted) {
+        proof::verdict(proof, counted, proof::read(proof, &lab.plan)?)
+    } else {
+        scenario.impact.as_ref().and_then(|id| {
+            sli::impact(before.get(id)?, &after.get(id).cloned().unwrap_or_default())
+        })
+    };
+    let fault = scenario.impact.is_some() || scenario.proof.is_some();
+    let verdict = match (fault, &impact) {
+        (true, Some(impact)) => impact.clone(),
+        (true, None) => {
             good = false;
             "NO IMPACT".to_owned()
         }
-        (None, _) => {
+        (false, _) => {
             good &= after.values().all(sli::Window::is_healthy);
             "no fault".to_owned()
         }

@@ -44,12 +44,17 @@ pub(crate) struct Scenario {
     pub(crate) actors: BTreeMap<String, ActorSpec>,
     #[serde(default = "default_warmup")]
     pub(crate) warmup: u64,
+    /// Steps before the traffic starts: they belong to the lab, not to the fault.
+    #[serde(default)]
+    pub(crate) setup: Vec<Step>,
     #[serde(default)]
     pub(crate) fault: Vec<Step>,
     #[serde(default = "default_hold")]
     pub(crate) hold: u64,
     /// The client that must suffer for the case to count.
     pub(crate) impact: Option<String>,
+    /// What must happen in the kernel instead, for a fault that no client feels.
+    pub(crate) proof: Option<Proof>,
     /// The body of `POST /diagnose`.
     pub(crate) ask: Value,
     pub(crate) expect: Expect,
@@ -74,6 +79,16 @@ fn default_hold() -> u64 {
     25
 }
 
+/// A counter of the kernel that the fault must move, read by `nstat` and not by the collector.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Proof {
+    pub(crate) node: String,
+    /// As `nstat` writes it.
+    pub(crate) counter: String,
+    pub(crate) at_least: u64,
+}
+
 /// Where an actor lives and what it does: exactly one of the kinds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,21 +98,31 @@ pub(crate) struct ActorSpec {
     tcp_client: Option<Value>,
     dns_server: Option<Value>,
     dns_client: Option<Value>,
+    udp_server: Option<Value>,
+    udp_client: Option<Value>,
+    tls_server: Option<Value>,
+    tls_client: Option<Value>,
 }
 
 impl ActorSpec {
+    const KINDS: &str = "tcp_server, tcp_client, dns_server, dns_client, udp_server, udp_client, tls_server, tls_client";
+
     pub(crate) fn kind(&self) -> Result<(Kind, &Value)> {
         let mut given = [
             (Kind::TcpServer, &self.tcp_server),
             (Kind::TcpClient, &self.tcp_client),
             (Kind::DnsServer, &self.dns_server),
             (Kind::DnsClient, &self.dns_client),
+            (Kind::UdpServer, &self.udp_server),
+            (Kind::UdpClient, &self.udp_client),
+            (Kind::TlsServer, &self.tls_server),
+            (Kind::TlsClient, &self.tls_client),
         ]
         .into_iter()
         .filter_map(|(kind, settings)| settings.as_ref().map(|settings| (kind, settings)));
         match (given.next(), given.next()) {
             (Some(one), None) => Ok(one),
-            _ => bail!("an actor is exactly one of tcp_server, tcp_client, dns_server, dns_client"),
+            _ => bail!("an actor is exactly one of {}", Self::KINDS),
         }
     }
 
@@ -196,7 +221,7 @@ impl Scenario {
                 actor(target).with_context(|| format!("actor `{id}`, `to`"))?;
             }
         }
-        for step in &self.fault {
+        for step in self.setup.iter().chain(&self.fault) {
             match step {
                 Step::Nft { node: role, .. }
                 | Step::Ip { node: role, .. }
@@ -206,7 +231,7 @@ impl Scenario {
                 Step::Start { actor: id } | Step::Restart { actor: id } => actor(id),
                 Step::Wait { .. } => Ok(()),
             }
-            .context("`fault`")?;
+            .context("`setup` or `fault`")?;
         }
         for role in &self.expect.affected {
             node(role).context("`expect.affected`")?;
@@ -214,11 +239,16 @@ impl Scenario {
         if let Some(id) = &self.impact {
             actor(id).context("`impact`")?;
         }
+        if let Some(proof) = &self.proof {
+            node(&proof.node).context("`proof`")?;
+        }
         if self.expect.status == Status::Fault && self.expect.failure_mode.is_none() {
             bail!("`expect.failure_mode` is missing");
         }
-        if self.expect.status == Status::Fault && self.impact.is_none() {
-            bail!("`impact` is missing: which client must suffer for this case to count?");
+        if self.expect.status == Status::Fault && self.impact.is_none() == self.proof.is_none() {
+            bail!(
+                "a fault needs either `impact`, the client that must suffer for the case to count, or `proof`, for one that nobody feels"
+            );
         }
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! The actors of a scenario: started, checked, asked how they fare.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::actor::Kind;
+use crate::certificates;
 use crate::lab::Plan;
 use crate::process::Actor;
 use crate::scenario::{ActorSpec, Scenario};
@@ -12,14 +15,14 @@ use crate::sli::Window;
 
 pub(crate) struct Traffic {
     actors: BTreeMap<String, Actor>,
+    /// Made when the first actor needs them.
+    certificates: Option<tempfile::TempDir>,
 }
 
 impl Traffic {
     /// Servers first, so that no client starts with a refused connection.
     pub(crate) fn start(scenario: &Scenario, plan: &Plan) -> Result<Self> {
-        let mut traffic = Self {
-            actors: BTreeMap::new(),
-        };
+        let mut traffic = Self::none();
         let (clients, servers): (Vec<_>, Vec<_>) = scenario
             .actors
             .iter()
@@ -36,10 +39,39 @@ impl Traffic {
         Ok(traffic)
     }
 
+    pub(crate) fn none() -> Self {
+        Self {
+            actors: BTreeMap::new(),
+            certificates: None,
+        }
+    }
+
     pub(crate) fn start_one(&mut self, scenario: &Scenario, plan: &Plan, id: &str) -> Result<()> {
-        let actor = new(scenario, plan, id)?;
+        let actor = self.new_actor(scenario, plan, id)?;
         self.actors.insert(id.to_owned(), actor);
         Ok(())
+    }
+
+    fn new_actor(&mut self, scenario: &Scenario, plan: &Plan, id: &str) -> Result<Actor> {
+        let spec = &scenario.actors[id];
+        let (kind, _) = spec.kind()?;
+        let mut settings = settings(scenario, plan, id, spec)?;
+        if matches!(kind, Kind::TlsServer | Kind::TlsClient) {
+            settings["certificates"] = json!(self.certificates()?);
+        }
+        Actor::start(id, plan.namespace(&spec.node), kind, settings)
+    }
+
+    fn certificates(&mut self) -> Result<&Path> {
+        if self.certificates.is_none() {
+            let folder = tempfile::tempdir().context("cannot make a folder for certificates")?;
+            certificates::make(folder.path())?;
+            self.certificates = Some(folder);
+        }
+        self.certificates
+            .as_ref()
+            .map(tempfile::TempDir::path)
+            .context("no certificates")
     }
 
     pub(crate) fn stop(&mut self, id: &str) -> Result<()> {
@@ -51,7 +83,7 @@ impl Traffic {
 
     /// As a rolling deployment does: the new one listens before the old one drains.
     pub(crate) fn restart(&mut self, scenario: &Scenario, plan: &Plan, id: &str) -> Result<()> {
-        let successor = new(scenario, plan, id)?;
+        let successor = self.new_actor(scenario, plan, id)?;
         crate::stop::sleep(std::time::Duration::from_millis(300))?;
         let mut old = self
             .actors
@@ -102,13 +134,6 @@ impl Traffic {
             })
             .collect()
     }
-}
-
-fn new(scenario: &Scenario, plan: &Plan, id: &str) -> Result<Actor> {
-    let spec = &scenario.actors[id];
-    let (kind, _) = spec.kind()?;
-    let settings = settings(scenario, plan, id, spec)?;
-    Actor::start(id, plan.namespace(&spec.node), kind, settings)
 }
 
 /// The settings as the child wants them: with an address in place of the other actor's name.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{Beat, Live, Report, error_name, read_paced};
+use super::{Beat, Live, Report, error_name, read_paced, tcp_server};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,10 +83,14 @@ fn work(live: &Live<Settings>, report: &Report, mut beat: Beat, workers: f64) {
         let started = Instant::now();
         let outcome = reused
             .map_or_else(|| connect(&settings), Ok)
-            .and_then(|mut stream| exchange(&mut stream, &settings).map(|()| stream));
+            .and_then(|mut stream| exchange(&mut stream, &settings).map(|last| (stream, last)));
         match outcome {
-            Ok(stream) => {
-                report.ok(started.elapsed());
+            Ok((stream, last)) => {
+                if last == tcp_server::ERROR {
+                    report.error("answered");
+                } else {
+                    report.ok(started.elapsed());
+                }
                 if !settings.new_connection {
                     kept = Some(stream);
                 }
@@ -115,7 +119,8 @@ fn is_idle(stream: &TcpStream) -> bool {
     stream.set_nonblocking(false).is_ok() && idle
 }
 
-fn exchange(stream: &mut TcpStream, settings: &Settings) -> io::Result<()> {
+/// Gives the last byte of the answer.
+fn exchange(stream: &mut TcpStream, settings: &Settings) -> io::Result<u8> {
     let mut request = Vec::with_capacity(8 + settings.upload_bytes as usize);
     request.extend(settings.upload_bytes.to_be_bytes());
     request.extend(settings.download_bytes.to_be_bytes());

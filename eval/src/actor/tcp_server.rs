@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +22,9 @@ use serde::Deserialize;
 use super::{Live, read_paced, unspecified};
 use crate::scenario::Family;
 use crate::seed::Random;
+
+/// The last byte of an answer that tells of an error.
+pub(super) const ERROR: u8 = b'e';
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +54,15 @@ pub(super) struct Settings {
     /// SO_RCVBUF of the listener, which accepted sockets inherit; 0 leaves the kernel's choice.
     #[serde(default)]
     receive_buffer: usize,
+    /// SO_RCVBUF of a connection once it is accepted: the window that was offered before does not fit it any more.
+    #[serde(default)]
+    shrunken_buffer: usize,
+    /// Computing per request, on one processor.
+    #[serde(default)]
+    spin_ms: u64,
+    /// Share of answers that tell of an error, as an HTTP 500 does.
+    #[serde(default)]
+    error_ratio: f64,
     /// Share of answers that end with a reset half-way.
     #[serde(default)]
     reset_ratio: f64,
@@ -175,10 +187,20 @@ fn serve(mut stream: TcpStream, live: &Live<Settings>, random: &mut Random) -> i
         let [a, b, c, d, e, f, g, h] = header;
         let body = u32::from_be_bytes([a, b, c, d]) as usize;
         let wanted = u32::from_be_bytes([e, f, g, h]) as usize;
+        if live.get().shrunken_buffer > 0 {
+            setsockopt(&stream, sockopt::RcvBuf, &live.get().shrunken_buffer)?;
+        }
         read_paced(&mut stream, body, || live.get().read_bytes_per_second)?;
         let settings = live.get();
         thread::sleep(Duration::from_millis(settings.delay_ms));
-        let answer = vec![b'r'; wanted];
+        let computed = Instant::now() + Duration::from_millis(settings.spin_ms);
+        while Instant::now() < computed {
+            std::hint::spin_loop();
+        }
+        let mut answer = vec![b'r'; wanted];
+        if random.unit() < settings.error_ratio {
+            answer.fill(ERROR);
+        }
         if random.unit() < settings.reset_ratio {
             stream.write_all(&answer[..wanted / 2])?;
             setsockopt(

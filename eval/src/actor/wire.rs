@@ -1,5 +1,5 @@
-//! A wire between two namespaces in user space: two TAP devices, and in between delay, jitter and loss,
-//! which the kernel would only give with netem.
+//! A wire between two namespaces in user space: two TAP devices, and in between delay, loss and all that
+//! real wires do to packets, which the kernel would only give with netem.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,6 +30,63 @@ pub(super) struct Settings {
     /// Share of the frames that vanish, in either direction.
     #[serde(default)]
     loss: f64,
+    /// Share of the frames from the node that vanish, besides `loss`.
+    #[serde(default)]
+    loss_from: f64,
+    /// Share of the frames to the node that vanish, besides `loss`.
+    #[serde(default)]
+    loss_to: f64,
+    /// Share of the frames that `reorder_ms` longer are on their way, so that later ones overtake them.
+    #[serde(default)]
+    reorder: f64,
+    #[serde(default = "default_reorder")]
+    reorder_ms: f64,
+    /// Share of the frames that arrive twice.
+    #[serde(default)]
+    duplicate: f64,
+    /// Share of the frames that arrive with one bit changed, behind the IP header.
+    #[serde(default)]
+    corrupt: f64,
+    /// Speed in each direction; 0 is as fast as it goes.
+    #[serde(default)]
+    rate_kbit: f64,
+    /// What may wait for its turn at that speed; more is lost.
+    #[serde(default = "default_queue")]
+    queue_bytes: f64,
+    /// Bigger IP packets vanish without a word; 0 takes all.
+    #[serde(default)]
+    mtu: usize,
+    /// How fast frames are taken from the devices; behind that their own queues fill. 0 is at once.
+    #[serde(default)]
+    frames_per_second: f64,
+}
+
+fn default_reorder() -> f64 {
+    10.0
+}
+
+fn default_queue() -> f64 {
+    100_000.0
+}
+
+const ETHERNET_HEADER: usize = 14;
+/// Ethernet and the longer of the two IP headers, without options.
+const HEADERS: usize = ETHERNET_HEADER + 40;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    FromNode,
+    ToNode,
+}
+
+impl Settings {
+    fn loss(&self, direction: Direction) -> [f64; 2] {
+        let one_way = match direction {
+            Direction::FromNode => self.loss_from,
+            Direction::ToNode => self.loss_to,
+        };
+        [self.loss, one_way]
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -43,10 +100,13 @@ pub(super) fn run(live: &Live<Settings>) -> Result<()> {
     let settings = live.get();
     let near = Arc::new(open(&settings.near)?);
     let far = Arc::new(open(&settings.far)?);
-    for (from, to, purpose) in [(&near, &far, "there"), (&far, &near, "back")] {
+    for (from, to, direction, purpose) in [
+        (&near, &far, Direction::FromNode, "there"),
+        (&far, &near, Direction::ToNode, "back"),
+    ] {
         let (sender, receiver) = channel();
         let (from, to, live) = (Arc::clone(from), Arc::clone(to), live.clone());
-        thread::spawn(move || take(&from, &live, &sender, Random::new(1, purpose)));
+        thread::spawn(move || take(&from, &live, direction, &sender, Random::new(1, purpose)));
         thread::spawn(move || give(&to, &receiver));
     }
     loop {
@@ -99,10 +159,12 @@ impl Eq for Frame {}
 fn take(
     from: &SyncDevice,
     live: &Live<Settings>,
+    direction: Direction,
     queue: &Sender<Frame>,
     mut random: Random,
 ) -> Result<()> {
     let mut buffer = vec![0; 65_600];
+    let mut line_free = Instant::now();
     for number in 0.. {
         let Ok(length) = from.recv(&mut buffer) else {
             // Not up yet.
@@ -110,15 +172,54 @@ fn take(
             continue;
         };
         let settings = live.get();
-        if random.unit() < settings.loss {
+        if settings.frames_per_second > 0.0 {
+            thread::sleep(Duration::from_secs_f64(1.0 / settings.frames_per_second));
+        }
+        if settings.mtu > 0 && length > settings.mtu + ETHERNET_HEADER {
             continue;
         }
-        let delay_ms = settings.delay_ms + settings.jitter_ms * random.unit();
-        queue.send(Frame {
-            due: Instant::now() + Duration::from_secs_f64(delay_ms.max(0.0) / 1000.0),
-            number,
-            bytes: buffer[..length].to_vec(),
-        })?;
+        if settings
+            .loss(direction)
+            .iter()
+            .any(|share| random.unit() < *share)
+        {
+            continue;
+        }
+        let now = Instant::now();
+        let mut due = now;
+        if settings.rate_kbit > 0.0 {
+            let bytes_per_second = settings.rate_kbit * 125.0;
+            let waiting = line_free.saturating_duration_since(now).as_secs_f64() * bytes_per_second;
+            if waiting > settings.queue_bytes {
+                continue;
+            }
+            line_free =
+                line_free.max(now) + Duration::from_secs_f64(length as f64 / bytes_per_second);
+            due = line_free;
+        }
+        let mut delay_ms = settings.delay_ms + settings.jitter_ms * random.unit();
+        if random.unit() < settings.reorder {
+            delay_ms += settings.reorder_ms;
+        }
+        due += Duration::from_secs_f64(delay_ms.max(0.0) / 1000.0);
+        let mut bytes = buffer[..length].to_vec();
+        if length > HEADERS && random.unit() < settings.corrupt {
+            let last = length as u64 - 1;
+            let hit = random.between(HEADERS as u64, last);
+            bytes[usize::try_from(hit)?] ^= 0x10;
+        }
+        let copies = if random.unit() < settings.duplicate {
+            2
+        } else {
+            1
+        };
+        for copy in 0..copies {
+            queue.send(Frame {
+                due,
+                number: 2 * number + copy,
+                bytes: bytes.clone(),
+            })?;
+        }
     }
     bail!("the wire is worn out")
 }

@@ -17,6 +17,9 @@ use super::{Family, Scenario, stem};
 use crate::lab::Plan;
 use crate::seed::Random;
 
+/// The kinds of actors that have a port and a family.
+const SERVERS: [&str; 4] = ["tcp_server", "dns_server", "udp_server", "tls_server"];
+
 pub(crate) struct Template {
     pub(crate) name: String,
     text: String,
@@ -143,7 +146,7 @@ impl Template {
             } else {
                 random.between(1100, 31_000)
             };
-            let given = ["tcp_server", "dns_server"]
+            let given = SERVERS
                 .iter()
                 .find_map(|kind| spec.get(kind)?.get("port")?.as_u64());
             let port = given.unwrap_or(port);
@@ -162,7 +165,7 @@ impl Template {
             document["actors"][id] = spec;
         }
         for (id, port) in ports {
-            for kind in ["tcp_server", "dns_server"] {
+            for kind in SERVERS {
                 if document["actors"][&id][kind].is_object() {
                     document["actors"][&id][kind]["port"] = json!(port);
                     document["actors"][&id][kind]["family"] = json!(family);
