@@ -288,7 +288,7 @@ mod tests {
         for part in [
             "<script",
             "<img",
-            "onclick=",
+            " onclick=",
             "onload",
             "onerror=alert(1)>\n",
             "<iframe",

@@ -233,11 +233,11 @@ async fn every_world_of_the_runbooks_is_understood() {
         a node drops one packet in eight, one request every ten seconds
             fault: local-loss 0.928 server>client
         loss on the wire, which no watched kernel owns
-            unknown: not-network 0.4
+            fault: wire-loss 0.945 client>server
         big packets vanish and the sender is not told
             fault: mtu-blackhole 0.972 server>client
         the receiver stops reading
-            fault: slow-receiver 0.979 client>server
+            fault: slow-receiver 0.974 client>server
         the server aborts every second connection
             fault: peer-reset 0.985 client>server
         the path takes 40 ms, lookups too
@@ -259,7 +259,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         scans from outside meet the firewall and closed ports
             no_network_fault: not-network 0.989
         path MTU discovery at work: the sender is told and goes on
-            no_network_fault: not-network 0.989, mtu-blackhole 0.269 server>client
+            fault: pmtud-active 0.937 server>client
         connections kept for hours to a slow program: acknowledgements are delayed, new ones open fast
             no_network_fault: not-network 0.989
         a server that answers after its clients stopped waiting: late data is met with a reset

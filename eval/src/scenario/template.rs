@@ -268,7 +268,7 @@ expect: {status: fault, failure_mode: policy-drop, affected: [client, server]}
     fn mistakes_are_named() {
         assert!(refused(&FILE.replace("$speed", "$spede")).contains("`$spede` is not known"));
         assert!(refused(&FILE.replace("to: web", "to: wbe")).contains("there is no actor `wbe`"));
-        assert!(refused(&FILE.replace("impact: shop", "")).contains("`impact` is missing"));
+        assert!(refused(&FILE.replace("impact: shop", "")).contains("needs either `impact`"));
         assert!(refused(&FILE.replace("impact:", "impcat:")).contains("unknown field `impcat`"));
         assert!(
             refused(&FILE.replace("node: server, rules", "node: sever, rules"))
