@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::fault;
+use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 use crate::proof;
 use crate::say;
@@ -70,6 +71,7 @@ pub(crate) struct Running {
     pub(crate) traffic: Traffic,
     pub(crate) lab: Lab,
     pub(crate) scenario: Scenario,
+    cluster: Option<Cluster>,
 }
 
 impl Running {
@@ -88,25 +90,31 @@ impl Running {
             .with_context(|| format!("bad scenario {}", template.name))?;
         let mut lab = Lab::build(plan, state).context("cannot build the lab")?;
         fault::prepare(&scenario, &mut lab)?;
+        let cluster = match programs.kubernetes {
+            true => Some(Cluster::start(&lab.plan, folder)?),
+            false => None,
+        };
         // A collector meets connections that are older than itself as well as new ones.
         let traffic_first = Random::new(seed, "order").between(0, 1) == 0;
         if traffic_first {
             let traffic = Traffic::start(&scenario, &lab.plan)?;
-            let stack = Stack::start(programs, ports, folder, state)?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref())?;
             Ok(Self {
                 stack,
                 traffic,
                 lab,
                 scenario,
+                cluster,
             })
         } else {
-            let stack = Stack::start(programs, ports, folder, state)?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref())?;
             let traffic = Traffic::start(&scenario, &lab.plan)?;
             Ok(Self {
                 stack,
                 traffic,
                 lab,
                 scenario,
+                cluster,
             })
         }
     }
@@ -118,7 +126,11 @@ impl Running {
 
     /// Asks the scenario's question; `time` pins it.
     pub(crate) fn ask(&self, time: Option<Timestamp>) -> Result<Vec<u8>> {
-        let mut body = self.scenario.ask.clone();
+        let asked = &self.scenario.ask;
+        let mut body = match &self.cluster {
+            Some(cluster) => cluster.ask(asked),
+            None => asked.clone(),
+        };
         if let Some(time) = time {
             body["time"] = json!(time.to_string());
         }
@@ -132,7 +144,10 @@ impl Running {
                 String::from_utf8_lossy(answer)
             )
         })?;
-        let lab: Vec<&str> = self.lab.plan.namespaces().collect();
+        let lab: Vec<String> = (self.lab.plan.namespaces())
+            .map(|name| self.workload(name))
+            .collect();
+        let lab: Vec<&str> = lab.iter().map(String::as_str).collect();
         Ok(score(expected, &answer, &lab))
     }
 
@@ -145,8 +160,16 @@ impl Running {
         Expected {
             status: expect.status,
             failure_mode: expect.failure_mode.clone(),
-            affected: names.map(str::to_owned).collect(),
+            affected: names.map(|name| self.workload(name)).collect(),
             top: expect.top,
+        }
+    }
+
+    /// What the programs under test are to call a namespace of the lab.
+    fn workload(&self, namespace: &str) -> String {
+        match &self.cluster {
+            Some(cluster) => cluster.workload(namespace),
+            None => namespace.to_owned(),
         }
     }
 

@@ -153,7 +153,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<bool> {
     let state = State::open()?;
     let folder = logs()?;
     say::progress("Starting collector, Prometheus and assistant …");
-    let mut stack = Stack::start(&options.programs, Ports::usual()?, &folder, &state)
+    let mut stack = Stack::start(&options.programs, Ports::usual()?, &folder, &state, None)
         .with_context(|| format!("logs are in {}", folder.display()))?;
     addresses(&stack);
     say::progress(format_args!(

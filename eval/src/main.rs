@@ -16,6 +16,7 @@ mod command;
 mod demo;
 mod fault;
 mod http;
+mod kubernetes;
 mod lab;
 mod netns;
 mod process;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::kubernetes::Cluster;
 use crate::process::Program;
 use crate::state::State;
 use crate::{command, http, say, stop};
@@ -25,6 +26,9 @@ pub(crate) struct Programs {
     /// Folder of runbooks for the assistant.
     #[arg(long, value_name = "DIR", default_value = "runbooks")]
     runbooks: PathBuf,
+    /// The namespaces of the lab are pods, named by an API server of Kubernetes.
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
 }
 
 impl Programs {
@@ -110,6 +114,7 @@ impl Stack {
         ports: Ports,
         folder: &Path,
         state: &State,
+        cluster: Option<&Cluster>,
     ) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -134,10 +139,11 @@ impl Stack {
             assistant: assistant_port,
         } = ports;
 
+        let names = cluster.map(Cluster::flags).unwrap_or_default();
         stack.program(
             "collector",
             &collector,
-            &format!("run --listen 127.0.0.1:{collector_port}"),
+            &format!("run --listen 127.0.0.1:{collector_port} {names}"),
         )?;
         // Nobody connects to a port before it listens: refused connections on this host are what the
         // collector would see, and rightly report, in the healthy phase.
