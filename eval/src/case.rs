@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault;
 use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 use crate::proof;
+use crate::report::opinion::Opinions;
 use crate::say;
 use crate::scenario::{Scenario, Status, Template};
-use crate::score::{Answer, Expected, Score, score};
+use crate::score::{Answer, Expected, Fault, Score, score};
 use crate::seed::Random;
 use crate::sli::{self, Window};
 use crate::stack::{Ports, Programs, Stack};
@@ -25,8 +26,8 @@ use crate::stop;
 use crate::traffic::Traffic;
 
 /// Everything worth keeping of a case.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Case {
     pub(crate) scenario: String,
     pub(crate) seed: u64,
     pub(crate) family: String,
@@ -44,17 +45,39 @@ pub(crate) struct Report {
     pub(crate) impact: Option<String>,
     /// The same question about the same time gave the same bytes.
     pub(crate) repeatable: bool,
+    #[serde(default)]
     pub(crate) clients: BTreeMap<String, Windows>,
     pub(crate) answer: Value,
+    /// What simpler methods say, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) baselines: BTreeMap<String, Opinions>,
 }
 
-#[derive(Debug, Serialize)]
+/// What was done to the system of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Something of the network broke, that the catalogue knows.
+    Fault,
+    /// Somebody suffered, and the answer should not be a fault of the catalogue.
+    Foreign,
+    Healthy,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Windows {
     before: Option<Window>,
     after: Option<Window>,
 }
 
-impl Report {
+impl Case {
+    pub(crate) fn kind(&self) -> Kind {
+        match (self.expected.status, &self.impact) {
+            (Status::Fault, _) => Kind::Fault,
+            (Status::Unknown, _) | (Status::NoNetworkFault, Some(_)) => Kind::Foreign,
+            (Status::NoNetworkFault, None) => Kind::Healthy,
+        }
+    }
+
     pub(crate) fn counts(&self) -> bool {
         self.expected.status != Status::Fault || self.impact.is_some()
     }
@@ -153,15 +176,25 @@ impl Running {
 
     pub(crate) fn expected(&self) -> Expected {
         let expect = &self.scenario.expect;
-        let names = expect
-            .affected
-            .iter()
-            .filter_map(|role| self.lab.plan.namespace(role));
+        let names = |roles: &[String]| {
+            let names = roles
+                .iter()
+                .filter_map(|role| self.lab.plan.namespace(role));
+            names.map(|name| self.workload(name)).collect()
+        };
         Expected {
             status: expect.status,
             failure_mode: expect.failure_mode.clone(),
-            affected: names.map(|name| self.workload(name)).collect(),
+            affected: names(&expect.affected),
             top: expect.top,
+            also: expect
+                .also
+                .iter()
+                .map(|fault| Fault {
+                    failure_mode: fault.failure_mode.clone(),
+                    affected: names(&fault.affected),
+                })
+                .collect(),
         }
     }
 
@@ -178,29 +211,20 @@ impl Running {
     }
 }
 
-pub(crate) fn healthy() -> Expected {
-    Expected {
-        status: Status::NoNetworkFault,
-        failure_mode: None,
-        affected: Vec::new(),
-        top: 1,
-    }
-}
-
 pub(crate) fn run(
     template: &Template,
     seed: u64,
     programs: &Programs,
     folder: &Path,
     state: &State,
-) -> Result<Report> {
+) -> Result<Case> {
     let mut running = Running::start(template, seed, programs, Ports::free()?, folder, state)?;
-    let report = observe(&mut running, seed, folder);
+    let case = observe(&mut running, seed, folder);
     running.stack.save_metrics();
-    report
+    case
 }
 
-fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
+fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
     let expected = running.expected();
     let offset = Random::new(seed, &running.scenario.name).unit();
     say::progress(format_args!(
@@ -214,7 +238,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
     let healthy_windows = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
     fs::write(folder.join("before.json"), &answer)?;
-    let before = running.judge(&healthy(), &answer)?;
+    let before = running.judge(&Expected::healthy(), &answer)?;
 
     let mark = running.traffic.mark();
     say::progress(format_args!(
@@ -290,7 +314,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
             ));
         }
     }
-    Ok(Report {
+    Ok(Case {
         scenario: running.scenario.name.clone(),
         seed,
         family: running.scenario.family.to_string(),
@@ -304,5 +328,6 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Report> {
         repeatable,
         clients,
         answer: serde_json::from_slice(&bytes)?,
+        baselines: BTreeMap::new(),
     })
 }

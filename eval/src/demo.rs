@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::case::{self, Running};
+use crate::case::Running;
 use crate::scenario::{self, Status, Template};
+use crate::score::Expected;
 use crate::stack::{Ports, Programs, Stack};
 use crate::state::State;
 use crate::{say, sli, stop};
@@ -74,7 +75,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
     wait(&mut running, warmup, "healthy traffic")?;
     let before = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
-    let was_healthy = running.judge(&case::healthy(), &answer)?.right;
+    let was_healthy = running.judge(&Expected::healthy(), &answer)?.right;
     say::result("\n── Before anything is broken ──");
     tell(options, &running, &answer)?;
 

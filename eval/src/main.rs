@@ -5,12 +5,13 @@
 //!                               │
 //!            Lab (namespaces) ◄─┘      Traffic (actors)      Stack (collector, Prometheus, assistant)
 //!                 └──────────── fault ──────┘                       │
-//!                               └─ what clients saw (sli) ─┐        └─ answers ─► score ─► table
+//!                               └─ what clients saw (sli) ─┐        └─ answers ─► score ─► report
 //!                                                          └─ impact ─────────────┘
 //! ```
 
 mod actor;
 mod case;
+mod catalogue;
 mod certificates;
 mod command;
 mod demo;
@@ -22,6 +23,7 @@ mod netns;
 mod process;
 mod proof;
 mod rehearse;
+mod report;
 mod retrieval;
 mod run;
 mod say;
@@ -52,6 +54,8 @@ struct Arguments {
 enum Command {
     /// Runs scenarios and scores what the assistant answers.
     Run(run::Options),
+    /// Says how well the diagnosis is over saved cases of one or more runs. Needs no root.
+    Report(report::Options),
     /// Runs lab, traffic and fault without the programs: does the client notice?
     Rehearse(rehearse::Options),
     /// Asks questions with known answers of a corpus, and prints how well `/search` ranks. Needs no root.
@@ -111,6 +115,7 @@ fn run(command: Command) -> Result<bool> {
             prepare()?;
             run::run(&options)
         }
+        Command::Report(options) => report::run(&options),
         Command::Rehearse(options) => {
             prepare()?;
             rehearse::run(&options)

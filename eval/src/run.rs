@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::json;
 
-use crate::case::{self, Report};
-use crate::scenario::{self, Status, Template};
-use crate::score::Totals;
+use crate::case::{self, Case};
+use crate::catalogue::Catalogue;
+use crate::report::{self, Written};
+use crate::scenario::{self, Template};
 use crate::stack::Programs;
 use crate::state::State;
 use crate::{say, stop, table};
@@ -32,12 +32,11 @@ pub(crate) struct Options {
     /// How many seeds, counted up from the first.
     #[arg(long, value_name = "K", default_value_t = 1)]
     seeds: u64,
-    /// Writes every case with its answer as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// Keeps logs and answers of right cases too.
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    written: Written,
     #[command(flatten)]
     programs: Programs,
 }
@@ -45,6 +44,7 @@ pub(crate) struct Options {
 /// True when every case that counts is right.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let state = State::open()?;
+    let catalogue = Catalogue::read(options.programs.runbooks())?;
     let files = scenario::files(&options.scenarios, &options.only)?;
     // Every file is read before the first one runs: a typo in the last must not cost half an hour.
     let mut templates: Vec<Template> = files
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         .keep();
     let total = templates.len() as u64 * options.seeds;
     let mut number = 0;
-    let mut reports = Vec::new();
+    let mut cases = Vec::new();
     let mut failures = 0;
     for template in &templates {
         for seed in options.seed..options.seed + options.seeds {
@@ -78,14 +78,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let outcome = case::run(template, seed, &options.programs, &folder, &state);
             stop::check()?;
             match outcome {
-                Ok(report) => {
+                Ok(case) => {
                     say::progress(format_args!(
                         "  {}; the case took {} s",
-                        table::verdict(&report),
+                        table::verdict(&case),
                         started.elapsed().as_secs()
                     ));
-                    finish(&report, &folder, options.keep)?;
-                    reports.push(report);
+                    finish(&case, &folder, options.keep)?;
+                    cases.push(case);
                 }
                 Err(error) => {
                     failures += 1;
@@ -97,45 +97,21 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    let totals = totals(&reports);
-    say::result(table::render(&reports));
-    say::result(table::totals(&reports, &totals, failures));
-    if let Some(file) = &options.json {
-        let text = serde_json::to_vec_pretty(&json!({"totals": totals, "cases": reports}))?;
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let all_right = report::finish(&cases, &catalogue, &options.written)?;
+    if failures > 0 {
+        say::result(format_args!("could not run: {failures}"));
     }
     // Empty when every case was right.
     let _ = fs::remove_dir(&logs);
-    Ok(failures == 0
-        && reports
-            .iter()
-            .all(|report| report.counts() && report.is_right()))
+    Ok(failures == 0 && all_right)
 }
 
-fn finish(report: &Report, folder: &Path, keep: bool) -> Result<()> {
-    if report.is_right() && report.counts() && !keep {
+fn finish(case: &Case, folder: &Path, keep: bool) -> Result<()> {
+    if case.is_right() && case.counts() && !keep {
         return fs::remove_dir_all(folder)
             .with_context(|| format!("cannot remove {}", folder.display()));
     }
-    fs::write(
-        folder.join("report.json"),
-        serde_json::to_vec_pretty(report)?,
-    )?;
+    fs::write(folder.join("case.json"), serde_json::to_vec_pretty(case)?)?;
     say::progress(format_args!("  logs and answers: {}", folder.display()));
     Ok(())
-}
-
-fn totals(reports: &[Report]) -> Totals {
-    let mut totals = Totals::default();
-    for report in reports {
-        totals.add_healthy(&report.before);
-        if report.expected.status == Status::Fault {
-            if report.counts() {
-                totals.add_fault(&report.after);
-            }
-        } else {
-            totals.add_healthy(&report.after);
-        }
-    }
-    totals
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 pub(crate) use self::template::Template;
 use crate::actor::Kind;
 use crate::lab::Plan;
+use crate::score::Fault;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -171,6 +172,9 @@ pub(crate) struct Expect {
     /// Roles of the two ends, in either order. One role: an end of the affected pair.
     #[serde(default)]
     pub(crate) affected: Vec<String>,
+    /// Further faults that are made at the same time.
+    #[serde(default)]
+    pub(crate) also: Vec<Fault>,
     /// Right if among the first this many.
     #[serde(default = "first")]
     pub(crate) top: usize,
@@ -233,7 +237,8 @@ impl Scenario {
             }
             .context("`setup` or `fault`")?;
         }
-        for role in &self.expect.affected {
+        let also = self.expect.also.iter().flat_map(|fault| &fault.affected);
+        for role in self.expect.affected.iter().chain(also) {
             node(role).context("`expect.affected`")?;
         }
         if let Some(id) = &self.impact {

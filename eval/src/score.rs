@@ -29,16 +29,82 @@ pub(crate) struct Affected {
 }
 
 /// What is right, with the names the programs see.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Expected {
     pub(crate) status: Status,
     pub(crate) failure_mode: Option<String>,
     /// Workloads: both ends, one end, or none if the place is not judged.
     pub(crate) affected: Vec<String>,
     pub(crate) top: usize,
+    /// Further faults that were made at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also: Vec<Fault>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// One fault and where it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fault {
+    pub(crate) failure_mode: String,
+    /// As in [`Expected`].
+    #[serde(default)]
+    pub(crate) affected: Vec<String>,
+}
+
+impl Expected {
+    /// Nothing is wrong.
+    pub(crate) fn healthy() -> Self {
+        Self {
+            status: Status::NoNetworkFault,
+            failure_mode: None,
+            affected: Vec::new(),
+            top: 1,
+            also: Vec::new(),
+        }
+    }
+
+    /// Whether a hypothesis names a fault that was made, not at a place where it is not.
+    pub(crate) fn names(&self, hypothesis: &Hypothesis) -> bool {
+        let is = |mode: &str, affected: &[String]| {
+            hypothesis.failure_mode == mode && place(affected, &hypothesis.affected) != Place::Wrong
+        };
+        let first = self.failure_mode.as_deref();
+        first.is_some_and(|mode| is(mode, &self.affected))
+            || self
+                .also
+                .iter()
+                .any(|fault| is(&fault.failure_mode, &fault.affected))
+    }
+}
+
+/// Where one expected fault stands in an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// From 1.
+    pub(crate) rank: Option<usize>,
+    pub(crate) place: Place,
+}
+
+impl Found {
+    fn of(mode: &str, affected: &[String], answer: &Answer) -> Self {
+        let at = answer
+            .hypotheses
+            .iter()
+            .position(|one| one.failure_mode == mode);
+        Self {
+            rank: at.map(|at| at + 1),
+            place: at.map_or(Place::NotJudged, |at| {
+                place(affected, &answer.hypotheses[at].affected)
+            }),
+        }
+    }
+
+    pub(crate) fn is_within(&self, top: usize) -> bool {
+        self.rank.is_some_and(|rank| rank <= top) && self.place != Place::Wrong
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Place {
     /// All expected ends are named, and no other.
@@ -50,12 +116,15 @@ pub(crate) enum Place {
     NotJudged,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Score {
     pub(crate) right: bool,
     /// Where the expected mode stands, from 1.
     pub(crate) rank: Option<usize>,
     pub(crate) place: Place,
+    /// Where the further faults stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also: Vec<Found>,
     /// Confidence of the first hypothesis.
     pub(crate) confidence: Option<f64>,
     /// What the answer says first: a failure mode, or its status.
@@ -67,18 +136,30 @@ pub(crate) struct Score {
     pub(crate) elsewhere: Vec<String>,
 }
 
+impl Score {
+    /// `got` is then a failure mode and no status.
+    pub(crate) fn says_fault(&self) -> bool {
+        [Status::NoNetworkFault, Status::Unknown]
+            .iter()
+            .all(|status| self.got != status.to_string())
+    }
+}
+
 /// `lab` holds the names of all workloads of the lab.
 pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score {
-    let rank = expected.failure_mode.as_ref().and_then(|mode| {
-        let found = answer
-            .hypotheses
-            .iter()
-            .position(|one| one.failure_mode == *mode)?;
-        Some(found + 1)
-    });
-    let place = rank.map_or(Place::NotJudged, |rank| {
-        place(&expected.affected, &answer.hypotheses[rank - 1].affected)
-    });
+    let found = expected.failure_mode.as_ref().map_or(
+        Found {
+            rank: None,
+            place: Place::NotJudged,
+        },
+        |mode| Found::of(mode, &expected.affected, answer),
+    );
+    let Found { rank, place } = found;
+    let also: Vec<Found> = expected
+        .also
+        .iter()
+        .map(|fault| Found::of(&fault.failure_mode, &fault.affected, answer))
+        .collect();
     let mode_is_right = match &expected.failure_mode {
         // `not-network` may be listed or not: the status says it.
         Some(_) if expected.status != Status::Fault => true,
@@ -99,9 +180,13 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
         .cloned()
         .collect();
     Score {
-        right: answer.status == expected.status && mode_is_right && place != Place::Wrong,
+        right: answer.status == expected.status
+            && mode_is_right
+            && place != Place::Wrong
+            && also.iter().all(|found| found.is_within(expected.top)),
         rank,
         place,
+        also,
         confidence: first.map(|first| first.confidence),
         got,
         false_alarm: expected.status == Status::NoNetworkFault && answer.status == Status::Fault,
@@ -136,35 +221,6 @@ fn place(expected: &[String], affected: &[Affected]) -> Place {
         .unwrap_or(Place::Wrong)
 }
 
-/// Totals over cases that counted.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(crate) struct Totals {
-    pub(crate) faults: usize,
-    pub(crate) top_1: usize,
-    pub(crate) top_3: usize,
-    pub(crate) healthy: usize,
-    pub(crate) false_alarms: usize,
-}
-
-impl Totals {
-    /// A question asked while nothing of the network was wrong.
-    pub(crate) fn add_healthy(&mut self, score: &Score) {
-        self.healthy += 1;
-        self.false_alarms += usize::from(score.false_alarm);
-    }
-
-    /// The final question of a case with a fault.
-    pub(crate) fn add_fault(&mut self, score: &Score) {
-        let within = |top| {
-            score.got != Status::NoNetworkFault.to_string()
-                && score.rank.is_some_and(|rank| rank <= top)
-        };
-        self.faults += 1;
-        self.top_1 += usize::from(within(1));
-        self.top_3 += usize::from(within(3));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +246,7 @@ mod tests {
             failure_mode: Some("policy-drop".to_owned()),
             affected: vec!["fern".to_owned(), "iris".to_owned()],
             top,
+            also: Vec::new(),
         }
     }
 
@@ -251,12 +308,7 @@ mod tests {
 
     #[test]
     fn a_fault_on_a_healthy_system_is_a_false_alarm() {
-        let healthy = Expected {
-            status: Status::NoNetworkFault,
-            failure_mode: None,
-            affected: Vec::new(),
-            top: 1,
-        };
+        let healthy = Expected::healthy();
         let alarm = score(
             &healthy,
             &answer(Status::Fault, &[("local-loss", "a", "b")]),
@@ -266,24 +318,27 @@ mod tests {
         let quiet = score(&healthy, &answer(Status::NoNetworkFault, &[]), LAB);
         assert!(!quiet.false_alarm && quiet.right);
         assert_eq!(quiet.got, "no_network_fault");
+    }
 
-        let mut totals = Totals::default();
-        totals.add_healthy(&alarm);
-        totals.add_healthy(&quiet);
-        totals.add_fault(&score(
-            &fault(1),
-            &answer(Status::Fault, &[("policy-drop", "fern", "iris")]),
-            LAB,
-        ));
-        assert_eq!(
-            totals,
-            Totals {
-                faults: 1,
-                top_1: 1,
-                top_3: 1,
-                healthy: 2,
-                false_alarms: 1
-            }
-        );
+    #[test]
+    fn of_two_faults_both_must_be_found_in_their_places() {
+        let both = Expected {
+            also: vec![Fault {
+                failure_mode: "dns-servfail".to_owned(),
+                affected: vec!["a".to_owned()],
+            }],
+            ..fault(3)
+        };
+        let drop = ("policy-drop", "fern", "iris");
+        for (second, right) in [
+            (("dns-servfail", "a", "b"), true),
+            (("dns-servfail", "fern", "b"), false),
+            (("dns-slow", "a", "b"), false),
+        ] {
+            let answer = answer(Status::Fault, &[drop, second]);
+            let score = score(&both, &answer, LAB);
+            assert_eq!(score.right, right, "{score:?}");
+            assert_eq!(both.names(&answer.hypotheses[1]), right, "{second:?}");
+        }
     }
 }

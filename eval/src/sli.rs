@@ -16,7 +16,7 @@ pub(crate) struct Sample {
 }
 
 /// A stretch of time of one client.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) seconds: f64,
     pub(crate) ok: u64,

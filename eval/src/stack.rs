@@ -51,6 +51,10 @@ impl Programs {
         Ok(file)
     }
 
+    pub(crate) fn runbooks(&self) -> &Path {
+        &self.runbooks
+    }
+
     pub(crate) fn assistant(&self) -> Result<PathBuf> {
         self.find("runwire-assistant")
     }

@@ -1,10 +1,10 @@
-//! Results as text.
+//! Every case of a run, a line each.
 
 use std::fmt::Write;
 
-use crate::case::Report;
+use crate::case::Case;
 use crate::scenario::Status;
-use crate::score::{Place, Score, Totals};
+use crate::score::{Place, Score};
 
 const HEADER: [&str; 9] = [
     "scenario",
@@ -18,39 +18,54 @@ const HEADER: [&str; 9] = [
     "result",
 ];
 
-pub(crate) fn verdict(report: &Report) -> String {
-    if !report.counts() {
+pub(crate) fn verdict(case: &Case) -> String {
+    if !case.counts() {
         return "no impact on the client: not scored".to_owned();
     }
-    if report.is_right() {
+    if case.is_right() {
         return "right".to_owned();
     }
     let mut wrong = Vec::new();
-    if !report.before.right {
+    if !case.before.right {
         wrong.push(format!(
             "before the fault: {}{}",
-            report.before.got,
-            elsewhere(&report.before)
+            case.before.got,
+            elsewhere(&case.before)
         ));
     }
-    if !report.after.right {
-        wrong.push(match report.after.place {
-            Place::Wrong => format!("{} at the wrong place", report.after.got),
+    if !case.after.right {
+        let missing = missing(case);
+        wrong.push(match case.after.place {
+            _ if !missing.is_empty() => format!(
+                "no {} in its place among the first {}",
+                missing.join(", no "),
+                case.expected.top
+            ),
+            Place::Wrong => format!("{} at the wrong place", case.after.got),
             Place::Exact | Place::Partial | Place::NotJudged => {
-                format!("{}{}", report.after.got, elsewhere(&report.after))
+                format!("{}{}", case.after.got, elsewhere(&case.after))
             }
         });
     }
-    if report.false_alarms > 0 && report.after.right {
+    if case.false_alarms > 0 && case.after.right {
         wrong.push(format!(
             "{} of {} answers a false alarm",
-            report.false_alarms, report.questions
+            case.false_alarms, case.questions
         ));
     }
-    if !report.repeatable {
+    if !case.repeatable {
         wrong.push("the same question gave other bytes".to_owned());
     }
     format!("WRONG: {}", wrong.join("; "))
+}
+
+/// Of several faults, those that the answer lacks.
+fn missing(case: &Case) -> Vec<&str> {
+    let found = case.expected.also.iter().zip(&case.after.also);
+    found
+        .filter(|(_, found)| !found.is_within(case.expected.top))
+        .map(|(fault, _)| fault.failure_mode.as_str())
+        .collect()
 }
 
 /// On a machine that others use, what they break is seen as well.
@@ -61,31 +76,32 @@ fn elsewhere(score: &Score) -> String {
     format!(" (outside this lab: {})", score.elsewhere.join(", "))
 }
 
-pub(crate) fn render(reports: &[Report]) -> String {
+pub(crate) fn render(cases: &[Case]) -> String {
     let mut rows = vec![HEADER.map(str::to_owned)];
-    for report in reports {
-        let expected = match (report.expected.status, &report.expected.failure_mode) {
-            (Status::Fault, Some(mode)) => mode.clone(),
+    for case in cases {
+        let expected = match (case.expected.status, &case.expected.failure_mode) {
+            (Status::Fault, Some(mode)) => {
+                case.expected.also.iter().fold(mode.clone(), |text, fault| {
+                    format!("{text} + {}", fault.failure_mode)
+                })
+            }
             (status, _) => status.to_string(),
         };
         rows.push([
-            report.scenario.clone(),
-            report.seed.to_string(),
-            report.family.clone(),
+            case.scenario.clone(),
+            case.seed.to_string(),
+            case.family.clone(),
             expected,
-            report.after.got.clone(),
-            report
-                .after
+            case.after.got.clone(),
+            case.after
                 .confidence
                 .map_or("-".to_owned(), |value| format!("{value:.2}")),
-            report
-                .after
+            case.after
                 .rank
                 .map_or("-".to_owned(), |rank| rank.to_string()),
-            report
-                .seconds_to_answer
+            case.seconds_to_answer
                 .map_or("-".to_owned(), |seconds| format!("{seconds:.1}")),
-            verdict(report),
+            verdict(case),
         ]);
     }
     let mut widths = [0; HEADER.len()];
@@ -102,47 +118,6 @@ pub(crate) fn render(reports: &[Report]) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    text
-}
-
-pub(crate) fn totals(reports: &[Report], totals: &Totals, failures: usize) -> String {
-    let mut times: Vec<f64> = reports
-        .iter()
-        .filter(|report| report.expected.status == Status::Fault)
-        .filter_map(|report| report.seconds_to_answer)
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let percent = |part: usize, whole: usize| (100 * part).checked_div(whole).unwrap_or(0);
-    let Totals {
-        faults,
-        top_1,
-        top_3,
-        healthy,
-        false_alarms,
-    } = *totals;
-    let mut text = format!(
-        "faults: {faults}; first {top_1} ({} %), among the first three {top_3} ({} %)\n\
-         healthy: {healthy}; false alarms {false_alarms} ({} %)\n",
-        percent(top_1, faults),
-        percent(top_3, faults),
-        percent(false_alarms, healthy)
-    );
-    if let (Some(median), Some(last)) = (times.get(times.len() / 2), times.last()) {
-        let _ = writeln!(
-            text,
-            "seconds from fault to right answer: median {median:.1}, longest {last:.1}"
-        );
-    }
-    let silent = reports.iter().filter(|report| !report.counts()).count();
-    if silent > 0 {
-        let _ = writeln!(
-            text,
-            "not scored, because the client noticed nothing: {silent}"
-        );
-    }
-    if failures > 0 {
-        let _ = writeln!(text, "could not run: {failures}");
     }
     text
 }
