@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,20 +10,27 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::baseline::{Baselines, Moments};
+use crate::catalogue::Catalogue;
 use crate::fault;
 use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 use crate::proof;
+use crate::recording::{Recording, Times};
 use crate::report::opinion::Opinions;
 use crate::say;
 use crate::scenario::{Scenario, Status, Template};
 use crate::score::{Answer, Expected, Fault, Score, score};
 use crate::seed::Random;
+use crate::series;
 use crate::sli::{self, Window};
 use crate::stack::{Ports, Programs, Stack};
 use crate::state::State;
 use crate::stop;
 use crate::traffic::Traffic;
+
+/// More seconds than a case lasts.
+const LONGEST: u64 = 300;
 
 /// Everything worth keeping of a case.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,13 +154,24 @@ impl Running {
         self.traffic.check()
     }
 
-    /// Asks the scenario's question; `time` pins it.
-    pub(crate) fn ask(&self, time: Option<Timestamp>) -> Result<Vec<u8>> {
+    fn question(&self) -> Value {
         let asked = &self.scenario.ask;
-        let mut body = match &self.cluster {
+        match &self.cluster {
             Some(cluster) => cluster.ask(asked),
             None => asked.clone(),
-        };
+        }
+    }
+
+    /// What the nodes of the lab are called.
+    fn workloads(&self) -> Vec<String> {
+        (self.lab.plan.namespaces())
+            .map(|name| self.workload(name))
+            .collect()
+    }
+
+    /// Asks the scenario's question; `time` pins it.
+    pub(crate) fn ask(&self, time: Option<Timestamp>) -> Result<Vec<u8>> {
+        let mut body = self.question();
         if let Some(time) = time {
             body["time"] = json!(time.to_string());
         }
@@ -167,9 +185,7 @@ impl Running {
                 String::from_utf8_lossy(answer)
             )
         })?;
-        let lab: Vec<String> = (self.lab.plan.namespaces())
-            .map(|name| self.workload(name))
-            .collect();
+        let lab = self.workloads();
         let lab: Vec<&str> = lab.iter().map(String::as_str).collect();
         Ok(score(expected, &answer, &lab))
     }
@@ -211,20 +227,61 @@ impl Running {
     }
 }
 
+/// What every case of a run needs.
+pub(crate) struct Means {
+    pub(crate) programs: Programs,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) baselines: Baselines,
+    /// Where recordings go.
+    pub(crate) record: Option<PathBuf>,
+}
+
 pub(crate) fn run(
     template: &Template,
     seed: u64,
-    programs: &Programs,
+    means: &Means,
     folder: &Path,
     state: &State,
 ) -> Result<Case> {
-    let mut running = Running::start(template, seed, programs, Ports::free()?, folder, state)?;
-    let case = observe(&mut running, seed, folder);
+    let ports = Ports::free()?;
+    let mut running = Running::start(template, seed, &means.programs, ports, folder, state)?;
+    let case = observe(&mut running, seed, folder).and_then(|(mut case, times)| {
+        compare(&running, &mut case, times, means)?;
+        Ok(case)
+    });
     running.stack.save_metrics();
     case
 }
 
-fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
+/// Asks simpler methods about the same data, and records it where that is wanted.
+fn compare(running: &Running, case: &mut Case, times: Times, means: &Means) -> Result<()> {
+    let prometheus = running.stack.prometheus_url();
+    let workloads = running.workloads();
+    let mut series = series::read(&prometheus, times.asked, LONGEST)?;
+    series.retain(|one| one.is_about(&workloads));
+    let moments = Moments {
+        prometheus: &prometheus,
+        times,
+        workloads: &workloads,
+    };
+    case.baselines = means.baselines.judge(&moments, &series, &means.catalogue)?;
+    let Some(folder) = &means.record else {
+        return Ok(());
+    };
+    Recording {
+        scenario: case.scenario.clone(),
+        seed: case.seed,
+        family: case.family.clone(),
+        question: running.question(),
+        expected: case.expected.clone(),
+        impact: case.impact.clone(),
+        workloads,
+        times,
+    }
+    .write(folder, series, &means.catalogue)
+}
+
+fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<(Case, Times)> {
     let expected = running.expected();
     let offset = Random::new(seed, &running.scenario.name).unit();
     say::progress(format_args!(
@@ -237,6 +294,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
     running.check()?;
     let healthy_windows = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
+    let healthy = Timestamp::now().as_millisecond();
     fs::write(folder.join("before.json"), &answer)?;
     let before = running.judge(&Expected::healthy(), &answer)?;
 
@@ -251,6 +309,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
         .map(|proof| proof::read(proof, &running.lab.plan))
         .transpose()?;
     let started = Instant::now();
+    let fault = Timestamp::now().as_millisecond();
     running.inject()?;
     let hold = Duration::from_secs(running.scenario.hold);
     let mut seconds_to_answer = None;
@@ -281,15 +340,10 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
     let impact = if let (Some(proof), Some(counted)) = (&proof, counted) {
         proof::verdict(proof, counted, proof::read(proof, &running.lab.plan)?)
     } else {
-        running.scenario.impact.as_ref().and_then(|client| {
-            // A client that reports nothing at all has stalled, which is an impact too.
-            let late = fault_windows.get(client).cloned().unwrap_or_default();
-            sli::impact(healthy_windows.get(client)?, &late)
-        })
+        sli::impact_on(&running.scenario.impact, &healthy_windows, &fault_windows)
     };
     if let Some(impact) = &impact {
-        let whom = running.scenario.impact.as_deref().unwrap_or("the kernel");
-        say::progress(format_args!("  impact on {whom}: {impact}"));
+        say::progress(format_args!("  impact on {impact}"));
     }
     let mut clients = BTreeMap::new();
     for id in healthy_windows.keys().chain(fault_windows.keys()) {
@@ -314,7 +368,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
             ));
         }
     }
-    Ok(Case {
+    let case = Case {
         scenario: running.scenario.name.clone(),
         seed,
         family: running.scenario.family.to_string(),
@@ -329,5 +383,11 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<Case> {
         clients,
         answer: serde_json::from_slice(&bytes)?,
         baselines: BTreeMap::new(),
-    })
+    };
+    let times = Times {
+        healthy,
+        fault,
+        asked: time.as_millisecond(),
+    };
+    Ok((case, times))
 }

@@ -1,6 +1,6 @@
 //! What the runbooks declare: the failure modes and the family of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +11,8 @@ use serde::Deserialize;
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     pub(crate) modes: BTreeMap<String, Mode>,
+    /// The words of every front matter: a metric is used if its name is among them.
+    pub(crate) words: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Mode {
     pub(crate) family: String,
     /// False of a mode whose verdict is that the network is fine.
     pub(crate) is_fault: bool,
+    /// The words of its evidence, among them the metrics.
+    pub(crate) words: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +37,13 @@ struct Page {
 struct Declared {
     id: String,
     verdict: Option<String>,
+    #[serde(default)]
+    evidence: Vec<Evidence>,
+}
+
+#[derive(Deserialize)]
+struct Evidence {
+    expr: String,
 }
 
 impl Catalogue {
@@ -73,6 +84,7 @@ impl Catalogue {
         else {
             return Ok(());
         };
+        self.words.extend(words(front));
         let page: Page = serde_yaml_ng::from_str(front)?;
         let family = page.labels.get("area").map_or("other", String::as_str);
         for mode in page.failure_modes {
@@ -81,6 +93,11 @@ impl Catalogue {
                 Mode {
                     family: family.to_owned(),
                     is_fault: mode.verdict.is_none_or(|verdict| verdict == "fault"),
+                    words: mode
+                        .evidence
+                        .iter()
+                        .flat_map(|evidence| words(&evidence.expr))
+                        .collect(),
                 },
             );
         }
@@ -99,6 +116,11 @@ impl Catalogue {
     }
 }
 
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +133,8 @@ mod tests {
         catalogue.add_page("# Only words\n").unwrap();
         assert_eq!(catalogue.family("dns-slow"), "dns");
         assert_eq!(catalogue.family("gone"), "gone");
-        assert!(catalogue.modes["dns-slow"].is_fault);
+        let mode = &catalogue.modes["dns-slow"];
+        assert!(mode.is_fault && mode.words.contains("runwire_x_total"));
     }
 
     #[test]

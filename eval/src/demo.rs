@@ -111,7 +111,7 @@ fn show_fault(options: &Options, folder: &Path) -> Result<bool> {
         }
     }
     let after = running.traffic.windows(&mark, 2);
-    if let Some((id, early, late)) = running.scenario.impact.as_ref().and_then(|id| {
+    if let Some((id, early, late)) = running.scenario.impact.first().and_then(|id| {
         let late = after.get(id).cloned().unwrap_or_default();
         Some((id, before.get(id)?, late))
     }) {

@@ -31,6 +31,16 @@ pub(crate) fn get(url: &str) -> Result<(u16, String)> {
     Ok((response.status().as_u16(), body))
 }
 
+/// As a value in the query of a URL.
+pub(crate) fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 /// The body as it came: answers are compared byte by byte.
 pub(crate) fn post(url: &str, body: &Value) -> Result<Vec<u8>> {
     let mut response = AGENT

@@ -10,6 +10,7 @@
 //! ```
 
 mod actor;
+mod baseline;
 mod case;
 mod catalogue;
 mod certificates;
@@ -22,7 +23,9 @@ mod lab;
 mod netns;
 mod process;
 mod proof;
+mod recording;
 mod rehearse;
+mod replay;
 mod report;
 mod retrieval;
 mod run;
@@ -30,6 +33,7 @@ mod say;
 mod scenario;
 mod score;
 mod seed;
+mod series;
 mod sli;
 mod stack;
 mod state;
@@ -54,6 +58,8 @@ struct Arguments {
 enum Command {
     /// Runs scenarios and scores what the assistant answers.
     Run(run::Options),
+    /// Asks about recorded cases again: their series in a real Prometheus, the assistant in front of it. Needs no root.
+    Replay(replay::Options),
     /// Says how well the diagnosis is over saved cases of one or more runs. Needs no root.
     Report(report::Options),
     /// Runs lab, traffic and fault without the programs: does the client notice?
@@ -115,6 +121,7 @@ fn run(command: Command) -> Result<bool> {
             prepare()?;
             run::run(&options)
         }
+        Command::Replay(options) => replay::run(&options),
         Command::Report(options) => report::run(&options),
         Command::Rehearse(options) => {
             prepare()?;

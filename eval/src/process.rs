@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::actor::Kind;
 use crate::sli::Sample;
+use crate::{http, stop};
 
 /// One of the programs under test, with its output in a file.
 pub(crate) struct Program {
@@ -45,6 +46,22 @@ impl Program {
             name: name.to_owned(),
             child,
         })
+    }
+
+    /// Waits until `url` answers with 200.
+    pub(crate) fn wait_for(&mut self, url: &str, patience: Duration) -> Result<()> {
+        let limit = Instant::now() + patience;
+        loop {
+            stop::check()?;
+            self.check()?;
+            if http::get(url).is_ok_and(|(status, _)| status == 200) {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                bail!("{} was not ready after {patience:?} ({url})", self.name);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Fails when the program ended by itself.

@@ -23,7 +23,8 @@ pub(crate) fn read(proof: &Proof, plan: &Plan) -> Result<u64> {
 /// In words, when it moved far enough.
 pub(crate) fn verdict(proof: &Proof, before: u64, after: u64) -> Option<String> {
     let moved = after.saturating_sub(before);
-    (moved >= proof.at_least).then(|| format!("{} +{moved} at {}", proof.counter, proof.node))
+    (moved >= proof.at_least)
+        .then(|| format!("the kernel: {} +{moved} at {}", proof.counter, proof.node))
 }
 
 fn value(shown: &str, counter: &str) -> Option<u64> {
@@ -54,7 +55,7 @@ mod tests {
         assert_eq!(verdict(&proof, 5, 14), None);
         assert_eq!(
             verdict(&proof, 5, 15).as_deref(),
-            Some("TcpExtTCPDSACKRecv +10 at client")
+            Some("the kernel: TcpExtTCPDSACKRecv +10 at client")
         );
     }
 }

@@ -71,11 +71,9 @@ fn one(template: &Template, options: &Options, state: &State) -> Result<bool> {
     let impact = if let (Some(proof), Some(counted)) = (&scenario.proof, counted) {
         proof::verdict(proof, counted, proof::read(proof, &lab.plan)?)
     } else {
-        scenario.impact.as_ref().and_then(|id| {
-            sli::impact(before.get(id)?, &after.get(id).cloned().unwrap_or_default())
-        })
+        sli::impact_on(&scenario.impact, &before, &after)
     };
-    let fault = scenario.impact.is_some() || scenario.proof.is_some();
+    let fault = !scenario.impact.is_empty() || scenario.proof.is_some();
     let verdict = match (fault, &impact) {
         (true, Some(impact)) => impact.clone(),
         (true, None) => {

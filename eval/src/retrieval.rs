@@ -8,7 +8,7 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
@@ -103,7 +103,9 @@ fn ask(options: &Options, corpus: &Corpus, arm: &str) -> Result<Vec<Answer>> {
     .map(str::to_owned);
     let mut assistant = Program::start("assistant", &options.programs.assistant()?, &flags, &log)?;
     let url = format!("http://127.0.0.1:{port}");
-    wait(&mut assistant, &url).with_context(|| format!("see {}", log.display()))?;
+    assistant
+        .wait_for(&format!("{url}/readyz"), PATIENCE)
+        .with_context(|| format!("see {}", log.display()))?;
     corpus
         .queries
         .iter()
@@ -112,21 +114,6 @@ fn ask(options: &Options, corpus: &Corpus, arm: &str) -> Result<Vec<Answer>> {
             answer(&url, query)
         })
         .collect()
-}
-
-fn wait(assistant: &mut Program, url: &str) -> Result<()> {
-    let limit = std::time::Instant::now() + PATIENCE;
-    loop {
-        stop::check()?;
-        assistant.check()?;
-        if http::get(&format!("{url}/readyz")).is_ok_and(|(status, _)| status == 200) {
-            return Ok(());
-        }
-        if std::time::Instant::now() > limit {
-            bail!("the assistant was not ready after {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }
 
 fn answer(url: &str, query: &Query) -> Result<Answer> {

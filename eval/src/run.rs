@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::case::{self, Case};
+use crate::baseline::Baselines;
+use crate::case::{self, Case, Means};
 use crate::catalogue::Catalogue;
 use crate::report::{self, Written};
 use crate::scenario::{self, Template};
@@ -35,6 +36,12 @@ pub(crate) struct Options {
     /// Keeps logs and answers of right cases too.
     #[arg(long)]
     keep: bool,
+    /// Keeps the series of every case, its question and what is true in this folder, for `replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Folder of the rules of other tools.
+    #[arg(long, value_name = "DIR", default_value = "eval/baselines")]
+    baselines: PathBuf,
     #[command(flatten)]
     written: Written,
     #[command(flatten)]
@@ -45,6 +52,12 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let state = State::open()?;
     let catalogue = Catalogue::read(options.programs.runbooks())?;
+    let means = Means {
+        baselines: Baselines::read(&options.programs, &catalogue, &options.baselines)?,
+        catalogue,
+        programs: options.programs.clone(),
+        record: options.record.clone(),
+    };
     let files = scenario::files(&options.scenarios, &options.only)?;
     // Every file is read before the first one runs: a typo in the last must not cost half an hour.
     let mut templates: Vec<Template> = files
@@ -75,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
             let started = Instant::now();
-            let outcome = case::run(template, seed, &options.programs, &folder, &state);
+            let outcome = case::run(template, seed, &means, &folder, &state);
             stop::check()?;
             match outcome {
                 Ok(case) => {
@@ -97,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    let all_right = report::finish(&cases, &catalogue, &options.written)?;
+    let all_right = report::finish(&cases, &means.catalogue, &options.written)?;
     if failures > 0 {
         say::result(format_args!("could not run: {failures}"));
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub(crate) use self::template::Template;
@@ -52,8 +52,9 @@ pub(crate) struct Scenario {
     pub(crate) fault: Vec<Step>,
     #[serde(default = "default_hold")]
     pub(crate) hold: u64,
-    /// The client that must suffer for the case to count.
-    pub(crate) impact: Option<String>,
+    /// The clients that must suffer for the case to count: one, or one for each of several faults.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub(crate) impact: Vec<String>,
     /// What must happen in the kernel instead, for a fault that no client feels.
     pub(crate) proof: Option<Proof>,
     /// The body of `POST /diagnose`.
@@ -70,6 +71,19 @@ pub(crate) struct Scenario {
     _wires: serde::de::IgnoredAny,
     #[serde(default, rename = "background")]
     _background: serde::de::IgnoredAny,
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(client) => vec![client],
+        OneOrMore::More(clients) => clients,
+    })
 }
 
 fn default_warmup() -> u64 {
@@ -241,7 +255,7 @@ impl Scenario {
         for role in self.expect.affected.iter().chain(also) {
             node(role).context("`expect.affected`")?;
         }
-        if let Some(id) = &self.impact {
+        for id in &self.impact {
             actor(id).context("`impact`")?;
         }
         if let Some(proof) = &self.proof {
@@ -250,7 +264,7 @@ impl Scenario {
         if self.expect.status == Status::Fault && self.expect.failure_mode.is_none() {
             bail!("`expect.failure_mode` is missing");
         }
-        if self.expect.status == Status::Fault && self.impact.is_none() == self.proof.is_none() {
+        if self.expect.status == Status::Fault && self.impact.is_empty() == self.proof.is_none() {
             bail!(
                 "a fault needs either `impact`, the client that must suffer for the case to count, or `proof`, for one that nobody feels"
             );

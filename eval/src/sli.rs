@@ -117,6 +117,26 @@ pub(crate) fn impact(before: &Window, after: &Window) -> Option<String> {
     None
 }
 
+/// What each of the clients noticed, in words. `None`: one of them noticed nothing.
+pub(crate) fn impact_on(
+    clients: &[String],
+    before: &BTreeMap<String, Window>,
+    after: &BTreeMap<String, Window>,
+) -> Option<String> {
+    let noticed: Option<Vec<String>> = clients
+        .iter()
+        .map(|client| {
+            // A client that reports nothing at all has stalled, which is an impact too.
+            let late = after.get(client).cloned().unwrap_or_default();
+            let change = impact(before.get(client)?, &late)?;
+            Some(format!("{client}: {change}"))
+        })
+        .collect();
+    noticed
+        .filter(|noticed| !noticed.is_empty())
+        .map(|noticed| noticed.join("; "))
+}
+
 fn quantile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     let index = (sorted_us.len() * percent / 100).min(sorted_us.len().saturating_sub(1));
     sorted_us.get(index).map_or(0.0, |&us| us as f64 / 1000.0)
@@ -150,6 +170,22 @@ mod tests {
             Some("answers 100.0/s → 30.0/s"),
         );
         check(&healthy, &window(100, 0, 42), Some("p50 2.0 ms → 42.0 ms"));
+    }
+
+    #[test]
+    fn of_several_clients_each_must_suffer() {
+        let clients = ["a", "b"].map(str::to_owned);
+        let windows =
+            |a: Window, b: Window| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+        let healthy = windows(window(100, 0, 2), window(100, 0, 2));
+        let one = windows(window(90, 10, 2), window(100, 0, 2));
+        let both = windows(window(90, 10, 2), Window::default());
+        assert_eq!(impact_on(&clients, &healthy, &one), None);
+        assert_eq!(
+            impact_on(&clients, &healthy, &both).as_deref(),
+            Some("a: errors 0.0 % → 10.0 %; b: answers 100.0/s → 0.0/s")
+        );
+        assert_eq!(impact_on(&[], &healthy, &both), None);
     }
 
     #[test]

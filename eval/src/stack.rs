@@ -58,6 +58,13 @@ impl Programs {
     pub(crate) fn assistant(&self) -> Result<PathBuf> {
         self.find("runwire-assistant")
     }
+
+    pub(crate) fn prometheus(&self) -> Result<PathBuf> {
+        self.prometheus
+            .clone()
+            .or_else(|| command::find("prometheus"))
+            .context("there is no prometheus in the path: apt-get install prometheus, or pass --prometheus FILE")
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +77,10 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn assistant(self) -> u16 {
         self.assistant
+    }
+
+    pub(crate) fn prometheus(self) -> u16 {
+        self.prometheus
     }
 
     pub(crate) fn free() -> Result<Self> {
@@ -132,11 +143,7 @@ impl Stack {
         };
         let collector = programs.find("runwire-collector")?;
         let assistant = programs.assistant()?;
-        let prometheus = programs
-            .prometheus
-            .clone()
-            .or_else(|| command::find("prometheus"))
-            .context("there is no prometheus in the path: apt-get install prometheus, or pass --prometheus FILE")?;
+        let prometheus = programs.prometheus()?;
         let Ports {
             collector: collector_port,
             prometheus: prometheus_port,
@@ -276,13 +283,7 @@ impl Stack {
     }
 
     fn query_url(&self, query: &str) -> String {
-        let encoded: String = query
-            .bytes()
-            .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-                _ => format!("%{byte:02X}"),
-            })
-            .collect();
+        let encoded = http::encoded(query);
         format!("{}/api/v1/query?query={encoded}", self.prometheus_url())
     }
 
