@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -45,6 +46,10 @@ pub struct Settings {
     /// Base URL of Prometheus or anything with its query API [default: http://127.0.0.1:9090]
     #[arg(long, env = "RUNWIRE_PROMETHEUS", value_name = "URL")]
     pub prometheus: Option<String>,
+
+    /// When a diagnosis is wanted, 100ms to 20s; what Prometheus has not said by then is told as missing [default: 2s]
+    #[arg(long, env = "RUNWIRE_DIAGNOSIS_DEADLINE", value_name = "DURATION")]
+    pub diagnosis_deadline: Option<String>,
 
     /// Folder with all-MiniLM-L6-v2, or with another model as model.onnx [default: .runwire/model, then /usr/share/runwire/model]
     #[arg(long, env = "RUNWIRE_MODEL", value_name = "DIR")]
@@ -159,6 +164,7 @@ pub struct Config {
     pub runbooks: Vec<PathBuf>,
     /// Without a slash at the end.
     pub prometheus: String,
+    pub diagnosis_deadline: Duration,
     /// `None`: no model is there, and nobody asked for one.
     pub model: Option<PathBuf>,
     /// `None`: left to the dynamic loader.
@@ -206,6 +212,7 @@ impl Settings {
             listen,
             runbooks,
             prometheus,
+            diagnosis_deadline,
             model,
             onnxruntime,
             cache,
@@ -236,6 +243,7 @@ impl Settings {
             listen: listen.or(other.listen),
             runbooks: runbooks.or(other.runbooks),
             prometheus: prometheus.or(other.prometheus),
+            diagnosis_deadline: diagnosis_deadline.or(other.diagnosis_deadline),
             model: model.or(other.model),
             onnxruntime: onnxruntime.or(other.onnxruntime),
             cache: cache.or(other.cache),

@@ -131,6 +131,9 @@ impl Engine {
             .map(|hypothesis| hypothesis.mode)
             .collect();
         hypotheses.truncate(question.limit);
+        if measured.facts.outage.is_none() {
+            degraded.unjudged(&modes, &found);
+        }
 
         let wanted = answer::shown_queries(&modes, &hypotheses, &scope);
         let mut baselines = Baselines::default();
@@ -141,6 +144,7 @@ impl Engine {
             let queries = baselines.missing(&wanted, back);
             if !queries.is_empty() {
                 let answers = snapshot.evaluate(&self.prometheus, queries, deadline).await;
+                degraded.earlier(&answers);
                 baselines.add(&wanted, back, &answers);
             }
         }
@@ -185,6 +189,13 @@ fn settle(
     degraded: &mut Degraded,
 ) -> bool {
     let topology = &facts.topology;
+    if !facts.is_topology_known {
+        degraded.add(
+            "scope",
+            "it could not be asked who runs where: names were not checked",
+        );
+        return true;
+    }
     if let Err(reason) = scope.resolve_pod(&topology.workloads) {
         degraded.add("scope", reason);
         if !is_a_guess {

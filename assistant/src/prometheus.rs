@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{AUTHORIZATION, LOCATION};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 mod identity;
 mod response;
@@ -20,9 +21,10 @@ pub use response::{Range, Sample};
 #[derive(Clone)]
 pub struct Settings {
     pub url: String,
-    /// For one query, connecting included.
+    /// For one query, connecting included. Longer than anyone waits: what comes late is there for who asks next.
     pub timeout: Duration,
-    /// Queries on their way at the same time, over all requests.
+    /// Queries on their way at the same time that somebody waits for, over all requests; and as many that nobody waits for any
+    /// more.
     pub concurrency: usize,
     /// Largest answer that is read. What is larger is an error, not a cut.
     pub max_response_bytes: usize,
@@ -33,9 +35,9 @@ impl Settings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(4),
             concurrency: 16,
-            max_response_bytes: 64 << 20,
+            max_response_bytes: 32 << 20,
             identity: Identity::default(),
         }
     }
@@ -53,6 +55,14 @@ pub enum QueryError {
     Refused(String),
     #[error("Prometheus answers status {0}")]
     Status(u16),
+    /// Never followed: the headers that say who we are would go along.
+    #[error(
+        "Prometheus answers with a redirect to {0}; set `prometheus` to the address that answers itself"
+    )]
+    Redirect(String),
+    /// Others were asked first, or were late already, when the time was over for which somebody waited.
+    #[error("Prometheus was busy with other queries")]
+    Busy,
     #[error("the answer of Prometheus is larger than {} MiB", .0 >> 20)]
     TooLarge(usize),
     #[error("the answer of Prometheus cannot be read: {0}")]
@@ -67,6 +77,8 @@ impl QueryError {
             Self::TimedOut(_) => "timed_out",
             Self::Refused(_) => "refused",
             Self::Status(_) => "status",
+            Self::Redirect(_) => "redirect",
+            Self::Busy => "busy",
             Self::TooLarge(_) => "too_large",
             Self::Malformed(_) => "malformed",
         }
@@ -74,7 +86,7 @@ impl QueryError {
 
     /// Whether the next query would fail in the same way, so that asking on is useless.
     pub fn is_server_down(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
+        matches!(self, Self::Unreachable(_) | Self::Redirect(_))
     }
 }
 
@@ -91,6 +103,8 @@ pub enum ClientError {
 pub struct Prometheus {
     client: prometheus_http_query::Client,
     permits: Arc<Semaphore>,
+    /// For queries that nobody waits for any more.
+    late: Arc<Semaphore>,
     settings: Arc<Settings>,
     metrics: Option<Arc<Metrics>>,
     asked: Arc<AtomicU64>,
@@ -102,6 +116,7 @@ impl Prometheus {
         let http = client_builder(settings.timeout)
             .default_headers(identity.headers.clone())
             .tls_certs_merge(identity.authorities.clone())
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ClientError::Setup)?;
         let client = prometheus_http_query::Client::from(http, &settings.url).map_err(|error| {
@@ -119,6 +134,7 @@ impl Prometheus {
         Ok(Self {
             client,
             permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            late: Arc::new(Semaphore::new(settings.concurrency.max(1))),
             settings: Arc::new(settings),
             metrics: None,
             asked: Arc::default(),
@@ -157,6 +173,18 @@ impl Prometheus {
 
     /// Evaluates `query` at `time_millis` (Unix time). A scalar comes back as one sample without labels.
     pub async fn instant(&self, query: &str, time_millis: i64) -> Result<Vec<Sample>, QueryError> {
+        let until = self.patience();
+        self.instant_until(query, time_millis, until).await
+    }
+
+    /// The same for somebody who waits `until` then. A query that is not sent by then is not sent at all; one that is goes on,
+    /// if few others do, and leaves its place to those that somebody waits for.
+    pub async fn instant_until(
+        &self,
+        query: &str,
+        time_millis: i64,
+        until: Instant,
+    ) -> Result<Vec<Sample>, QueryError> {
         let request = self
             .client
             .query(query)
@@ -166,7 +194,7 @@ impl Prometheus {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
         };
-        let body = self.ask(request.post_raw()).await?;
+        let body = self.ask(request.post_raw(), until).await?;
         response::instant(&body)
     }
 
@@ -186,7 +214,7 @@ impl Prometheus {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
         };
-        let body = self.ask(request.post_raw()).await?;
+        let body = self.ask(request.post_raw(), self.patience()).await?;
         response::range(&body)
     }
 
@@ -197,25 +225,42 @@ impl Prometheus {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
         };
-        let body = self.ask(request.post_raw()).await?;
+        let body = self.ask(request.post_raw(), self.patience()).await?;
         response::instant(&body).map(|_| ())
+    }
+
+    fn patience(&self) -> Instant {
+        Instant::now() + self.settings.timeout
     }
 
     async fn ask(
         &self,
         request: impl Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
+        until: Instant,
     ) -> Result<Vec<u8>, QueryError> {
         let timeout = self.settings.timeout;
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let Ok(permit) = timeout_at(until, self.permits.acquire()).await else {
+            return Err(QueryError::Busy);
+        };
         self.asked.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
-        let answer = tokio::time::timeout(timeout, self.exchange(request))
-            .await
-            .unwrap_or(Err(QueryError::TimedOut(timeout)));
+        let exchange = tokio::time::timeout(timeout, self.exchange(request));
+        tokio::pin!(exchange);
+        let answer = match timeout_at(until, &mut exchange).await {
+            Ok(answer) => Some(answer),
+            Err(_) => {
+                drop(permit);
+                match self.late.try_acquire() {
+                    Ok(_late) => Some(exchange.await),
+                    Err(_) => None,
+                }
+            }
+        };
+        let answer = match answer {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => Err(QueryError::TimedOut(timeout)),
+            None => Err(QueryError::Busy),
+        };
         if let Some(metrics) = &self.metrics {
             let outcome = answer.as_ref().map_or_else(QueryError::name, |_| "ok");
             metrics.add(
@@ -240,6 +285,11 @@ impl Prometheus {
     ) -> Result<Vec<u8>, QueryError> {
         let mut response = request.await.map_err(|error| self.send_error(&error))?;
         let status = response.status();
+        if status.is_redirection() {
+            let target = response.headers().get(LOCATION);
+            let target = target.and_then(|target| target.to_str().ok());
+            return Err(QueryError::Redirect(shown(target)));
+        }
         let limit = self.settings.max_response_bytes;
         let mut body = Vec::new();
         while let Some(chunk) = response
@@ -304,6 +354,16 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+/// Where a redirect leads, without what may be secret in it.
+fn shown(target: Option<&str>) -> String {
+    let target = target.unwrap_or("nowhere");
+    let end = target.find(['?', '#']).unwrap_or(target.len());
+    match target[..end].split_once('@') {
+        Some((_, host)) => host.to_owned(),
+        None => target[..end].to_owned(),
+    }
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::access::Access;
 use crate::api::{self, AppState};
 use crate::config::Config;
-use crate::diagnosis::{DEADLINE, Engine};
+use crate::diagnosis::Engine;
 use crate::incidents::{self, Incidents};
 use crate::metrics::Metrics;
 use crate::narrate::Narrator;
@@ -31,6 +31,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let mut settings = prometheus::Settings::new(&config.prometheus);
     settings.identity = Identity::open(&config.identity)?;
+    // What comes after the deadline is there for who asks about the same moment again.
+    settings.timeout = 2 * config.diagnosis_deadline;
     let prometheus = Prometheus::new(settings)?.with_metrics(Arc::clone(&metrics));
 
     // Bound first: a port that is taken should not cost the time of indexing.
@@ -44,7 +46,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     retriever
         .watch()
         .context("cannot start watching the runbooks")?;
-    let engine = Arc::new(Engine::new(prometheus.clone(), DEADLINE));
+    let engine = Arc::new(Engine::new(prometheus.clone(), config.diagnosis_deadline));
     let config = Arc::new(config);
     let mut state = AppState::new(Arc::clone(&config), retriever, Arc::clone(&metrics), engine);
     state.audit.check()?;

@@ -158,6 +158,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
 
     let incidents = surroundings::incidents(&settings)?;
     let llm = surroundings::llm(&settings)?;
+    let diagnosis_deadline = surroundings::diagnosis_deadline(&settings)?;
     let prometheus = match settings.prometheus {
         Some(url) => base_url("prometheus", &url)?,
         None => "http://127.0.0.1:9090".into(),
@@ -166,6 +167,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         runbooks,
         incidents,
         llm,
+        diagnosis_deadline,
         prometheus_external_url: match settings.prometheus_external_url {
             Some(url) => base_url("prometheus_external_url", &url)?,
             None => prometheus.clone(),

@@ -1,10 +1,11 @@
-//! The keys about what stands around the assistant: where incidents are kept, who is told, which model may narrate.
+//! The keys about what stands around the assistant: where incidents are kept, who is told, which model may narrate; and for how long a diagnosis may wait.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::load::base_url;
 use super::{ConfigError, Settings};
+use crate::diagnosis::DEADLINE;
 use crate::incidents::deliver::{Grafana, Targets, Webhook};
 use crate::incidents::{self, Place};
 use crate::narrate::{self, Key};
@@ -12,6 +13,8 @@ use crate::narrate::{self, Key};
 const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 const LIMIT: u64 = 100_000;
 const REDIAGNOSE: Duration = Duration::from_secs(60);
+/// Short of what clients wait for an answer.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(20);
 const NARRATION: Duration = Duration::from_secs(30);
 /// A variable and no flag: flags are seen by everybody on the host.
 const KEY_VARIABLE: &str = "RUNWIRE_LLM_KEY";
@@ -96,6 +99,21 @@ pub(super) fn llm(settings: &Settings) -> Result<Option<narrate::Settings>, Conf
             Duration::from_millis(100),
         )?,
     }))
+}
+
+pub(super) fn diagnosis_deadline(settings: &Settings) -> Result<Duration, ConfigError> {
+    let key = "diagnosis_deadline";
+    let least = Duration::from_millis(100);
+    let deadline = duration(key, &settings.diagnosis_deadline, DEADLINE, least)?;
+    if deadline > LONGEST_DEADLINE {
+        let longest = humantime::format_duration(LONGEST_DEADLINE);
+        let given = humantime::format_duration(deadline);
+        return Err(ConfigError::value(
+            key,
+            format!("is \"{given}\"; give at most {longest}"),
+        ));
+    }
+    Ok(deadline)
 }
 
 fn webhook(settings: &Settings) -> Result<Option<Webhook>, ConfigError> {
@@ -207,14 +225,25 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
         change(&mut settings);
-        let error = incidents(&settings).err().or_else(|| llm(&settings).err());
+        let error = incidents(&settings)
+            .err()
+            .or_else(|| llm(&settings).err())
+            .or_else(|| diagnosis_deadline(&settings).err());
         error.map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn wrong_values_are_refused_with_their_key() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 9] = [
+            (
+                |s| s.diagnosis_deadline = Some("soon".into()),
+                "`diagnosis_deadline` is \"soon\"",
+            ),
+            (
+                |s| s.diagnosis_deadline = Some("1m".into()),
+                "`diagnosis_deadline` is \"1m\"; give at most 20s",
+            ),
             (
                 |s| s.incidents = Some("mysql://x".into()),
                 "`incidents` is an address of another kind",

@@ -22,6 +22,8 @@ use crate::runbook::{FailureMode, Role, Runbook, Symptom, Verdict};
 
 const MAX_SAMPLES: usize = 5;
 const MAX_AFFECTED: usize = 10;
+/// Failure modes that are named where some could not be judged; `checked` has them all.
+const MAX_NAMED: usize = 20;
 
 /// What could not be done.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +53,48 @@ impl Degraded {
             degraded.add("metrics", format!("not measured: {}", names.join(", ")));
         }
         degraded
+    }
+
+    /// Names the modes of which it cannot be told whether they are there, because something did not come.
+    pub fn unjudged(&mut self, modes: &[Mode], found: &[usize]) {
+        let lost = |mode: &Mode| mode.evidence.iter().any(Evidence::failed);
+        let names: Vec<&str> = modes
+            .iter()
+            .enumerate()
+            .filter(|(index, mode)| {
+                !found.contains(index) && lost(mode) && !rank::could_be_checked(mode)
+            })
+            .map(|(_, mode)| mode.id.as_str())
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let reason = if names.len() == modes.len() {
+            "no failure mode could be judged".to_owned()
+        } else {
+            let more = match names.len().saturating_sub(MAX_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let first: Vec<&str> = names.iter().copied().take(MAX_NAMED).collect();
+            format!(
+                "{} of {} failure modes could not be judged: {}{more}",
+                names.len(),
+                modes.len(),
+                first.join(", ")
+            )
+        };
+        self.add("diagnosis", reason);
+    }
+
+    /// Says where values of earlier times did not come.
+    pub fn earlier(&mut self, answers: &HashMap<String, Result<Answer, Missing>>) {
+        for missing in answers.values().filter_map(|answer| answer.as_ref().err()) {
+            self.add(
+                "prometheus",
+                format!("values of earlier times are missing: {missing}"),
+            );
+        }
     }
 
     pub fn add(&mut self, part: &str, reason: impl Into<String>) {

@@ -51,6 +51,8 @@ pub struct Look {
     pub query: String,
     pub length: Duration,
     pub series: Answer,
+    /// It was asked for and did not come: that there are no series says nothing.
+    pub failed: bool,
 }
 
 /// A reading and the piece of evidence it is of.
@@ -189,6 +191,8 @@ impl Reading {
     pub fn outcome(&self, seen: &Seen<'_>) -> Outcome {
         match (seen.window, seen.recent) {
             (_, Sight::Beyond(_)) => Outcome::Present(Activity::Now),
+            // Whether it goes on is what matters most.
+            (Sight::Beyond(_), Sight::Nothing) if self.recent_failed() => Outcome::Unavailable,
             (Sight::Beyond(_), Sight::Nothing) => {
                 Outcome::Present(match (seen.bare_recent, seen.bare_longer) {
                     (Sight::Beyond(_), _) => Activity::Now,
@@ -201,6 +205,10 @@ impl Reading {
             _ if self.gap.is_some() || seen.incomparable => Outcome::Unavailable,
             _ => Outcome::Absent,
         }
+    }
+
+    fn recent_failed(&self) -> bool {
+        self.recent.failed || self.unfloored.iter().any(|look| look.failed)
     }
 
     /// The evaluation that shows the evidence best, and its strongest series: the window that was asked for, unless only its

@@ -32,6 +32,8 @@ pub struct Measured {
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     pub topology: Arc<Topology>,
+    /// False: what the topology does not hold may be there all the same.
+    pub is_topology_known: bool,
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
@@ -44,7 +46,8 @@ pub struct Facts {
 /// What the collectors measure at the moment of the snapshot.
 struct Catalogue {
     families: BTreeSet<String>,
-    existing: BTreeSet<String>,
+    /// Of those that are looked for by name; or why it is not known.
+    existing: Result<BTreeSet<String>, String>,
 }
 
 pub async fn measure(
@@ -90,9 +93,18 @@ pub async fn measure(
             ok(&latest_scrapes).map_or(0.0, first_value),
         ),
         topology: Arc::new(topology),
+        is_topology_known: true,
         outage,
         ..Facts::default()
     };
+    if facts.outage.is_none() {
+        for query in [&workloads, &present, &calls] {
+            if let Err(missing) = &answers[query] {
+                facts.failures.insert(missing.to_string());
+                facts.is_topology_known = false;
+            }
+        }
+    }
     let families = ok(&families)
         .map(label_values("metric"))
         .unwrap_or_default();
@@ -115,8 +127,9 @@ pub async fn measure(
     }
     let mut readings = read(prometheus, snapshot, &asked, families, &mut facts, deadline).await;
     let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
-    compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
-    look_closer(prometheus, snapshot, &mut readings, facts.recent, deadline).await;
+    let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
+    facts.failures.extend(failures);
+    look_closer(prometheus, snapshot, &mut readings, &mut facts, deadline).await;
     let mut evidence = asked
         .into_iter()
         .zip(readings)
@@ -193,8 +206,9 @@ async fn read(
     }
     let mut answers = snapshot.evaluate(prometheus, queries, deadline).await;
     let existing = match answers.remove(&existence) {
-        Some(Ok(answer)) => label_values("__name__")(&answer),
-        _ => BTreeSet::new(),
+        Some(Ok(answer)) => Ok(label_values("__name__")(&answer)),
+        Some(Err(missing)) => Err(missing.to_string()),
+        None => Ok(BTreeSet::new()),
     };
     let catalogue = Catalogue { families, existing };
 
@@ -214,7 +228,7 @@ async fn read(
         .collect()
 }
 
-/// Fills in what the values of evidence with a baseline were, and says where nothing is known of that.
+/// Fills in what the values of evidence with a baseline were. Returns why some of them are not known.
 async fn compare(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
@@ -222,7 +236,7 @@ async fn compare(
     readings: &mut [Result<Reading, String>],
     age: Option<Duration>,
     deadline: Deadline,
-) {
+) -> BTreeSet<String> {
     let mut queries = BTreeSet::new();
     for (query, reading) in asked.iter().zip(&*readings) {
         let (Some(baseline), Ok(reading)) = (&query.baseline, reading) else {
@@ -238,7 +252,7 @@ async fn compare(
         }
     }
     if queries.is_empty() {
-        return;
+        return BTreeSet::new();
     }
     let answers = snapshot.evaluate(prometheus, queries, deadline).await;
     for (query, reading) in asked.iter().zip(readings) {
@@ -262,6 +276,8 @@ async fn compare(
                 .collect();
         }
     }
+    let missing = answers.values().filter_map(|answer| answer.as_ref().err());
+    missing.map(Missing::to_string).collect()
 }
 
 fn since(series: &Series, then: &[(Duration, &Answer)], age: Option<Duration>) -> Series {
@@ -283,9 +299,13 @@ async fn look_closer(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
     readings: &mut [Result<Reading, String>],
-    recent: Duration,
+    facts: &mut Facts,
     deadline: Deadline,
 ) {
+    let Facts {
+        recent, failures, ..
+    } = facts;
+    let recent = *recent;
     let mut queries = BTreeSet::new();
     for reading in readings
         .iter_mut()
@@ -299,17 +319,24 @@ async fn look_closer(
                 query,
                 length,
                 series: Answer::default(),
+                failed: false,
             });
         }
     }
     if !queries.is_empty() {
         let answers = snapshot.evaluate(prometheus, queries, deadline).await;
-        for look in readings
-            .iter_mut()
-            .flatten()
-            .flat_map(|reading| &mut reading.unfloored)
-        {
-            look.series = answers[&look.query].clone().unwrap_or_default();
+        for reading in readings.iter_mut().flatten() {
+            for look in &mut reading.unfloored {
+                match &answers[&look.query] {
+                    Ok(series) => look.series = series.clone(),
+                    Err(missing) => {
+                        look.failed = true;
+                        let failure = missing.to_string();
+                        failures.insert(failure.clone());
+                        reading.gap = Some(Gap::Failed(failure));
+                    }
+                }
+            }
         }
     }
 }
@@ -330,14 +357,16 @@ fn reading(
             query,
             length,
             series: answer.unwrap_or_default(),
+            failed: failure.is_some(),
         };
         (look, failure)
     };
     let (whole, failure) = look(window);
-    let (recent, _) = look(facts.recent);
-    if let Some(failure) = &failure {
-        facts.failures.insert(failure.clone());
-    }
+    let (recent, failure_of_recent) = look(facts.recent);
+    let failure = failure
+        .or(failure_of_recent)
+        .or_else(|| catalogue.unknown(expression));
+    facts.failures.extend(failure.clone());
     let unmeasured: Vec<&String> = expression
         .metrics()
         .iter()
@@ -367,7 +396,18 @@ fn reading(
 
 impl Catalogue {
     fn measures(&self, metric: &str) -> bool {
-        self.families.contains(family(metric)) || self.existing.contains(metric)
+        let existing = self.existing.as_ref();
+        self.families.contains(family(metric))
+            || existing.is_ok_and(|existing| existing.contains(metric))
+    }
+
+    /// Why it is not known whether somebody measures all that an expression needs.
+    fn unknown(&self, expression: &Expression) -> Option<String> {
+        let reason = self.existing.as_ref().err()?;
+        let mut metrics = expression.metrics().iter();
+        metrics
+            .any(|metric| !self.families.contains(family(metric)))
+            .then(|| reason.clone())
     }
 }
 

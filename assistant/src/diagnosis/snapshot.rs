@@ -1,5 +1,5 @@
 //! What Prometheus said at one time for one window. Requests about the same moment share one snapshot: a query that is
-//! already answered is not asked again, and one that is on its way is waited for.
+//! already answered is not asked again, and one that is on its way is waited for, also one that came too late for who asked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,11 +75,18 @@ impl Snapshot {
     }
 
     /// Only answers are kept: what failed is asked again by the next request.
-    async fn ask(&self, prometheus: &Prometheus, query: &str) -> Result<Answer, QueryError> {
+    async fn ask(
+        &self,
+        prometheus: &Prometheus,
+        query: &str,
+        deadline: Deadline,
+    ) -> Result<Answer, QueryError> {
         let cell = self.cell(query);
         let answer = cell
             .get_or_try_init(|| async {
-                let samples = prometheus.instant(query, self.time_millis).await?;
+                let samples = prometheus
+                    .instant_until(query, self.time_millis, deadline.at)
+                    .await?;
                 Ok(samples.into_iter().filter_map(Series::of).collect())
             })
             .await?;
@@ -97,26 +104,31 @@ impl Snapshot {
         for query in &queries {
             let (snapshot, prometheus, query) = (self.clone(), prometheus.clone(), query.clone());
             tasks.spawn(async move {
-                let answer = snapshot.ask(&prometheus, &query).await;
+                let answer = snapshot.ask(&prometheus, &query, deadline).await;
                 (query, answer)
             });
         }
         let mut answers = HashMap::with_capacity(queries.len());
         let mut rest = Missing::Deadline(deadline.length);
+        let mut down = false;
         while let Ok(Some(joined)) = tokio::time::timeout_at(deadline.at, tasks.join_next()).await {
             // A task that panicked leaves its query among the missing ones.
             let Ok((query, answer)) = joined else {
                 continue;
             };
-            let down = answer.as_ref().err().filter(|error| error.is_server_down());
-            if let Some(error) = down.cloned() {
+            if let Some(error) = answer.as_ref().err().filter(|error| error.is_server_down()) {
                 rest = Missing::Failed(error.clone());
-                answers.insert(query, Err(Missing::Failed(error)));
+                down = true;
+            }
+            answers.insert(query, answer.map_err(|error| deadline.missing(error)));
+            if down {
                 break;
             }
-            answers.insert(query, answer.map_err(Missing::Failed));
         }
-        tasks.abort_all();
+        // What was sent is heard out, for who asks about the same moment next.
+        if !down {
+            tasks.detach_all();
+        }
         for query in queries {
             answers.entry(query).or_insert_with(|| Err(rest.clone()));
         }
@@ -136,6 +148,14 @@ impl Deadline {
         Self {
             at: Instant::now() + length,
             length,
+        }
+    }
+
+    /// A query that found no turn in time is one that the deadline cut off.
+    fn missing(&self, error: QueryError) -> Missing {
+        match error {
+            QueryError::Busy => Missing::Deadline(self.length),
+            error => Missing::Failed(error),
         }
     }
 

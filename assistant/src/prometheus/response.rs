@@ -112,8 +112,14 @@ pub(super) fn refusal(body: &[u8]) -> Option<String> {
 }
 
 fn data(body: &[u8]) -> Result<Data, QueryError> {
-    let envelope: Envelope =
-        serde_json::from_slice(body).map_err(|error| QueryError::Malformed(error.to_string()))?;
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
+        // What asks people to log in answers with status 200.
+        let html = body.trim_ascii_start().starts_with(b"<");
+        QueryError::Malformed(match html {
+            true => "it is a web page; is `prometheus` the address of its API?".into(),
+            false => error.to_string(),
+        })
+    })?;
     match (envelope.status, envelope.data) {
         (Status::Success, Some(data)) => Ok(data),
         (Status::Success, None) => Err(QueryError::Malformed("it has no `data`".into())),

@@ -42,6 +42,7 @@ fn evidence(role: Role, window: &str, recent: &str) -> Evidence {
         query: format!("x[{seconds}s]"),
         length: Duration::from_secs(seconds),
         series: series(text),
+        failed: false,
     };
     Evidence {
         query: EvidenceQuery {
