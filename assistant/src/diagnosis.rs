@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod expression;
 pub mod live;
 pub mod measure;
+pub mod passages;
 pub mod place;
 pub mod rank;
 pub mod response;
@@ -29,8 +30,8 @@ pub use response::Diagnosis;
 pub use scope::Scope;
 pub use words::quantity;
 
-use answer::{Baselines, Degraded};
-use snapshot::{Deadline, Snapshots};
+use answer::{Baselines, Degraded, Shown};
+use snapshot::{Deadline, Snapshot, Snapshots};
 
 /// When an answer is wanted, where nobody says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(2);
@@ -136,18 +137,21 @@ impl Engine {
         }
 
         let wanted = answer::shown_queries(&modes, &hypotheses, &scope);
-        let mut baselines = Baselines::default();
-        for back in OFFSETS
-            .into_iter()
-            .filter(|back| baseline::is_before(*back, age))
-        {
-            let queries = baselines.missing(&wanted, back);
-            if !queries.is_empty() {
-                let answers = snapshot.evaluate(&self.prometheus, queries, deadline).await;
-                degraded.earlier(&answers);
-                baselines.add(&wanted, back, &answers);
-            }
+        let cited = passages::Choice {
+            library,
+            question,
+            pages: &pages,
+            modes: &modes,
+            hypotheses: &hypotheses,
+            found: &found,
+            blind: lost || measured.facts.outage.is_some(),
         }
+        .choose();
+        let topology = &measured.facts.topology;
+        let (baselines, cited) = tokio::join!(
+            self.baselines(&snapshot, &wanted, age, deadline, &mut degraded),
+            cited.evaluate(&self.prometheus, &snapshot, &scope, topology, deadline),
+        );
         answer::Findings {
             question,
             scope: &scope,
@@ -159,9 +163,34 @@ impl Engine {
             hypotheses: &hypotheses,
             found: &found,
             baselines: &baselines,
+            cited: &cited,
             degraded,
         }
         .into_diagnosis()
+    }
+
+    /// What the shown values were an hour, a day or a week ago: the nearest time that is no part of the incident.
+    async fn baselines(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &[Shown],
+        age: Option<Duration>,
+        deadline: Deadline,
+        degraded: &mut Degraded,
+    ) -> Baselines {
+        let mut baselines = Baselines::default();
+        for back in OFFSETS
+            .into_iter()
+            .filter(|back| baseline::is_before(*back, age))
+        {
+            let queries = baselines.missing(wanted, back);
+            if !queries.is_empty() {
+                let answers = snapshot.evaluate(&self.prometheus, queries, deadline).await;
+                degraded.earlier(&answers);
+                baselines.add(wanted, back, &answers);
+            }
+        }
+        baselines
     }
 }
 

@@ -17,14 +17,16 @@ use crate::watched::Troubles;
 pub use identity::Identity;
 pub use response::{Range, Sample};
 
+/// A query that takes longer than this part of its time-out is a slow one.
+const SLOW: u32 = 4;
+
 /// How the server is reached and how much is asked of it.
 #[derive(Clone)]
 pub struct Settings {
     pub url: String,
     /// For one query, connecting included. Longer than anyone waits: what comes late is there for who asks next.
     pub timeout: Duration,
-    /// Queries on their way at the same time that somebody waits for, over all requests; and as many that nobody waits for any
-    /// more.
+    /// Queries on their way at the same time, over all requests; and as many slow ones beside them.
     pub concurrency: usize,
     /// Largest answer that is read. What is larger is an error, not a cut.
     pub max_response_bytes: usize,
@@ -103,7 +105,7 @@ pub enum ClientError {
 pub struct Prometheus {
     client: prometheus_http_query::Client,
     permits: Arc<Semaphore>,
-    /// For queries that nobody waits for any more.
+    /// For queries that are slow, or that nobody waits for any more.
     late: Arc<Semaphore>,
     settings: Arc<Settings>,
     metrics: Option<Arc<Metrics>>,
@@ -177,8 +179,8 @@ impl Prometheus {
         self.instant_until(query, time_millis, until).await
     }
 
-    /// The same for somebody who waits `until` then. A query that is not sent by then is not sent at all; one that is goes on,
-    /// if few others do, and leaves its place to those that somebody waits for.
+    /// The same for somebody who waits `until` then. A query that is not sent by then is not sent at all; one that is sent and
+    /// slow goes on beside those that have their turn, also after that time, if not too many others do.
     pub async fn instant_until(
         &self,
         query: &str,
@@ -242,20 +244,29 @@ impl Prometheus {
         let Ok(permit) = timeout_at(until, self.permits.acquire()).await else {
             return Err(QueryError::Busy);
         };
+        if Instant::now() >= until {
+            return Err(QueryError::Busy);
+        }
         self.asked.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let exchange = tokio::time::timeout(timeout, self.exchange(request));
         tokio::pin!(exchange);
-        let answer = match timeout_at(until, &mut exchange).await {
-            Ok(answer) => Some(answer),
-            Err(_) => {
-                drop(permit);
-                match self.late.try_acquire() {
-                    Ok(_late) => Some(exchange.await),
-                    Err(_) => None,
-                }
+        // A few slow queries must not keep the others from their turn.
+        let mut late = None;
+        let mut answer = None;
+        for end in [until.min(started + timeout / SLOW), until] {
+            if late.is_none() {
+                answer = timeout_at(end, &mut exchange).await.ok();
             }
-        };
+            if answer.is_some() {
+                break;
+            }
+            late = late.or_else(|| self.late.try_acquire().ok());
+        }
+        if answer.is_none() && late.is_some() {
+            drop(permit);
+            answer = Some(exchange.await);
+        }
         let answer = match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(QueryError::TimedOut(timeout)),

@@ -9,6 +9,7 @@ use ammonia::{Builder, UrlRelative};
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, Parser, Tag, TagEnd, html};
 
 use super::html::escape;
+use crate::diagnosis::blocks::is_promql;
 use crate::retrieval::url;
 use crate::runbook::Runbook;
 use crate::runbook::anchor::{TOP, page_of_link};
@@ -96,11 +97,7 @@ impl Article {
                     events.push(Event::Html(format!("</{level}>\n").into()));
                 }
                 Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => {
-                    let is_promql = language
-                        .split_whitespace()
-                        .next()
-                        .is_some_and(|language| language.eq_ignore_ascii_case("promql"));
-                    open = is_promql.then(String::new);
+                    open = is_promql(&language).then(String::new);
                     events.push(Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)));
                 }
                 Event::End(TagEnd::CodeBlock) => {

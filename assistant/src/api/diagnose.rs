@@ -320,14 +320,27 @@ impl Alert {
         Some(time.as_millisecond())
     }
 
-    /// The alert's name and what its author wrote about it.
+    /// The alert's name, what its author wrote about it, and the labels that tell what is wrong.
     fn words(&self) -> String {
+        const TELLING: [&str; 9] = [
+            "reason",
+            "rcode",
+            "class",
+            "protocol",
+            "condition",
+            "phase",
+            "error",
+            "code",
+            "handler",
+        ];
         let name = self.labels.get("alertname");
         let notes = ["summary", "message", "description"]
             .iter()
             .filter_map(|key| self.annotations.get(*key));
+        let telling = TELLING.iter().filter_map(|key| self.labels.get(*key));
         name.into_iter()
             .chain(notes)
+            .chain(telling)
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join(" ")

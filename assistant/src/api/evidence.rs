@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::html::escape;
 use super::links::Links;
 use super::plot::plot;
-use crate::diagnosis::live::{HISTORY, Live, LiveBlock, LiveEvidence};
+use crate::diagnosis::blocks::EvaluatedBlock;
+use crate::diagnosis::live::{HISTORY, Live, LiveEvidence};
 use crate::diagnosis::quantity;
 use crate::diagnosis::response::{Part, ShownEvidence};
 
@@ -195,25 +196,14 @@ pub(super) fn degraded(parts: &[Part]) -> String {
 }
 
 /// Below a PromQL block in a page's text.
-pub(super) fn block(block: &LiveBlock, links: &Links<'_>) -> String {
-    let (outcome, mut text) = match (&block.series, &block.threshold) {
-        (None, _) => {
-            let reason = block.reason.as_deref().unwrap_or("no answer");
-            ("unavailable", format!("<p>{}</p>\n", escape(reason)))
-        }
-        (Some(series), _) if series.is_empty() => (
-            "unavailable",
-            "<p>no series in this scope at this time</p>\n".into(),
-        ),
-        (Some(series), threshold) => {
-            let outcome = match threshold {
-                Some((_, true)) | None => "present",
-                Some((_, false)) => "absent",
-            };
-            (outcome, table(series))
-        }
+pub(super) fn block(block: &EvaluatedBlock, links: &Links<'_>) -> String {
+    let outcome = block.outcome.as_str();
+    let mut text = match (&block.reason, block.samples.is_empty()) {
+        (Some(reason), _) => format!("<p>{}</p>\n", escape(reason)),
+        (None, true) => "<p>no series</p>\n".into(),
+        (None, false) => table(block),
     };
-    if let Some((threshold, _)) = &block.threshold {
+    if let Some(threshold) = &block.threshold {
         let _ = writeln!(
             text,
             "<p class=\"quiet\">a sign if {}</p>",
@@ -224,36 +214,38 @@ pub(super) fn block(block: &LiveBlock, links: &Links<'_>) -> String {
         (None, "present") => "value",
         (_, outcome) => outcome,
     };
-    let go_on = if block.query.is_empty() {
-        String::new()
-    } else {
-        query(&block.query, links)
+    let go_on = match block.query.as_str() {
+        "" => String::new(),
+        asked => query(asked, links),
     };
     format!(
-        "<div class=\"live {outcome}\"><span class=\"outcome\">{word}</span>\n{text}{go_on}</div>\n"
+        "<div class=\"live {}\"><span class=\"outcome\">{}</span>\n{text}{go_on}</div>\n",
+        escape(outcome),
+        escape(word)
     )
 }
 
-fn table(series: &[(std::collections::BTreeMap<String, String>, f64)]) -> String {
+fn table(block: &EvaluatedBlock) -> String {
     let mut html = String::from("<ul class=\"series\">\n");
-    for (labels, value) in series.iter().take(MAX_SERIES) {
-        let labels: Vec<String> = labels
+    for sample in block.samples.iter().take(MAX_SERIES) {
+        let labels: Vec<String> = sample
+            .labels
             .iter()
             .map(|(name, value)| format!("{name}=\"{value}\""))
             .collect();
         let _ = writeln!(
             html,
             "<li><strong>{}</strong> <code>{}</code></li>",
-            escape(&quantity(*value, None)),
+            escape(&quantity(sample.value, None)),
             escape(&labels.join(", "))
         );
     }
     html.push_str("</ul>\n");
-    if series.len() > MAX_SERIES {
+    if block.series > MAX_SERIES {
         let _ = writeln!(
             html,
             "<p class=\"quiet\">and {} more series</p>",
-            series.len() - MAX_SERIES
+            block.series - MAX_SERIES
         );
     }
     html

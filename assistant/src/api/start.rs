@@ -21,6 +21,7 @@ use super::links::{Links, with_query};
 use super::pasted::Pasted;
 use super::resolve::Resolved;
 use crate::access::Caller;
+use crate::diagnosis::blocks::EvaluatedBlock;
 use crate::diagnosis::live::finite;
 use crate::diagnosis::response::{Affected, Diagnosis, FoundMode, ShownEvidence, Status};
 use crate::error::ApiError;
@@ -371,12 +372,22 @@ impl Shown<'_> {
                 .filter_map(Value::as_str)
                 .collect();
             let address = format!("{}#{}", text("/runbook/url"), text("/section/anchor"));
+            let absent = match text("/evidence") {
+                "absent" => {
+                    "<p class=\"quiet\">What this is about was looked for and is not there.</p>\n"
+                }
+                _ => "",
+            };
+            let said = passage.get("queries").cloned().unwrap_or_default();
+            let said: Vec<EvaluatedBlock> = serde_json::from_value(said).unwrap_or_default();
+            let said = said.iter().map(|block| evidence::block(block, &self.links));
             let _ = writeln!(
                 html,
-                "<section><h4><a href=\"{}\">{}</a></h4>\n{}</section>",
+                "<section><h4><a href=\"{}\">{}</a></h4>\n{absent}{}{}</section>",
                 escape(&with_query(&address, Some(&self.kept))),
                 escape(&headings.join(" › ")),
-                snippet(text("/text"), text("/runbook/id"))
+                snippet(text("/text"), text("/runbook/id")),
+                said.collect::<String>(),
             );
         }
         html.push_str("</details>\n");

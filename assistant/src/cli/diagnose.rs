@@ -329,6 +329,9 @@ fn hypothesis(out: &mut String, mode: &FoundMode, base: &str, paint: Paint) {
             format_args!(" {}", mode.explains.join(", "))
         );
     }
+    for block in values(&mode.passages) {
+        let _ = writeln!(out, "   value   {}", paint.faint(&block));
+    }
     if !mode.next_steps.is_empty() {
         let _ = writeln!(out, "   next");
     }
@@ -337,6 +340,26 @@ fn hypothesis(out: &mut String, mode: &FoundMode, base: &str, paint: Paint) {
         let _ = writeln!(out, "        {}", paint.faint(&step.citation));
     }
     let _ = writeln!(out, "   {:8}{base}{}", "runbook", mode.runbook.url);
+}
+
+/// What the PromQL in the passages gives, a line each.
+fn values(passages: &[Value]) -> Vec<String> {
+    let queries = passages
+        .iter()
+        .filter_map(|passage| passage["queries"].as_array())
+        .flatten();
+    queries
+        .map(|query| {
+            let block = query["block"].as_str().unwrap_or_default();
+            let block = block.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = match (query["value"].as_f64(), query["reason"].as_str()) {
+                (Some(value), _) => quantity(value, None),
+                (None, Some(reason)) => reason.to_owned(),
+                (None, None) => "no value".into(),
+            };
+            format!("{said}  {block}")
+        })
+        .collect()
 }
 
 fn place(affected: &Affected) -> String {
@@ -404,7 +427,11 @@ fn passages(out: &mut String, diagnosis: &Diagnosis, base: &str, paint: Paint) {
             .unwrap_or_default();
         let url = passage["runbook"]["url"].as_str().unwrap_or_default();
         let anchor = passage["section"]["anchor"].as_str().unwrap_or_default();
-        let line = format!("  {}  {base}{url}#{anchor}", heading.join(" › "));
+        let absent = match passage["evidence"].as_str() {
+            Some("absent") => paint.faint("  (looked for, and not there)"),
+            _ => String::new(),
+        };
+        let line = format!("  {}  {base}{url}#{anchor}{absent}", heading.join(" › "));
         if !told.contains(&line) {
             let _ = writeln!(out, "{line}");
             told.push(line);

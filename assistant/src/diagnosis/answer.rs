@@ -9,6 +9,7 @@ use promql_parser::util::duration::display_duration;
 use super::evidence::{Activity, Evidence, Look, Outcome, Reading, Seen};
 use super::expression::Expression;
 use super::measure::Facts;
+use super::passages::Cited;
 use super::place::{Place, Workload};
 use super::rank::{self, Candidate, Hypothesis, LIKELY, Mode};
 use super::response::{
@@ -218,6 +219,7 @@ pub struct Findings<'a> {
     /// Modes with a hypothesis, shown or not.
     pub found: &'a [usize],
     pub baselines: &'a Baselines,
+    pub cited: &'a Cited,
     pub degraded: Degraded,
 }
 
@@ -238,18 +240,6 @@ impl Findings<'_> {
             .enumerate()
             .map(|(index, hypothesis)| self.found_mode(index + 1, hypothesis))
             .collect();
-        let shown: BTreeSet<&str> = self
-            .hypotheses
-            .iter()
-            .map(|hypothesis| self.pages[hypothesis.mode].0.id.as_str())
-            .collect();
-        let passages = self
-            .question
-            .hits
-            .iter()
-            .filter(|hit| !shown.contains(hit.runbook.as_str()))
-            .map(|hit| hit.passage.clone())
-            .collect();
         Diagnosis {
             time: words::time(self.question.time_millis),
             window: display_duration(&self.question.window),
@@ -258,7 +248,7 @@ impl Findings<'_> {
             summary: self.summary(status, &signs),
             checked: self.checked(),
             hypotheses,
-            passages,
+            passages: self.cited.related(),
             degraded: self.degraded.into_parts(),
             narration: None,
         }
@@ -369,42 +359,8 @@ impl Findings<'_> {
                 url: format!("/runbooks/{}#{}", runbook.id, mode.anchor),
             },
             next_steps: steps::next_steps(runbook, mode),
-            passages: self.passages(runbook, mode),
+            passages: self.cited.of_mode(rank - 1),
         }
-    }
-
-    /// What of the mode's page fits the question; without such words, the section that treats the mode.
-    fn passages(&self, runbook: &Runbook, mode: &FailureMode) -> Vec<serde_json::Value> {
-        let hits = self.question.hits.iter();
-        let of_page: Vec<serde_json::Value> = hits
-            .filter(|hit| hit.runbook == runbook.id)
-            .map(|hit| hit.passage.clone())
-            .collect();
-        if !of_page.is_empty() {
-            return of_page;
-        }
-        let section = runbook.section(&mode.anchor).into_iter();
-        section
-            .map(|section| {
-                serde_json::json!({
-                    "rank": 1,
-                    "score": 1.0,
-                    "runbook": {
-                        "id": runbook.id,
-                        "title": runbook.title,
-                        "path": runbook.path,
-                        "url": format!("/runbooks/{}", runbook.id),
-                    },
-                    "section": {
-                        "heading_path": section.heading_path,
-                        "anchor": section.anchor,
-                        "line_start": section.line_start,
-                        "line_end": section.line_end,
-                    },
-                    "text": section.text,
-                })
-            })
-            .collect()
     }
 
     fn affected(&self, hypothesis: &Hypothesis) -> Vec<Affected> {

@@ -7,92 +7,143 @@ use std::time::Duration;
 
 use promql_parser::parser;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::expression::Expression;
+use super::expression::{Expression, ExpressionError};
+use super::live::Moment;
 use super::place::Place;
 use super::scope::Scope;
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
-use super::words;
+use super::{Engine, words};
 use crate::prometheus::Prometheus;
 use crate::runbook::End;
 
-/// A page has a handful; more than this is no page for a person.
+/// Different expressions that are asked for one page or one answer; a page has a handful.
 const MAX_BLOCKS: usize = 32;
-const MAX_LENGTH: usize = 4096;
 const MAX_SAMPLES: usize = 5;
 
-/// A block and what it says. Evaluated at `time`, `query` gives `value`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A PromQL block of a runbook and what it says. Evaluated at `time`, `query` gives `value` and `samples`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluatedBlock {
     /// As it stands in the text.
     pub block: String,
-    /// What was asked: a comparison with a number at the top is taken off, and each `[5m]` is the window.
+    /// What was asked: a comparison with a number at the top is taken off, and then each `[5m]` is the window. Empty where
+    /// nothing was.
     pub query: String,
+    /// The moment that is told about, RFC 3339.
     pub time: String,
-    /// `present`: series in the scope, beyond the threshold where there is one; `absent`: Prometheus answered, and there is
-    /// none; `unavailable`: no data.
+    /// `present`: series in the scope, one of them beyond the threshold where there is one; `absent`: there are series, and
+    /// none is so; `unavailable`: no data.
     pub outcome: String,
-    /// Of the strongest series in the scope, or of the largest.
+    /// Of the strongest series in the scope.
     pub value: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "> 0.01")]
     pub threshold: Option<String>,
+    /// Series in the scope.
+    pub series: usize,
+    /// The first of them, strongest first.
     pub samples: Vec<BlockSample>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BlockSample {
     pub labels: BTreeMap<String, String>,
     pub value: f64,
 }
 
-/// The PromQL of the fenced blocks of a Markdown text, in order. A block may hold several expressions, separated by empty
-/// lines; lines that begin with `#` are comments.
+impl EvaluatedBlock {
+    /// One that nobody has asked for yet.
+    pub(super) fn open(block: String) -> Self {
+        Self {
+            block,
+            query: String::new(),
+            time: String::new(),
+            outcome: "unavailable".into(),
+            value: None,
+            threshold: None,
+            series: 0,
+            samples: Vec::new(),
+            reason: None,
+        }
+    }
+}
+
+/// Whether the words after a fence say that PromQL follows.
+pub fn is_promql(info: &str) -> bool {
+    let language = info.split_whitespace().next();
+    language.is_some_and(|language| language.eq_ignore_ascii_case("promql"))
+}
+
+/// The fenced blocks of PromQL in a part of a Markdown text, in order. Indentation means nothing: a part may begin in the middle
+/// of a list.
 pub fn blocks(markdown: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut block: Option<(String, Vec<&str>)> = None;
+    let mut open: Option<(String, bool, Vec<&str>)> = None;
     for line in markdown.lines() {
         let text = line.trim();
-        match &mut block {
-            Some((fence, lines)) if text.starts_with(fence.as_str()) => {
-                found.extend(expressions(lines));
-                block = None;
+        match &mut open {
+            Some((fence, is_promql, lines)) if closes(text, fence) => {
+                found.extend(is_promql.then(|| lines.join("\n")));
+                open = None;
             }
-            Some((_, lines)) => lines.push(text),
-            None => block = opening(text).map(|fence| (fence, Vec::new())),
+            Some((_, _, lines)) => lines.push(text),
+            None => {
+                open = fence(text).map(|fence| {
+                    let info = &text[fence.len()..];
+                    (fence.to_owned(), is_promql(info), Vec::new())
+                });
+            }
         }
     }
     // A block that the end of the text closes.
-    if let Some((_, lines)) = block {
-        found.extend(expressions(&lines));
+    if let Some((_, true, lines)) = open {
+        found.push(lines.join("\n"));
     }
-    found.truncate(MAX_BLOCKS);
+    found.retain(|block| !block.trim().is_empty());
     found
 }
 
-/// The fence of a line that opens a block of PromQL.
-fn opening(line: &str) -> Option<String> {
+fn fence(line: &str) -> Option<&str> {
     let mark = line.chars().next().filter(|c| "`~".contains(*c))?;
-    let fence: String = line.chars().take_while(|c| *c == mark).collect();
-    let language = line[fence.len()..].split_whitespace().next()?;
-    (fence.len() >= 3 && language.eq_ignore_ascii_case("promql")).then_some(fence)
+    let end = line.find(|c| c != mark).unwrap_or(line.len());
+    (end >= 3).then(|| &line[..end])
 }
 
-fn expressions(lines: &[&str]) -> Vec<String> {
-    lines
-        .split(|line| line.is_empty())
-        .map(|part| {
-            let code = part.iter().filter(|line| !line.starts_with('#'));
-            code.copied().collect::<Vec<_>>().join("\n")
-        })
-        .filter(|expression| !expression.is_empty())
-        .collect()
+fn closes(line: &str, opening: &str) -> bool {
+    fence(line).is_some_and(|fence| fence == line && fence.starts_with(opening))
 }
 
-/// Evaluates expressions for a scope; one result each, in their order. Never fails: what cannot be had is `unavailable`.
-pub async fn evaluate(
+impl Engine {
+    /// What the PromQL blocks of a page say, one result each in their order. Never fails: what cannot be had is
+    /// `unavailable`.
+    pub async fn live_blocks(
+        &self,
+        blocks: &[String],
+        moment: &Moment,
+        patience: Duration,
+    ) -> Vec<EvaluatedBlock> {
+        let snapshot = self.snapshots.at(moment.time_millis, moment.window);
+        let deadline = Deadline::after(patience);
+        let topology = Topology::default();
+        let prometheus = &self.prometheus;
+        evaluate(
+            prometheus,
+            &snapshot,
+            blocks,
+            &moment.scope,
+            &topology,
+            deadline,
+        )
+        .await
+    }
+}
+
+/// Evaluates blocks for a scope; one result each, in their order.
+pub(super) async fn evaluate(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
     blocks: &[String],
@@ -100,28 +151,32 @@ pub async fn evaluate(
     topology: &Topology,
     deadline: Deadline,
 ) -> Vec<EvaluatedBlock> {
-    let asked: Vec<Asked> = blocks
-        .iter()
-        .map(|block| Asked::of(block, snapshot.window))
-        .collect();
-    let queries: BTreeSet<String> = asked
-        .iter()
-        .filter(|asked| asked.refused.is_none())
-        .map(|asked| asked.query.clone())
-        .collect();
+    let mut queries = BTreeSet::new();
+    let mut asked = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let mut block = Asked::of(block, snapshot.window);
+        if block.refused.is_none() && !queries.contains(&block.query) {
+            if queries.len() == MAX_BLOCKS {
+                block.refused = Some(format!("only {MAX_BLOCKS} blocks are asked at a time"));
+            } else {
+                queries.insert(block.query.clone());
+            }
+        }
+        asked.push(block);
+    }
     let answers = snapshot.evaluate(prometheus, queries, deadline).await;
     let time = words::time(snapshot.time_millis);
-    blocks
-        .iter()
-        .zip(asked)
-        .map(|(block, asked)| {
+    asked
+        .into_iter()
+        .map(|asked| {
             let answer = answers.get(&asked.query);
-            asked.result(block, answer, &time, scope, topology)
+            asked.result(answer, &time, scope, topology)
         })
         .collect()
 }
 
 struct Asked {
+    block: String,
     query: String,
     comparison: Option<Expression>,
     refused: Option<String>,
@@ -129,43 +184,49 @@ struct Asked {
 
 impl Asked {
     fn of(block: &str, window: Duration) -> Self {
-        if let Ok(expression) = Expression::parse(block) {
-            return Self {
-                query: expression.query(window),
-                comparison: Some(expression),
-                refused: None,
-            };
-        }
-        let refused = if block.len() > MAX_LENGTH {
-            Some(format!("it is longer than {MAX_LENGTH} characters"))
-        } else {
-            parser::parse(block).err()
+        let block = block.trim().to_owned();
+        let (comparison, refused) = match Expression::parse(&block) {
+            Ok(expression) => (Some(expression), None),
+            Err(ExpressionError::TooComplex) => {
+                (None, Some(format!("it {}", ExpressionError::TooComplex)))
+            }
+            // What compares with nothing is a value to look at.
+            Err(_) => {
+                let refusal = parser::parse(&block).err();
+                (
+                    None,
+                    refusal.map(|reason| format!("it is not PromQL: {reason}")),
+                )
+            }
         };
         Self {
-            query: block.to_owned(),
-            comparison: None,
-            refused: refused.map(|reason| format!("it is not PromQL: {reason}")),
+            query: match &comparison {
+                Some(expression) => expression.query(window),
+                None => block.clone(),
+            },
+            block,
+            comparison,
+            refused,
         }
     }
 
     fn result(
         self,
-        block: &str,
         answer: Option<&Result<Answer, Missing>>,
         time: &str,
         scope: &Scope,
         topology: &Topology,
     ) -> EvaluatedBlock {
         let mut result = EvaluatedBlock {
-            block: block.to_owned(),
-            query: self.query,
             time: time.to_owned(),
-            outcome: "unavailable".into(),
-            value: None,
             threshold: self.comparison.as_ref().map(Expression::threshold),
-            samples: Vec::new(),
             reason: self.refused,
+            ..EvaluatedBlock::open(self.block)
         };
+        if result.reason.is_some() {
+            return result;
+        }
+        result.query = self.query;
         let answer = match answer {
             Some(Ok(answer)) => answer,
             Some(Err(missing)) => {
@@ -178,37 +239,37 @@ impl Asked {
             .iter()
             .filter(|series| is_in_scope(series, scope, topology))
             .collect();
-        let order = |a: &&Series, b: &&Series| match &self.comparison {
-            Some(expression) => expression.strongest_first(a.value, b.value),
-            None => b.value.total_cmp(&a.value),
-        };
-        series.sort_by(|a, b| order(a, b).then_with(|| a.labels.cmp(&b.labels)));
-        let holds = |series: &&&Series| {
+        series.sort_by(|a, b| {
+            let order = match &self.comparison {
+                Some(expression) => expression.strongest_first(a.value, b.value),
+                None => b.value.total_cmp(&a.value),
+            };
+            order.then_with(|| a.labels.cmp(&b.labels))
+        });
+        let holds = |series: &&Series| {
             let expression = self.comparison.as_ref();
             expression.is_none_or(|expression| expression.holds(series.value))
         };
-        result.value = series
-            .first()
-            .map(|series| words::significant(series.value));
+        (result.outcome, result.reason) = if answer.is_empty() {
+            // Without any series it is not known whether somebody looked.
+            ("unavailable".into(), Some("no series".into()))
+        } else if series.is_empty() {
+            ("absent".into(), Some("no series in this scope".into()))
+        } else if series.iter().any(holds) {
+            ("present".into(), None)
+        } else {
+            ("absent".into(), None)
+        };
+        result.series = series.len();
         result.samples = series
-            .iter()
-            .filter(holds)
+            .into_iter()
             .take(MAX_SAMPLES)
             .map(|series| BlockSample {
                 labels: series.labels.clone(),
                 value: words::significant(series.value),
             })
             .collect();
-        result.outcome = match (answer.is_empty(), result.samples.is_empty()) {
-            // Without any series it is not known whether somebody looked.
-            (true, _) => {
-                result.reason = Some("no series".into());
-                "unavailable"
-            }
-            (false, true) => "absent",
-            (false, false) => "present",
-        }
-        .into();
+        result.value = result.samples.first().map(|sample| sample.value);
         result
     }
 }
@@ -232,8 +293,8 @@ mod tests {
 
     #[test]
     fn blocks_of_promql_are_found_and_no_others() {
-        let text = "See:\n\n```promql\n# how many\nsum(x)\n\nrate(y[5m])\n  > 1\n```\n\n```sh\nnot this\n```\n1. item\n   ~~~ promql\n   z\n   ~~~\n```promql\nopen";
-        assert_eq!(blocks(text), ["sum(x)", "rate(y[5m])\n> 1", "z", "open"]);
+        let text = "See:\n\n```promql\n# how many\nsum(x)\n```\n\n````md\n```promql\nshown as text\n```\n````\n\n```sh\nnot this\n```\n1. item\n\n      ~~~ PromQL title\n      z\n        > 1\n      ~~~\n```promql\n```\n```promql\nopen";
+        assert_eq!(blocks(text), ["# how many\nsum(x)", "z\n> 1", "open"]);
         assert_eq!(blocks("``` \npromql\n```"), Vec::<String>::new());
     }
 
@@ -255,7 +316,7 @@ mod tests {
             ..Scope::default()
         };
         let asked = Asked::of(block, Duration::from_secs(60));
-        let result = asked.result(block, answer.as_ref(), "T", &scope, &Topology::default());
+        let result = asked.result(answer.as_ref(), "T", &scope, &Topology::default());
         let EvaluatedBlock {
             query,
             outcome,
@@ -287,7 +348,11 @@ mod tests {
             Some(series),
             expect!["present Some(2.0) None None rate(x[5m])"],
         );
-        check("x", Some(&[("b", 1.0)]), expect!["absent None None None x"]);
+        check(
+            "x",
+            Some(&[("b", 1.0)]),
+            expect![[r#"absent None None Some("no series in this scope") x"#]],
+        );
         check(
             "x",
             Some(&[]),
@@ -297,7 +362,7 @@ mod tests {
             "sum by (",
             None,
             expect![[
-                r#"unavailable None None Some("it is not PromQL: unclosed left parenthesis") sum by ("#
+                r#"unavailable None None Some("it is not PromQL: unclosed left parenthesis") "#
             ]],
         );
     }

@@ -1,7 +1,7 @@
 //! `Engine::live`: what the evidence of one runbook says at a moment, and the last hour of each value. For the runbook's
 //! page, which shows all of it and ranks nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,13 @@ use tokio::task::JoinSet;
 
 use super::answer::Degraded;
 use super::evidence::{Activity, Evidence, Outcome, Reading};
-use super::expression::{Expression, ExpressionError};
 use super::place::{Place, Position, Workload};
 use super::response::Part;
 use super::scope::Scope;
-use super::snapshot::{Answer, Deadline, Missing};
-use super::topology::Topology;
+use super::snapshot::Deadline;
 use super::{Engine, measure, rank, settle, words};
 use crate::prometheus::{Prometheus, Range};
-use crate::runbook::{End, FailureMode, Role, Runbook};
+use crate::runbook::{FailureMode, Role, Runbook};
 
 /// How far back a plot looks.
 pub const HISTORY: Duration = Duration::from_secs(3600);
@@ -320,107 +318,4 @@ async fn histories(
         }
     }
     found
-}
-
-/// What a PromQL block of a page says.
-#[derive(Debug, Clone, Default)]
-pub struct LiveBlock {
-    /// What was asked: without its comparison with a number, and each `[5m]` is the window.
-    pub query: String,
-    /// Labels and values of the series in the scope, strongest first; `None`: nothing came.
-    pub series: Option<Vec<(BTreeMap<String, String>, f64)>>,
-    /// Of the comparison at its top, and whether the strongest series is beyond it.
-    pub threshold: Option<(String, bool)>,
-    pub reason: Option<String>,
-}
-
-impl Engine {
-    /// One result for each block, in their order.
-    pub async fn live_blocks(
-        &self,
-        blocks: &[String],
-        moment: &Moment,
-        patience: Duration,
-    ) -> Vec<LiveBlock> {
-        let asked: Vec<(Option<Expression>, Result<String, String>)> = blocks
-            .iter()
-            .map(|block| match Expression::parse(block.trim()) {
-                Ok(expression) => {
-                    let query = expression.query(moment.window);
-                    (Some(expression), Ok(query))
-                }
-                Err(ExpressionError::TooComplex) => {
-                    (None, Err(ExpressionError::TooComplex.to_string()))
-                }
-                Err(_) => (None, plain(block)),
-            })
-            .collect();
-        let queries = asked.iter().filter_map(|(_, query)| query.as_ref().ok());
-        let snapshot = self.snapshots.at(moment.time_millis, moment.window);
-        let deadline = Deadline::after(patience);
-        let answers = snapshot
-            .evaluate(&self.prometheus, queries.cloned().collect(), deadline)
-            .await;
-        asked
-            .into_iter()
-            .map(|(expression, query)| match query {
-                Err(reason) => LiveBlock {
-                    reason: Some(format!("it {reason}")),
-                    ..LiveBlock::default()
-                },
-                Ok(query) => said(query, expression.as_ref(), &answers, &moment.scope),
-            })
-            .collect()
-    }
-}
-
-fn plain(block: &str) -> Result<String, String> {
-    let query = block.trim().to_owned();
-    promql_parser::parser::parse(&query)
-        .map(|_| query)
-        .map_err(|reason| format!("is not PromQL: {reason}"))
-}
-
-fn said(
-    query: String,
-    expression: Option<&Expression>,
-    answers: &HashMap<String, Result<Answer, Missing>>,
-    scope: &Scope,
-) -> LiveBlock {
-    let (answer, reason) = match answers.get(&query) {
-        Some(Ok(answer)) => (Some(answer), None),
-        Some(Err(missing)) => (None, Some(missing.to_string())),
-        None => (None, None),
-    };
-    let series = answer.map(|answer| {
-        let mut series: Vec<_> = answer
-            .iter()
-            .filter(|series| {
-                scope.contains(
-                    &Place::suggested_by(&series.position, End::Pair),
-                    &Topology::default(),
-                )
-            })
-            .map(|series| (series.labels.clone(), words::significant(series.value)))
-            .collect();
-        series.sort_by(|a, b| {
-            let order = match expression {
-                Some(expression) => expression.strongest_first(a.1, b.1),
-                None => b.1.total_cmp(&a.1),
-            };
-            order.then_with(|| a.0.cmp(&b.0))
-        });
-        series
-    });
-    let strongest = series.as_ref().and_then(|series| series.first());
-    let threshold = expression.map(|expression| {
-        let beyond = strongest.is_some_and(|(_, value)| expression.holds(*value));
-        (expression.threshold(), beyond)
-    });
-    LiveBlock {
-        query,
-        series,
-        threshold,
-        reason,
-    }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::passages::CitedPassage;
 use super::scope::Scope;
 use super::steps;
 use crate::narrate::Narration;
-use crate::retrieval::SearchResult;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {
@@ -22,7 +22,7 @@ pub struct Diagnosis {
     pub summary: String,
     pub hypotheses: Vec<FoundMode>,
     pub checked: Vec<Checked>,
-    #[schema(value_type = Vec<SearchResult>)]
+    #[schema(value_type = Vec<CitedPassage>)]
     pub passages: Vec<serde_json::Value>,
     pub degraded: Vec<Part>,
     /// Only where it was asked for, and the model said something.
@@ -52,7 +52,7 @@ pub struct FoundMode {
     pub explains: Vec<String>,
     pub runbook: Link,
     pub next_steps: Vec<steps::Step>,
-    #[schema(value_type = Vec<SearchResult>)]
+    #[schema(value_type = Vec<CitedPassage>)]
     pub passages: Vec<serde_json::Value>,
 }
 

@@ -16,7 +16,10 @@ use runwire_assistant::runbook::{Library, load};
 use serde_json::Value;
 
 mod hostile;
+mod past;
 pub(crate) mod prometheus;
+mod shared;
+mod victoria;
 pub(crate) mod worlds;
 
 use worlds::World;

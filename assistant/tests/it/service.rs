@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -82,14 +83,24 @@ pub(crate) fn service(embedder: Option<Box<dyn Embedder>>) -> Service {
 
 /// A service over folders that are there already.
 pub(crate) fn over(folders: Vec<PathBuf>, embedder: Option<Box<dyn Embedder>>) -> Service {
+    asking("http://127.0.0.1:1", folders, embedder, DEADLINE)
+}
+
+/// The same, with a Prometheus to ask.
+pub(crate) fn asking(
+    prometheus: &str,
+    folders: Vec<PathBuf>,
+    embedder: Option<Box<dyn Embedder>>,
+    deadline: Duration,
+) -> Service {
     let settings = Settings {
         runbooks: Some(folders),
         ..Settings::default()
     };
     let config = Config::load(settings, "error").unwrap();
     let retriever = Retriever::new(config.runbooks.clone(), embedder, None);
-    let prometheus = Prometheus::new(prometheus::Settings::new("http://127.0.0.1:1")).unwrap();
-    let engine = Arc::new(Engine::new(prometheus, DEADLINE));
+    let prometheus = Prometheus::new(prometheus::Settings::new(prometheus)).unwrap();
+    let engine = Arc::new(Engine::new(prometheus, deadline));
     let state = AppState::new(
         Arc::new(config),
         retriever.clone(),

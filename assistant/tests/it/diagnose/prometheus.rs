@@ -19,14 +19,15 @@ impl Drop for Server {
     }
 }
 
+pub(crate) fn installed(name: &str) -> bool {
+    Command::new(name)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 /// Starts Prometheus over the samples of an OpenMetrics text; `None` where it is not installed.
 pub(crate) fn start(openmetrics: &str) -> Option<Server> {
-    let installed = |name: &str| {
-        Command::new(name)
-            .arg("--version")
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
     if !installed("prometheus") || !installed("promtool") {
         return None;
     }
@@ -45,8 +46,21 @@ pub(crate) fn start(openmetrics: &str) -> Option<Server> {
         String::from_utf8_lossy(&made.stderr)
     );
 
+    Some(serve(data, &blocks, "global: {}\n"))
+}
+
+/// Starts Prometheus with this configuration and no samples yet; `None` where it is not installed.
+pub(crate) fn scraping(config: &str) -> Option<Server> {
+    installed("prometheus").then(|| {
+        let data = tempfile::tempdir().unwrap();
+        let blocks = data.path().join("blocks");
+        serve(data, &blocks, config)
+    })
+}
+
+fn serve(data: tempfile::TempDir, blocks: &Path, text: &str) -> Server {
     let config = data.path().join("prometheus.yml");
-    std::fs::write(&config, "global: {}\n").unwrap();
+    std::fs::write(&config, text).unwrap();
     // A port that was free a moment ago may be taken by now; then another one is tried.
     for _ in 0..5 {
         let port = TcpListener::bind("127.0.0.1:0")
@@ -54,12 +68,12 @@ pub(crate) fn start(openmetrics: &str) -> Option<Server> {
             .local_addr()
             .unwrap()
             .port();
-        if let Some(child) = listen(&config, &blocks, port) {
-            return Some(Server {
+        if let Some(child) = listen(&config, blocks, port) {
+            return Server {
                 child,
                 url: format!("http://127.0.0.1:{port}"),
                 _data: data,
-            });
+            };
         }
     }
     panic!("prometheus does not start");

@@ -1,0 +1,339 @@
+//! Many requests about one moment, a Prometheus of which a part is slow, and what the answer says of its passages: over a real
+//! Prometheus with the worlds of the runbooks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use runwire_assistant::diagnosis::Engine;
+use runwire_assistant::diagnosis::response::{Diagnosis, Status};
+use runwire_assistant::prometheus::{Prometheus, Settings, http_client};
+use serde_json::{Value, json};
+
+use super::worlds::{self, World};
+use super::{families, library, prometheus, question, skipped};
+
+/// Hands requests on to a Prometheus, those about SERVFAIL only when it is told to.
+#[derive(Clone)]
+struct Proxy {
+    target: String,
+    client: reqwest::Client,
+    holds: Arc<AtomicBool>,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    async fn start(target: &str) -> (Self, String) {
+        let proxy = Self {
+            target: target.to_owned(),
+            client: http_client(PLENTY).unwrap(),
+            holds: Arc::default(),
+            now: Arc::default(),
+            most: Arc::default(),
+            held: Arc::default(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = axum::Router::new()
+            .fallback(Self::pass)
+            .with_state(proxy.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (proxy, url)
+    }
+
+    async fn pass(
+        State(proxy): State<Self>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> impl IntoResponse {
+        let now = proxy.now.fetch_add(1, Ordering::Relaxed) + 1;
+        proxy.most.fetch_max(now, Ordering::Relaxed);
+        let slow = String::from_utf8_lossy(&body).contains("servfail");
+        if slow && proxy.holds.load(Ordering::Relaxed) {
+            proxy.held.fetch_add(1, Ordering::Relaxed);
+            while proxy.holds.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let kind = headers.get(header::CONTENT_TYPE).cloned().unwrap();
+        let answer = proxy
+            .client
+            .post(format!("{}{uri}", proxy.target))
+            .header(header::CONTENT_TYPE, kind)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+        let body = answer.bytes().await.unwrap();
+        proxy.now.fetch_sub(1, Ordering::Relaxed);
+        (status, body)
+    }
+}
+
+/// Queries that Prometheus itself says it has answered.
+async fn asked(url: &str) -> usize {
+    let client = http_client(PLENTY).unwrap();
+    let text = client
+        .get(format!("{url}/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let ours = |line: &&str| {
+        line.starts_with("prometheus_http_requests_total{")
+            && line.contains("handler=\"/api/v1/query\"")
+    };
+    let counts = text.lines().filter(ours);
+    counts
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize)
+        .sum()
+}
+
+fn named<'a>(worlds: &'a [World], start: &str) -> &'a World {
+    let mut worlds = worlds.iter();
+    worlds
+        .find(|world| world.name.starts_with(start))
+        .unwrap_or_else(|| panic!("no world is called {start}"))
+}
+
+fn engine(url: &str, deadline: Duration) -> Engine {
+    let settings = Settings {
+        timeout: Duration::from_secs(20),
+        ..Settings::new(url)
+    };
+    Engine::new(Prometheus::new(settings).unwrap(), deadline)
+}
+
+const PLENTY: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_is_asked_about_once_in_part_and_in_plain_words() {
+    let library = Arc::new(library());
+    let worlds = worlds::all();
+    let Some(server) = prometheus::start(&worlds::openmetrics(&worlds, &families(&library))) else {
+        skipped("prometheus and promtool are not installed");
+        return;
+    };
+    let (proxy, url) = Proxy::start(&server.url).await;
+    fifty_cost_as_much_as_one(&server.url, &url, &proxy, &library, &worlds).await;
+    what_is_slow_is_named_and_used_when_it_comes(&url, &proxy, &library, &worlds).await;
+    a_vague_sentence_finds_the_fault(&server.url, &worlds).await;
+}
+
+async fn fifty_cost_as_much_as_one(
+    server: &str,
+    url: &str,
+    proxy: &Proxy,
+    library: &Arc<runwire_assistant::runbook::Library>,
+    worlds: &[World],
+) {
+    let engine = Arc::new(engine(url, PLENTY));
+    let alone_at = named(worlds, "nothing listens, 5").time();
+    let before = asked(server).await;
+    let one = engine.diagnose(library, &question(alone_at)).await;
+    let alone = asked(server).await - before;
+    assert_eq!(one.status, Status::Fault);
+
+    let fresh = Arc::new(self::engine(url, PLENTY));
+    proxy.most.store(0, Ordering::Relaxed);
+    let before = asked(server).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..50 {
+        let (engine, library) = (fresh.clone(), library.clone());
+        let mut question = question(alone_at);
+        // Fifty alerts about different workloads.
+        if index % 5 == 0 {
+            question.scope.workload = Some(if index % 2 == 0 { "client" } else { "server" }.into());
+        }
+        tasks.spawn(async move { engine.diagnose(&library, &question).await });
+    }
+    while let Some(diagnosis) = tasks.join_next().await {
+        let diagnosis = diagnosis.unwrap();
+        assert_eq!(diagnosis.status, Status::Fault);
+        if diagnosis.scope.is_empty() {
+            assert_eq!(diagnosis, one);
+        }
+    }
+    assert_eq!(asked(server).await - before, alone);
+    let most = proxy.most.load(Ordering::Relaxed);
+    assert!(most <= 16, "{most} at a time");
+}
+
+fn unavailable(diagnosis: &Diagnosis) -> BTreeSet<&str> {
+    let checked = diagnosis.checked.iter();
+    checked
+        .filter(|checked| checked.outcome == "unavailable")
+        .map(|checked| checked.failure_mode.as_str())
+        .collect()
+}
+
+async fn what_is_slow_is_named_and_used_when_it_comes(
+    url: &str,
+    proxy: &Proxy,
+    library: &runwire_assistant::runbook::Library,
+    worlds: &[World],
+) {
+    let time = named(worlds, "nobody accepts").time();
+    let whole = engine(url, PLENTY).diagnose(library, &question(time)).await;
+    let deadline = Duration::from_secs(3);
+    let engine = engine(url, deadline);
+    proxy.holds.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let part = engine.diagnose(library, &question(time)).await;
+    assert!(started.elapsed() < deadline + Duration::from_secs(3));
+    let judged = |diagnosis: &Diagnosis| diagnosis.hypotheses[0].failure_mode.clone();
+    assert_eq!(judged(&part), judged(&whole));
+    assert!(part.hypotheses[0].confidence <= whole.hypotheses[0].confidence);
+    let lost = unavailable(&part);
+    assert!(lost.contains("dns-servfail") && !unavailable(&whole).contains("dns-servfail"));
+    assert!(!lost.contains("no-listener"));
+    let told: Vec<&str> = part
+        .degraded
+        .iter()
+        .filter(|part| part.part == "diagnosis")
+        .map(|part| part.reason.as_str())
+        .collect();
+    assert!(
+        told.len() == 1
+            && told[0].contains("could not be judged")
+            && told[0].contains("dns-servfail"),
+        "{:?}",
+        part.degraded
+    );
+    assert!(
+        part.degraded
+            .iter()
+            .any(|part| part.reason.contains("the deadline of 3s passed")),
+        "{:?}",
+        part.degraded
+    );
+    // What was held comes late, and is there for the next one.
+    let held = proxy.held.load(Ordering::Relaxed);
+    assert!(held > 0);
+    proxy.holds.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = engine.prometheus.asked();
+    let again = engine.diagnose(library, &question(time)).await;
+    assert_eq!(again, whole);
+    let first = before - u64::try_from(held).unwrap();
+    let more = engine.prometheus.asked() - before;
+    assert!(
+        more < first,
+        "{more} more after {first} and {held} late ones"
+    );
+}
+
+/// A page of a team's own: no front matter, and PromQL in its text.
+const NOTES: &str = r#"# Checkout
+
+When checkout hangs sometimes, look at how often its clients connect:
+
+```promql
+sum by (src_workload, dst_workload) (rate(runwire_tcp_connect_attempts_total[5m])) > 1
+```
+
+Then ask the payment provider:
+
+```promql
+sum by (
+```
+"#;
+
+async fn a_vague_sentence_finds_the_fault(server: &str, worlds: &[World]) {
+    let own = tempfile::tempdir().unwrap();
+    std::fs::write(own.path().join("checkout.md"), NOTES).unwrap();
+    let folders = vec![worlds::runbooks(), own.path().to_owned()];
+    let embedder = Some(Box::new(runwire_assistant::retrieval::embed::HashingEmbedder) as Box<_>);
+    let service = crate::service::asking(server, folders, embedder, PLENTY);
+    service.retriever.refresh().unwrap();
+    let ask = async |request: Value| -> Value {
+        let request = axum::http::Request::post("/diagnose")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(request.to_string().into())
+            .unwrap();
+        let answer = crate::service::send(&service.router, request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        answer.json()
+    };
+    let time = named(worlds, "nobody accepts").time();
+    let answer = ask(json!({"query": "checkout hangs sometimes", "time": time})).await;
+    assert_eq!(answer["status"], "fault");
+    let first = &answer["hypotheses"][0];
+    assert_eq!(first["failure_mode"], "accept-queue-overflow");
+    let passages = first["passages"].as_array().unwrap();
+    assert!(
+        !passages.is_empty()
+            && passages
+                .iter()
+                .all(|passage| passage["evidence"] == "present")
+    );
+    let related = answer["passages"].as_array().unwrap();
+    let absent: Vec<bool> = related
+        .iter()
+        .map(|passage| passage["evidence"] == "absent")
+        .collect();
+    assert!(absent.is_sorted(), "{absent:?}");
+
+    // The team's page is cited, and its PromQL told with the value of then.
+    let page = |passage: &&Value| passage["runbook"]["id"] == "checkout";
+    let notes = related.iter().find(page).unwrap();
+    assert_eq!(notes.get("evidence"), None);
+    let [told, broken] = notes["queries"].as_array().unwrap().as_slice() else {
+        panic!("{notes}");
+    };
+    assert_eq!(
+        (&told["outcome"], &told["time"]),
+        (&json!("present"), &answer["time"])
+    );
+    assert_eq!(told["threshold"], "> 1");
+    let again = Prometheus::new(Settings::new(server)).unwrap();
+    let again = again
+        .instant(told["query"].as_str().unwrap(), time * 1000)
+        .await
+        .unwrap();
+    let six_digits = |value: f64| format!("{value:.5e}").parse::<f64>().unwrap();
+    let value = told["value"].as_f64().unwrap();
+    assert!(again.iter().any(|sample| six_digits(sample.value) == value));
+    assert_eq!(broken["outcome"], "unavailable");
+    assert!(
+        broken["reason"].as_str().unwrap().contains("not PromQL"),
+        "{broken}"
+    );
+    // For somebody else it has none.
+    let scope = json!({"workload": "dns"});
+    let time_of_dns = named(worlds, "every third answer").time();
+    let other =
+        ask(json!({"query": "checkout hangs sometimes", "scope": scope, "time": time_of_dns}))
+            .await;
+    let notes = other["passages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(page)
+        .unwrap()
+        .clone();
+    assert_ne!(notes["queries"][0]["outcome"], "present");
+
+    let healthy = named(worlds, "a busy pair").time();
+    let alert = json!({"labels": {"alertname": "RunwireDnsServfail"}});
+    let answer =
+        ask(json!({"query": "lookups fail with SERVFAIL", "alert": alert, "time": healthy})).await;
+    assert_eq!(answer["status"], "no_network_fault");
+    let related = answer["passages"].as_array().unwrap();
+    let servfail = related
+        .iter()
+        .find(|passage| passage["runbook"]["id"] == "dns-servfail")
+        .unwrap_or_else(|| panic!("{related:?}"));
+    assert_eq!(servfail["evidence"], "absent");
+}
