@@ -152,13 +152,12 @@ fn kubernetes(settings: &WatchSettings) -> Option<Check> {
             "set `kubeconfig` to a file that works, or `kubernetes` to off; until then pods have no names",
         ),
         Ok(missing) if !missing.is_empty() => {
-            let missing = missing
-                .iter()
-                .map(|(what, why)| format!("{what} cannot be listed ({why})"));
+            let names: Vec<&str> = missing.iter().map(|(resource, _)| *resource).collect();
+            let (_, why) = &missing[0];
             Check::new(
                 "Kubernetes",
                 Outcome::Lacking,
-                missing.collect::<Vec<_>>().join(", "),
+                format!("{} cannot be listed: {why}", names.join(", ")),
                 "give the collector list and watch on them, as manifests/ does",
             )
         }

@@ -255,17 +255,20 @@ fn failure(error: &watcher::Error) -> Failure {
     }
 }
 
-/// An error and what it came from.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Many repeat their cause.
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// An error and what it came from; where the API server said it, only that, which is a sentence already.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
+            return format!("{} ({})", status.message, status.code);
         }
-        source = cause.source();
+        let said = cause.to_string();
+        // Many repeat their cause.
+        if !parts.iter().any(|part| part.contains(&said)) {
+            parts.push(said);
+        }
+        next = cause.source();
     }
-    text
+    parts.join(": ")
 }
