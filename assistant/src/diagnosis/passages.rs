@@ -147,7 +147,9 @@ impl Choice<'_> {
         };
         let of_page = || {
             let pages = self.pages.iter().enumerate();
-            pages.filter(|(_, (page, _))| page.id == runbook.id)
+            pages
+                .filter(|(_, (page, _))| page.id == runbook.id)
+                .filter(|(index, _)| self.blind || !rank::is_left_out(&self.modes[*index]))
         };
         let several = runbook.failure_modes.len() > 1;
         let named: Vec<usize> = of_page()

@@ -151,6 +151,17 @@ pub fn could_be_checked(mode: &Mode) -> bool {
         || (slots.iter().any(judged) && slots.iter().all(|slot| judged(slot) || left_out(slot)))
 }
 
+/// Whether a mode needs what not every cluster measures, and this one does not: then nothing is to be said of it.
+pub fn is_left_out(mode: &Mode) -> bool {
+    let mut required = mode
+        .evidence
+        .iter()
+        .filter(|evidence| evidence.query.role == Role::Requires)
+        .peekable();
+    required.peek().is_some()
+        && required.all(|evidence| evidence.query.optional && evidence.is_unmeasured())
+}
+
 fn stronger(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.confidence
         .total_cmp(&a.confidence)

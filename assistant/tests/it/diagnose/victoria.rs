@@ -1,6 +1,7 @@
 //! VictoriaMetrics in Prometheus' place, and vmauth in front of it: the same causes at the same places, by the same queries;
 //! tenant headers, passwords, tokens and authorities of one's own.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -100,6 +101,23 @@ fn essence(diagnosis: &Diagnosis) -> String {
     format!("{:?} {}", diagnosis.status, causes.join("; "))
 }
 
+/// By what part the value of a piece of evidence of the first cause differs at most.
+fn distance(one: &Diagnosis, other: &Diagnosis) -> f64 {
+    let values = |diagnosis: &Diagnosis| -> BTreeMap<String, f64> {
+        let first = diagnosis.hypotheses.iter().take(1);
+        first
+            .flat_map(|found| &found.evidence)
+            .filter_map(|evidence| Some((evidence.query.clone(), evidence.value?)))
+            .collect()
+    };
+    let theirs = values(other);
+    let values = values(one).into_iter();
+    let both = values.filter_map(|(query, value)| Some((value, *theirs.get(&query)?)));
+    both.filter(|(value, _)| *value != 0.0)
+        .map(|(value, theirs)| (theirs / value - 1.0).abs())
+        .fold(0.0, f64::max)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victoria_metrics_gives_the_same_answers_as_prometheus() {
     let library = library();
@@ -117,10 +135,13 @@ async fn victoria_metrics_gives_the_same_answers_as_prometheus() {
     let victoria = victoria(folder.path(), &text).await;
     let (one, other) = (engine(&server.url), engine(&victoria.url()));
     let mut differences = Vec::new();
-    for world in &worlds {
+    let mut farthest: f64 = 0.0;
+    // Some of every kind: each costs two answers.
+    for world in worlds.iter().step_by(5) {
         let expected = one.diagnose(&library, &question(world.time())).await;
         let given = other.diagnose(&library, &question(world.time())).await;
         assert_eq!(given.degraded, [], "{}", world.name);
+        farthest = farthest.max(distance(&expected, &given));
         if essence(&expected) != essence(&given) {
             differences.push(format!(
                 "{}:\n  {}\n  {}",
@@ -131,6 +152,8 @@ async fn victoria_metrics_gives_the_same_answers_as_prometheus() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+    // These counters grow evenly; where they do not, its `rate()` is another one.
+    assert!(farthest < 1e-6, "{farthest}");
 }
 
 fn openssl(folder: &Path, arguments: &str) {

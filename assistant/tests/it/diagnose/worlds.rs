@@ -94,7 +94,7 @@ pub(crate) fn runbooks() -> PathBuf {
 
 pub(crate) fn all() -> Vec<World> {
     let mut worlds = Vec::new();
-    for file in ["connect", "dns", "established", "healthy"] {
+    for file in ["connect", "dns", "established", "cluster", "healthy"] {
         let path = runbooks().join("tests").join(file).with_extension("yaml");
         let text = std::fs::read_to_string(path).unwrap();
         worlds.extend(serde_yaml_ng::from_str::<Vec<World>>(&text).unwrap());
@@ -168,10 +168,14 @@ fn one_line(line: &str, interval: i64, workloads: &mut BTreeSet<String>, add: &m
         )
         .collect();
     let labels = labels.join(",");
+    let metric = match metric.strip_prefix('!') {
+        Some(of_others) => of_others.to_owned(),
+        None => format!("runwire_{metric}"),
+    };
     let words: Vec<&str> = values.split(' ').collect();
     if words[0] == "=" {
         let value: f64 = words[1].parse().unwrap();
-        add(format!("runwire_{metric}{{{labels}}}"), &|_| value);
+        add(format!("{metric}{{{labels}}}"), &|_| value);
         return;
     }
     let after = |word: &str| {
@@ -183,19 +187,16 @@ fn one_line(line: &str, interval: i64, workloads: &mut BTreeSet<String>, add: &m
     let first = after("from").map_or(0, |from| from as i64 / interval);
     let counter = |at: i64| quiet * first.min(at) as f64 + step * (at - first).max(0) as f64;
     let Some(sample) = after("of") else {
-        add(format!("runwire_{metric}{{{labels}}}"), &counter);
+        add(format!("{metric}{{{labels}}}"), &counter);
         return;
     };
     for bound in BOUNDS {
         let below = if sample <= bound { 1.0 } else { 0.0 };
         add(
-            format!("runwire_{metric}_bucket{{{labels},le=\"{bound}\"}}"),
+            format!("{metric}_bucket{{{labels},le=\"{bound}\"}}"),
             &|at| below * counter(at),
         );
     }
-    add(
-        format!("runwire_{metric}_bucket{{{labels},le=\"+Inf\"}}"),
-        &counter,
-    );
-    add(format!("runwire_{metric}_count{{{labels}}}"), &counter);
+    add(format!("{metric}_bucket{{{labels},le=\"+Inf\"}}"), &counter);
+    add(format!("{metric}_count{{{labels}}}"), &counter);
 }
