@@ -163,7 +163,7 @@ impl Running {
     }
 
     /// What the nodes of the lab are called.
-    fn workloads(&self) -> Vec<String> {
+    pub(crate) fn workloads(&self) -> Vec<String> {
         (self.lab.plan.namespaces())
             .map(|name| self.workload(name))
             .collect()

@@ -14,6 +14,7 @@ mod baseline;
 mod case;
 mod catalogue;
 mod certificates;
+mod cluster;
 mod command;
 mod demo;
 mod fault;
@@ -66,6 +67,8 @@ enum Command {
     Rehearse(rehearse::Options),
     /// Asks questions with known answers of a corpus, and prints how well `/search` ranks. Needs no root.
     Retrieval(retrieval::Options),
+    /// Copies a real node many times, and measures what Prometheus and a diagnosis make of so many.
+    Cluster(cluster::Options),
     /// Breaks something in a small lab and shows the diagnosis.
     Demo(demo::Options),
     /// Starts the three programs on this host until Ctrl-C: no lab, no fault.
@@ -128,6 +131,10 @@ fn run(command: Command) -> Result<bool> {
             rehearse::run(&options)
         }
         Command::Retrieval(options) => retrieval::run(&options),
+        Command::Cluster(options) => {
+            prepare()?;
+            cluster::run(&options)
+        }
         Command::Demo(options) => {
             prepare()?;
             demo::run(&options)
