@@ -1,6 +1,6 @@
 //! The subcommands, one file each.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -65,7 +65,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             let mut program = Cli::command();
             let name = program.get_name().to_owned();
-            clap_complete::generate(shell, &mut program, name, &mut std::io::stdout());
+            // It panics where it cannot write, which a closed pipe is enough for.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut program, name, &mut text);
+            std::io::stdout()
+                .write_all(&text)
+                .context("cannot write the completions")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { command } => manual(command.as_deref()),

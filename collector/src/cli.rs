@@ -7,6 +7,7 @@ mod exposition;
 pub mod flows;
 mod http;
 mod listeners;
+pub mod manual;
 pub mod status;
 mod table;
 pub mod trace;
@@ -82,6 +83,8 @@ pub fn command() -> Command {
         .subcommand(trace::command())
         .subcommand(config::command())
         .subcommand(bundle::command())
+        .subcommand(manual::completions_command())
+        .subcommand(manual::man_command())
 }
 
 fn json_flag() -> Arg {

@@ -19,6 +19,15 @@ fn main() -> ExitCode {
         ("config", Some((part, arguments))) => (part, arguments),
         _ => (name, arguments),
     };
+    // Asked for when packages are made, where nothing is configured.
+    let written = match name {
+        "completions" => Some(cli::manual::completions(arguments)),
+        "man" => Some(cli::manual::man(arguments)),
+        _ => None,
+    };
+    if let Some(outcome) = written {
+        return outcome.unwrap_or_else(|error| cli::fail(1, &error));
+    }
     let sources = cli::sources(arguments);
     let loaded = match load(&sources) {
         Ok(loaded) => loaded,
