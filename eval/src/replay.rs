@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,6 +39,9 @@ pub(crate) struct Options {
     /// Folder of the rules of other tools.
     #[arg(long, value_name = "DIR", default_value = "eval/baselines")]
     baselines: PathBuf,
+    /// Prometheus and assistant go on until Ctrl-C, so that a person can look at the cases, too.
+    #[arg(long)]
+    keep: bool,
     #[command(flatten)]
     written: Written,
     #[command(flatten)]
@@ -79,7 +83,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         case.baselines = baselines.judge(&moments, series, &catalogue)?;
         cases.push(case);
     }
-    report::finish(&cases, &catalogue, &options.written)
+    let is_right = report::finish(&cases, &catalogue, &options.written)?;
+    if options.keep {
+        stack.show(&recorded);
+        while !stop::requested() {
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+    Ok(is_right)
 }
 
 /// Prometheus with the series, and the assistant.
@@ -144,6 +155,21 @@ impl Stack {
             _assistant: other,
             _prometheus: one,
         })
+    }
+
+    /// Where to look, and at which times.
+    fn show(&self, recorded: &[(Recording, Vec<Series>)]) {
+        for (recording, _) in recorded {
+            let time = Timestamp::from_millisecond(recording.times.asked).unwrap_or_default();
+            say::result(format_args!(
+                "{} seed {} asked at {time}: {}",
+                recording.scenario, recording.seed, recording.question
+            ));
+        }
+        say::result(format_args!(
+            "assistant  {}/\nPrometheus {}/",
+            self.assistant, self.prometheus
+        ));
     }
 
     fn diagnose(&self, question: &Value, millis: i64) -> Result<Vec<u8>> {
