@@ -7,7 +7,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -23,9 +23,11 @@ use crate::narrate::Narrator;
 use crate::retrieval::Retriever;
 use crate::watched::Troubles;
 
+mod answer;
 mod article;
 mod asked;
 mod assets;
+mod clock;
 mod diagnose;
 mod events;
 mod evidence;
@@ -191,6 +193,7 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(html::problems_as_pages))
         .layer(from_fn_with_state(state.clone(), measure))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)

@@ -28,8 +28,10 @@ pub struct Audit {
 struct Line<'a> {
     at: String,
     caller: &'a str,
-    /// Through which door: `api`, `mcp` or `webhook`.
+    /// Through which door: `api`, `page`, `mcp` or `webhook`.
     via: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a str>,
     scope: &'a Scope,
     /// The moment that was asked about.
     time: &'a str,
@@ -52,6 +54,8 @@ struct Line<'a> {
 pub struct Asked<'a> {
     pub caller: &'a Caller,
     pub via: &'static str,
+    /// The one that is diagnosed, if it is one.
+    pub incident: Option<&'a str>,
     pub question: &'a str,
     pub took: Duration,
     /// Queries that went to Prometheus meanwhile, those of requests at the same time included.
@@ -89,6 +93,7 @@ impl Audit {
             at: jiff::Timestamp::now().to_string(),
             caller: &asked.caller.0,
             via: asked.via,
+            incident: asked.incident,
             scope: &diagnosis.scope,
             time: &diagnosis.time,
             window: &diagnosis.window,

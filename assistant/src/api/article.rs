@@ -70,6 +70,7 @@ static MARK: LazyLock<String> =
 
 /// A page's text, with places for the values of its PromQL blocks.
 pub(super) struct Article {
+    title: String,
     html: String,
     has_top: bool,
     /// The PromQL blocks, in order.
@@ -126,26 +127,39 @@ impl Article {
             .first()
             .is_some_and(|section| section.level == 0);
         Self {
+            title: runbook.title.clone(),
             html: clean(&events_to_html(events), allowed),
             has_top,
             blocks,
         }
     }
 
-    /// The page, each block followed by what is said about it.
-    pub(super) fn with(self, said: &[String]) -> String {
+    /// The heading that the page begins with, or else its title; and the rest, each block followed by what is said about it.
+    pub(super) fn with(self, said: &[String]) -> (String, String) {
         let mut body = self.html;
         for index in 0..self.blocks.len() {
             let place = format!("<p>{}{index}.</p>", *MARK);
             let text = said.get(index).map_or("", String::as_str);
             body = body.replacen(&place, text, 1);
         }
+        let heading = match body.split_once("</h1>") {
+            Some((heading, rest)) if heading.starts_with("<h1") => {
+                let heading = format!("{heading}</h1>");
+                body = rest.trim_start().to_owned();
+                heading
+            }
+            _ if body.contains("<h1") => String::new(),
+            _ => format!("<h1>{}</h1>", escape(&self.title)),
+        };
         let id = if self.has_top {
             format!(" id=\"{TOP}\"")
         } else {
             String::new()
         };
-        format!("<article class=\"runbook\"{id}>\n{body}</article>\n")
+        (
+            heading,
+            format!("<article class=\"runbook\"{id}>\n{body}</article>\n"),
+        )
     }
 }
 
@@ -256,7 +270,9 @@ mod tests {
     use crate::runbook::parse;
 
     fn shown(markdown: &str) -> String {
-        Article::of(&parse("folder/page", "page.md", markdown.to_owned()).0).with(&[])
+        let runbook = parse("folder/page", "page.md", markdown.to_owned()).0;
+        let (heading, article) = Article::of(&runbook).with(&[]);
+        heading + &article
     }
 
     #[test]
@@ -335,7 +351,7 @@ mod tests {
         .0;
         let article = Article::of(&runbook);
         assert_eq!(article.blocks, ["up > 0\n", "down\n"]);
-        let html = article.with(&["<i>one</i>".into(), "<i>two</i>".into()]);
+        let (_, html) = article.with(&["<i>one</i>".into(), "<i>two</i>".into()]);
         assert!(html.contains("</code></pre>\n<i>one</i>"), "{html}");
         assert!(html.find("two") > html.find("ls"), "{html}");
         assert!(!html.contains("live-"), "{html}");

@@ -218,6 +218,7 @@ impl AppState {
         let asked = Asked {
             caller,
             via,
+            incident: None,
             question: &checked.text,
             took: total,
             queries: state.engine.prometheus.asked() - queries,

@@ -79,7 +79,7 @@ impl<'a> Row<'a> {
             "<li class=\"evidence {}\"><div class=\"what\"><span class=\"outcome\">{word}</span> {} <small>{}</small></div>\n",
             escape(self.outcome),
             escape(self.title),
-            escape(self.role)
+            escape(role_in_words(self.role))
         );
         let value = match self.value {
             Some(value) => quantity(value, self.unit),
@@ -134,8 +134,8 @@ impl<'a> Row<'a> {
 /// The query, and where a person may go on with it.
 fn query(query: &str, links: &Links<'_>) -> String {
     let mut html = format!(
-        "<details class=\"query\"><summary>Query</summary><pre><code>{}</code></pre></details>\n\
-         <p class=\"links\"><a href=\"{}\" rel=\"noopener noreferrer\">Prometheus</a>",
+        "<div class=\"further\"><details class=\"query\"><summary>Query</summary><pre><code>{}</code></pre></details>\n\
+         <a href=\"{}\" rel=\"noopener noreferrer\">Prometheus</a>",
         escape(query),
         escape(&links.prometheus(query))
     );
@@ -146,8 +146,18 @@ fn query(query: &str, links: &Links<'_>) -> String {
             escape(&grafana)
         );
     }
-    html.push_str("</p>\n");
+    html.push_str("</div>\n");
     html
+}
+
+/// What a role means to a reader.
+fn role_in_words(role: &str) -> &str {
+    match role {
+        "requires" => "has to be there",
+        "supports" => "speaks for it",
+        "contradicts" => "would speak against it",
+        other => other,
+    }
 }
 
 /// The evidence of all failure modes of a page.

@@ -1,7 +1,10 @@
 //! The frame of every page, and what a browser may do on it.
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use super::assets;
 
@@ -39,7 +42,33 @@ const HEADERS: [(HeaderName, HeaderValue); 8] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
-pub(super) fn page(status: StatusCode, title: &str, body: &str) -> Response {
+/// Which part of the service a page belongs to.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Tab {
+    Ask,
+    Runbooks,
+    Incidents,
+    Other,
+}
+
+const TABS: [(Tab, &str, &str); 3] = [
+    (Tab::Ask, "/", "Ask"),
+    (Tab::Runbooks, "/runbooks", "Runbooks"),
+    (Tab::Incidents, "/incidents", "Incidents"),
+];
+
+pub(super) fn page(status: StatusCode, here: Tab, title: &str, body: &str) -> Response {
+    let tabs: Vec<String> = TABS
+        .iter()
+        .map(|&(tab, address, name)| {
+            let current = if tab == here {
+                " aria-current=\"page\""
+            } else {
+                ""
+            };
+            format!("<a href=\"{address}\"{current}>{name}</a>")
+        })
+        .collect();
     let text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -47,14 +76,58 @@ pub(super) fn page(status: StatusCode, title: &str, body: &str) -> Response {
          <title>{} · Runwire</title>\n<link rel=\"stylesheet\" href=\"{}\">\n<link rel=\"icon\" href=\"{}\">\n\
          <script src=\"{}\" defer></script>\n</head>\n<body>\n\
          <a class=\"skip\" href=\"#content\">To the content</a>\n\
-         <header><nav aria-label=\"Pages\"><a class=\"home\" href=\"/\">Runwire</a> <a href=\"/runbooks\">Runbooks</a></nav></header>\n\
+         <header><nav aria-label=\"Pages\"><a class=\"home\" href=\"/\">Runwire</a> {}</nav></header>\n\
          <main id=\"content\">\n{body}</main>\n</body>\n</html>\n",
         escape(title),
         assets::style_url(),
         assets::icon_url(),
         assets::script_url(),
+        tabs.join(" "),
     );
     (status, HEADERS, text).into_response()
+}
+
+/// A browser says so; programs that do not care get JSON.
+pub(super) fn wants_html(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// What is wrong with a request is told to a browser as a page. The status and every other header stay.
+pub(super) async fn problems_as_pages(request: Request, next: Next) -> Response {
+    let for_a_person =
+        matches!(*request.method(), Method::GET | Method::POST) && wants_html(request.headers());
+    let response = next.run(request).await;
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json");
+    if !for_a_person || !is_problem {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // Our own sentence: never longer than the request that it may quote.
+    let body = axum::body::to_bytes(body, super::MAX_BODY_BYTES).await;
+    let problem: Value = body
+        .ok()
+        .and_then(|body| serde_json::from_slice(&body).ok())
+        .unwrap_or_default();
+    let text = |key: &str| escape(problem[key].as_str().unwrap_or_default());
+    let html = format!(
+        "<h1>{}</h1>\n<p class=\"degraded\" role=\"alert\">{}</p>\n\
+         <p><a href=\"/\">Ask what is wrong</a> · <a href=\"/runbooks\">All runbooks</a></p>\n",
+        text("title"),
+        text("detail")
+    );
+    let mut shown = page(parts.status, Tab::Other, parts.status.as_str(), &html);
+    for (name, value) in &parts.headers {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            shown.headers_mut().append(name, value.clone());
+        }
+    }
+    shown
 }
 
 pub(super) fn escape(text: &str) -> String {

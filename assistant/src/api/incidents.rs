@@ -9,11 +9,15 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::answer::Shown;
+use super::diagnose::now_millis;
+use super::html::{Tab, wants_html};
 use super::{AppState, html};
+use crate::diagnosis::Diagnosis;
 use crate::error::ApiError;
 use crate::incidents::{Feedback, Filter, Incident, Page, Verdict};
 
-mod page;
+pub(super) mod page;
 
 const LIMIT: i64 = 50;
 const MOST: i64 = 500;
@@ -70,8 +74,13 @@ pub(super) async fn list(
     let (incidents, next) = state.incidents()?.store.list(&filter).await?;
     let next = next.map(|(started, id)| format!("{started}-{id}"));
     if wants_html(&headers) {
-        let body = page::list(&incidents, next.as_deref(), &request);
-        return Ok(html::page(StatusCode::OK, "Incidents", &body));
+        let body = page::list(&incidents, next.as_deref(), &request, now_millis());
+        return Ok(html::page(
+            StatusCode::OK,
+            Tab::Incidents,
+            "Incidents",
+            &body,
+        ));
     }
     Ok(Json(List { incidents, next }).into_response())
 }
@@ -87,8 +96,18 @@ pub(super) async fn one(
 ) -> Result<Response, ApiError> {
     let found = find(&state, &id).await?;
     if wants_html(&headers) {
+        let now = now_millis();
+        let latest = found.diagnoses.first();
+        // One of another version may have another shape; then its summary is shown.
+        let diagnosis: Option<Diagnosis> =
+            latest.and_then(|kept| serde_json::from_value(kept.diagnosis.clone()).ok());
+        let shown = match &diagnosis {
+            Some(diagnosis) => Some(Shown::of(&state, diagnosis, now).await),
+            None => None,
+        };
+        let body = page::one(&found, shown.as_ref(), now);
         let title = format!("Incident {}", found.incident.alertname);
-        return Ok(html::page(StatusCode::OK, &title, &page::one(&found)));
+        return Ok(html::page(StatusCode::OK, Tab::Incidents, &title, &body));
     }
     Ok(Json(found).into_response())
 }
@@ -254,11 +273,4 @@ fn filter(request: &ListRequest) -> Result<Filter, ApiError> {
         after: after.map(|(time, id): (i64, String)| (time, text(&id))),
         limit,
     })
-}
-
-fn wants_html(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("text/html"))
 }

@@ -109,6 +109,14 @@ fn describe() -> Value {
                     .or_insert_with(|| json!({"description": words}));
                 response["content"]["application/problem+json"] =
                     json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+                // To a browser, which asks for it.
+                response["content"]["text/html"] = json!({"schema": {"type": "string"}});
+            }
+            // The standard wants one everywhere.
+            for response in responses.values_mut() {
+                if response["description"].as_str().is_none_or(str::is_empty) {
+                    response["description"] = "The answer".into();
+                }
             }
         }
     }

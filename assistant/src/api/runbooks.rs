@@ -16,11 +16,12 @@ use utoipa::ToSchema;
 use super::article::Article;
 use super::asked::Asked;
 use super::diagnose::now_millis;
+use super::html::Tab;
 use super::links::{Links, encode, with_query};
 use super::resolve::Resolved;
 use super::{AppState, evidence, html};
 use crate::diagnosis::live::{Live, Moment};
-use crate::error::ApiError;
+use crate::error::{ApiError, Problem};
 use crate::retrieval::url;
 use crate::runbook::{Format, Runbook};
 
@@ -44,23 +45,23 @@ pub(super) struct Listing {
 #[utoipa::path(get, path = "/runbooks", tag = "runbooks", responses((status = 200, content((Listing = "application/json"), (String = "text/html")))))]
 pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let library = state.retriever.library();
-    let wants_html = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("text/html"));
-    if wants_html {
-        let mut body = String::from("<h1>Runbooks</h1>\n<ul class=\"runbooks\">\n");
+    if html::wants_html(&headers) {
+        let mut body = format!(
+            "<h1>Runbooks</h1>\n<p class=\"quiet\">{} pages. The box of <a href=\"/\">the first page</a> finds the section for a symptom.</p>\n\
+             <ul class=\"runbooks\">\n",
+            library.runbooks.len()
+        );
         for runbook in &library.runbooks {
             let (id, title) = (html::escape(&runbook.id), html::escape(&runbook.title));
             // Writing to a String cannot fail.
             let _ = writeln!(
                 body,
-                "<li><a href=\"{}\">{title}</a> <code>{id}</code></li>",
+                "<li><a href=\"{}\">{title}</a><br><code>{id}</code></li>",
                 url(&runbook.id)
             );
         }
         body.push_str("</ul>\n");
-        return html::page(StatusCode::OK, "Runbooks", &body);
+        return html::page(StatusCode::OK, Tab::Runbooks, "Runbooks", &body);
     }
     let entries: Vec<Entry> = library
         .runbooks
@@ -100,7 +101,12 @@ pub(super) async fn page(
     if let Some(runbook) = library.get(&id) {
         let (asked, notes) = Asked::read(query);
         let body = with_values(&state, runbook, &asked, notes).await;
-        return Ok(html::page(StatusCode::OK, &runbook.title, &body));
+        return Ok(html::page(
+            StatusCode::OK,
+            Tab::Runbooks,
+            &runbook.title,
+            &body,
+        ));
     }
     if let Some(runbook) = id.strip_suffix(".md").and_then(|id| library.get(id)) {
         // Never as what a browser would run.
@@ -149,11 +155,8 @@ async fn with_values(
         .map(|block| evidence::block(block, &links))
         .collect();
     let is_live = !live.modes.is_empty() || !blocks.is_empty();
-    let article = article.with(&said);
-    let mut body = String::new();
-    if !article.contains("<h1") {
-        let _ = writeln!(body, "<h1>{}</h1>", html::escape(&runbook.title));
-    }
+    let (title, article) = article.with(&said);
+    let mut body = format!("<div class=\"title\">{title}</div>\n");
     for note in &notes {
         let _ = writeln!(
             body,
@@ -237,7 +240,8 @@ pub(super) struct Reference {
 /// `GET /r?url=…`: to the section that a `runbook_url` of any style means.
 #[utoipa::path(get, path = "/r", tag = "runbooks",
     params(("url" = String, Query, description = "Address of a runbook in any style, or the name of an alert", example = "https://runbooks.prometheus-operator.dev/runbooks/coredns/corednsdown/")),
-    responses((status = 307, description = "The section that is meant"), (status = 404, body = String, content_type = "text/html", description = "No runbook fits; the nearest three")))]
+    responses((status = 307, description = "The section that is meant"),
+        (status = 400, description = "Nothing is given to look for", body = Problem, content_type = "application/problem+json"), (status = 404, body = String, content_type = "text/html", description = "No runbook fits; the nearest three")))]
 pub(super) async fn of_url(
     State(state): State<AppState>,
     RawQuery(raw): RawQuery,
@@ -294,7 +298,7 @@ async fn found(state: &AppState, reference: &str, query: Option<&str>) -> Respon
                 "<p><a href=\"/?q={alert}\">Diagnose {alert}</a> · <a href=\"/runbooks\">All runbooks</a></p>\n\
                  <p class=\"quiet\">To give it one, name it under <code>alerts</code> in a runbook's front matter.</p>"
             );
-            html::page(StatusCode::NOT_FOUND, "No such alert", &body)
+            html::page(StatusCode::NOT_FOUND, Tab::Runbooks, "No such alert", &body)
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::runbook::{FailureMode, Role, Runbook};
 
 /// How far back a plot looks.
 pub const HISTORY: Duration = Duration::from_secs(3600);
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_secs(15);
 const MAX_PLACES: usize = 5;
 
 /// When and about whom a page is.

@@ -8,7 +8,9 @@ use tracing::{info, warn};
 
 use super::queue::Due;
 use super::{Incidents, now_millis};
+use crate::access::Caller;
 use crate::api::AppState;
+use crate::audit::Asked;
 use crate::diagnosis::{Diagnosis, Question, Scope};
 
 /// Diagnoses at a time. They share their evidence, so more would only compete with people for cores.
@@ -108,7 +110,19 @@ async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i
         hits: Vec::new(),
     };
     let started = Instant::now();
+    let queries = state.engine.prometheus.asked();
     let diagnosis: Diagnosis = state.diagnosis(question, &words).await;
+    state.audit.record(
+        &Asked {
+            caller: &Caller("alertmanager".into()),
+            via: "webhook",
+            incident: Some(&due.id),
+            question: &words,
+            took: started.elapsed(),
+            queries: state.engine.prometheus.asked() - queries,
+        },
+        &diagnosis,
+    );
     let stored = incidents
         .store
         .diagnosed(due, &diagnosis, &incidents.settings, now_millis())

@@ -117,6 +117,11 @@ async fn an_incident_is_diagnosed_at_once_and_kept_again_only_when_evidence_chan
             .json();
         assert_eq!(page["diagnoses"].as_array().unwrap().len(), 1);
         work.abort();
+        let audit = desk.audit();
+        assert!(audit.len() >= 3, "one line for each: {audit:?}");
+        assert_eq!(audit[0]["via"], "webhook");
+        assert_eq!(audit[0]["incident"], page["id"]);
+        assert_eq!(audit[0]["status"], "unknown");
 
         // Prometheus is there: other evidence, another diagnosis.
         let Some(server) = crate::diagnose::prometheus::start("# EOF\n") else {
@@ -322,11 +327,10 @@ async fn a_browser_gets_pages_in_which_nothing_of_an_alert_runs() {
     group["commonLabels"] = hostile["labels"].clone();
     group["commonAnnotations"] = hostile["annotations"].clone();
     let id = desk.notify(&group).await.json()["incidents"][0].clone();
-    for path in [
-        "/incidents".to_owned(),
-        format!("/incidents/{}", id.as_str().unwrap()),
-    ] {
-        let page = desk.get_html(&path).await;
+    let own = format!("/incidents/{}", id.as_str().unwrap());
+    // The first page shows what went on of late, too.
+    for path in ["/incidents", &own, "/"] {
+        let page = desk.get_html(path).await;
         assert_eq!(page.status, StatusCode::OK);
         assert!(page.header(header::CONTENT_TYPE).starts_with("text/html"));
         assert!(page.body.contains("&lt;script&gt;"), "{}", page.body);
@@ -336,10 +340,55 @@ async fn a_browser_gets_pages_in_which_nothing_of_an_alert_runs() {
             page.body
         );
     }
+    let none = desk.get("/incidents/none").await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
     assert_eq!(
-        desk.get("/incidents/none").await.status,
-        StatusCode::NOT_FOUND
+        none.header(header::CONTENT_TYPE),
+        "application/problem+json"
     );
+    let none = desk.get_html("/incidents/%3Cscript%3E").await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
+    assert!(none.header(header::CONTENT_TYPE).starts_with("text/html"));
+    assert!(
+        none.body.contains("there is no incident `&lt;script&gt;`"),
+        "{}",
+        none.body
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_of_an_incident_shows_its_diagnosis_as_an_answer_is_shown() {
+    let Some(server) = crate::diagnose::prometheus::start("# EOF\n") else {
+        return;
+    };
+    let mut desk = Desk::temporary();
+    desk.look_at(&server.url);
+    let work = desk.work();
+    desk.notify(&notification("g", &[alert("a", START, None)]))
+        .await;
+    let incident = desk
+        .wait_for(|incident| incident["diagnoses"][0].is_object())
+        .await;
+    work.abort();
+    let page = desk.get_html(incident["url"].as_str().unwrap()).await.body;
+    let diagnosis = &incident["diagnoses"][0]["diagnosis"];
+    let summary = html_escaped(diagnosis["summary"].as_str().unwrap());
+    for part in [
+        &*format!("<p>{summary}</p>"),
+        "<span class=\"outcome\">firing</span>",
+        "class=\"checked\"",
+        "<code>alertname=CheckoutSlow</code>",
+        "value=\"wrong\"",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+}
+
+fn html_escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&#39;")
 }
 
 #[tokio::test]

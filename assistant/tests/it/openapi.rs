@@ -109,6 +109,15 @@ async fn every_route_is_described() {
         );
     }
     assert!(count > 8, "{count}");
+    // What validators and makers of clients ask for.
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let words = response["description"].as_str().unwrap_or_default();
+                assert!(!words.is_empty(), "{path} {status} has no description");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-// What a page can do without, added where scripts run: buttons that copy code, and a word while an answer is on its way.
+// What a page can do without, added where scripts run: buttons that copy code, a narrower list, and a word while an answer is on its way.
 "use strict";
 
 for (const code of document.querySelectorAll(".runbook pre > code, .query pre > code, .steps pre > code")) {
@@ -17,7 +17,29 @@ for (const code of document.querySelectorAll(".runbook pre > code, .query pre > 
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
-  code.parentElement.append(button);
+  // Outside of what scrolls, so that the button stays where it is.
+  const box = document.createElement("div");
+  box.className = "code";
+  code.parentElement.replaceWith(box);
+  box.append(code.parentElement, button);
+}
+
+// A long list can be narrowed by typing.
+const runbooks = document.querySelector("ul.runbooks");
+if (runbooks && runbooks.children.length > 10) {
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  box.id = "filter";
+  box.type = "search";
+  label.append("Only those with", box);
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/);
+    for (const entry of runbooks.children) {
+      const text = entry.textContent.toLowerCase();
+      entry.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+  runbooks.before(label);
 }
 
 const ask = document.getElementById("ask");

@@ -29,7 +29,9 @@ pub(super) struct Desk {
     config: Arc<Config>,
     retriever: Retriever,
     metrics: Arc<Metrics>,
-    _folder: TempDir,
+    /// Where diagnoses are written down.
+    audit: PathBuf,
+    _folders: Vec<TempDir>,
 }
 
 pub(super) fn alert(fingerprint: &str, start: &str, end: Option<&str>) -> Value {
@@ -60,13 +62,20 @@ impl Desk {
     pub(super) fn temporary() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut desk = Self::at(Place::Sqlite(folder.path().join("incidents.db")));
-        desk._folder = folder;
+        desk._folders.push(folder);
         desk
     }
 
     pub(super) fn with(place: Place, targets: Targets) -> Self {
         let runbooks = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../runbooks"));
+        let folder = tempfile::tempdir().unwrap();
+        let audit = folder.path().join("audit.jsonl");
+        let access = config::AccessSettings {
+            audit: Some(audit.clone()),
+            ..config::AccessSettings::default()
+        };
         let settings = config::Settings {
+            access,
             runbooks: Some(vec![runbooks]),
             external_url: Some("https://runwire.example".into()),
             incidents: Some("off".into()),
@@ -102,7 +111,8 @@ impl Desk {
             config,
             retriever,
             metrics,
-            _folder: tempfile::tempdir().unwrap(),
+            audit,
+            _folders: vec![folder],
         }
     }
 
@@ -121,6 +131,13 @@ impl Desk {
     /// Diagnoses and deliveries go on until this is aborted.
     pub(super) fn work(&self) -> JoinHandle<()> {
         tokio::spawn(work::run(self.state.clone(), self.incidents.clone()))
+    }
+
+    /// The lines of the audit.
+    pub(super) fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.audit).unwrap();
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().unwrap()
     }
 
     pub(super) async fn notify(&self, notification: &Value) -> Answer {
