@@ -98,6 +98,10 @@ fn describe() -> Value {
                 problems.extend([
                     ("400", "The path is not text in UTF-8"),
                     ("404", "There is no such thing"),
+                    (
+                        "503",
+                        "What it needs is not there yet; Retry-After says when to come back",
+                    ),
                 ]);
             }
             let Some(responses) = operation["responses"].as_object_mut() else {

@@ -129,9 +129,20 @@ pub(super) async fn page(
         let address = with_query(&url(stem), raw.as_deref());
         return Ok(Redirect::permanent(&address).into_response());
     }
+    readable(&state)?;
     Err(ApiError::NotFound(format!(
         "there is no runbook `{id}`; GET /runbooks lists those there are"
     )))
+}
+
+/// Before the runbooks are read nobody knows which there are.
+fn readable(state: &AppState) -> Result<(), ApiError> {
+    if state.retriever.state().ready {
+        return Ok(());
+    }
+    Err(ApiError::Unavailable(
+        "the runbooks are still being read; ask again in a second".into(),
+    ))
 }
 
 async fn with_values(
@@ -241,7 +252,8 @@ pub(super) struct Reference {
 #[utoipa::path(get, path = "/r", tag = "runbooks",
     params(("url" = String, Query, description = "Address of a runbook in any style, or the name of an alert", example = "https://runbooks.prometheus-operator.dev/runbooks/coredns/corednsdown/")),
     responses((status = 307, description = "The section that is meant"),
-        (status = 400, description = "Nothing is given to look for", body = Problem, content_type = "application/problem+json"), (status = 404, body = String, content_type = "text/html", description = "No runbook fits; the nearest three")))]
+        (status = 400, description = "Nothing is given to look for", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The runbooks are still being read", body = Problem, content_type = "application/problem+json"), (status = 404, body = String, content_type = "text/html", description = "No runbook fits; the nearest three")))]
 pub(super) async fn of_url(
     State(state): State<AppState>,
     RawQuery(raw): RawQuery,
@@ -259,6 +271,7 @@ pub(super) async fn of_url(
         let pairs = raw.split('&').filter(|pair| !pair.starts_with("url="));
         pairs.collect::<Vec<_>>().join("&")
     });
+    readable(&state)?;
     Ok(found(&state, &reference, others.as_deref()).await)
 }
 
@@ -270,8 +283,9 @@ pub(super) async fn of_alert(
     State(state): State<AppState>,
     Path(alert): Path<String>,
     RawQuery(raw): RawQuery,
-) -> Response {
-    found(&state, &alert, raw.as_deref()).await
+) -> Result<Response, ApiError> {
+    readable(&state)?;
+    Ok(found(&state, &alert, raw.as_deref()).await)
 }
 
 async fn found(state: &AppState, reference: &str, query: Option<&str>) -> Response {

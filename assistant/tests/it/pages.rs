@@ -78,6 +78,11 @@ async fn health_and_metrics_tell_how_it_is() {
     let early = post(&service.router, r#"{"query": "x"}"#).await;
     assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(early.header(header::RETRY_AFTER), "1");
+    // A link of an alert that comes too early is not told that there is no such runbook.
+    for path in ["/runbooks/tls", "/r/CoreDNSErrorsHigh"] {
+        let early = get(&service.router, path).await;
+        assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
 
     service.retriever.refresh().unwrap();
     let ready = get(&service.router, "/readyz").await;
