@@ -61,7 +61,7 @@ pub(super) struct List {
 }
 
 /// Incidents, the latest first.
-#[utoipa::path(get, path = "/incidents", tag = "incidents", params(ListRequest), responses(
+#[utoipa::path(get, path = "/incidents", operation_id = "list_incidents", tag = "incidents", params(ListRequest), responses(
     (status = 200, content((List = "application/json"), (String = "text/html"))), (status = 400, description = "A value makes no sense"),
     (status = 503, description = "Incidents cannot be read now, or are not kept")))]
 pub(super) async fn list(
@@ -86,7 +86,7 @@ pub(super) async fn list(
 }
 
 /// An incident with its alerts, its diagnoses and what people said of them.
-#[utoipa::path(get, path = "/incidents/{id}", tag = "incidents", params(("id" = String, Path, description = "As `/incidents` gives it", example = "0123456789abcdef")), responses(
+#[utoipa::path(get, path = "/incidents/{id}", operation_id = "get_incident", tag = "incidents", params(("id" = String, Path, description = "As `/incidents` gives it", example = "0123456789abcdef")), responses(
     (status = 200, content((Page = "application/json"), (String = "text/html"))),
     (status = 503, description = "Incidents cannot be read now, or are not kept")))]
 pub(super) async fn one(

@@ -42,7 +42,7 @@ pub(super) struct Listing {
 }
 
 /// `GET /runbooks`: JSON, or a page for a browser.
-#[utoipa::path(get, path = "/runbooks", tag = "runbooks", responses((status = 200, content((Listing = "application/json"), (String = "text/html")))))]
+#[utoipa::path(get, path = "/runbooks", operation_id = "list_runbooks", tag = "runbooks", responses((status = 200, content((Listing = "application/json"), (String = "text/html")))))]
 pub(super) async fn list(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let library = state.retriever.library();
     if html::wants_html(&headers) {
@@ -88,7 +88,7 @@ const PATIENCE: Duration = Duration::from_millis(1200);
 
 /// `GET /runbooks/{id}`: the page with what its evidence says now, or at the `time` in the query; with `.md` at the end the
 /// file as it is.
-#[utoipa::path(get, path = "/runbooks/{id}", tag = "runbooks",
+#[utoipa::path(get, path = "/runbooks/{id}", operation_id = "get_runbook", tag = "runbooks",
     params(("id" = String, Path, description = "Path of the page below its folder without the extension; may have slashes", example = "dns-servfail")),
     responses((status = 200, content((String = "text/html"), (String = "text/markdown"), (String = "text/plain"))), (status = 308, description = "The page of a file that is not Markdown")))]
 pub(super) async fn page(

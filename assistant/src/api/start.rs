@@ -33,7 +33,7 @@ const RECENT: i64 = 8;
 const RECENT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A box to ask in a browser, and the answer to what the query says.
-#[utoipa::path(get, path = "/", tag = "pages", responses((status = 200, body = String, content_type = "text/html"),
+#[utoipa::path(get, path = "/", operation_id = "ask_page", tag = "pages", responses((status = 200, body = String, content_type = "text/html"),
     (status = 400, description = "A value makes no sense; the page says which", body = String, content_type = "text/html"),
     (status = 503, description = "The runbooks are still being read", body = String, content_type = "text/html")))]
 pub(super) async fn page(

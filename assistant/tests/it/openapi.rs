@@ -1,5 +1,7 @@
 //! The description says what is served: every route is in it, and answers have the shapes it gives.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::{Value, json};
@@ -110,8 +112,11 @@ async fn every_route_is_described() {
     }
     assert!(count > 8, "{count}");
     // What validators and makers of clients ask for.
+    let mut names = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for operation in operations.as_object().unwrap().values() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} is there twice");
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let words = response["description"].as_str().unwrap_or_default();
                 assert!(!words.is_empty(), "{path} {status} has no description");
