@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod expression;
 pub mod live;
 pub mod measure;
+mod narrow;
 pub mod passages;
 pub mod place;
 pub mod rank;
@@ -92,6 +93,7 @@ impl Engine {
             &self.prometheus,
             &snapshot,
             &library.runbooks,
+            &question.scope,
             age,
             deadline,
         )

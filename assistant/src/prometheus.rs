@@ -86,6 +86,18 @@ impl QueryError {
         }
     }
 
+    /// Whether the answer is more than is given, or than is read.
+    pub fn is_too_much(&self) -> bool {
+        match self {
+            Self::TooLarge(_) => true,
+            // Prometheus' and VictoriaMetrics' words for it.
+            Self::Refused(reason) => {
+                reason.contains("too many samples") || reason.contains("-search.max")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the next query would fail in the same way, so that asking on is useless.
     pub fn is_server_down(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Redirect(_))

@@ -49,6 +49,15 @@ impl Degraded {
                 format!("a part of the evidence is missing: {failure}"),
             );
         }
+        if !facts.narrowed.is_empty() {
+            degraded.add(
+                "prometheus",
+                format!(
+                    "the cluster is too large for {} queries, which were asked for the scope alone: what lies behind those it calls was not looked for there",
+                    facts.narrowed.len()
+                ),
+            );
+        }
         if !facts.unmeasured.is_empty() {
             let names: Vec<&str> = facts.unmeasured.iter().map(String::as_str).collect();
             degraded.add("metrics", format!("not measured: {}", names.join(", ")));

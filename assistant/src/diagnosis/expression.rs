@@ -11,6 +11,9 @@ use promql_parser::parser::token::{
 };
 use promql_parser::parser::{self, Expr, LabelModifier, Offset, VectorSelector};
 
+use super::narrow;
+use super::scope::Scope;
+
 /// The range that stands for the window of a request.
 const PLACEHOLDER: Duration = Duration::from_secs(300);
 
@@ -89,6 +92,16 @@ impl Expression {
         let mut left = self.left.clone();
         set_window(&mut left, window);
         left.to_string()
+    }
+
+    /// [`Expression::query`] for the series alone that have the scope at an end; `None` where that cannot be said.
+    pub fn query_for(&self, window: Duration, scope: &Scope) -> Option<String> {
+        let mut left = self.left.clone();
+        set_window(&mut left, window);
+        // Without a grouping all labels are kept.
+        let labels = self.labels();
+        let has = |label: &str| labels.as_ref().is_none_or(|labels| labels.contains(label));
+        narrow::narrowed(&left, has, scope)
     }
 
     /// [`Expression::query`] as it was `back` earlier.

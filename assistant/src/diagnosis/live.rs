@@ -82,7 +82,15 @@ impl Engine {
         let deadline = Deadline::after(patience);
         let snapshot = self.snapshots.at(moment.time_millis, moment.window);
         let pages = [runbook.clone()];
-        let measured = measure::measure(&self.prometheus, &snapshot, &pages, None, deadline).await;
+        let measured = measure::measure(
+            &self.prometheus,
+            &snapshot,
+            &pages,
+            &moment.scope,
+            None,
+            deadline,
+        )
+        .await;
         let mut scope = moment.scope.clone();
         let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
         let lost = measured.facts.outage.is_none()

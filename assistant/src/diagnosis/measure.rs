@@ -10,6 +10,7 @@ use super::baseline;
 use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
+use super::scope::Scope;
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
@@ -37,6 +38,8 @@ pub struct Facts {
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
+    /// Queries that were asked for the scope alone, by those for the whole cluster.
+    pub narrowed: HashMap<String, String>,
     /// Evidence that was asked for and did not come, by reason.
     pub failures: BTreeSet<String>,
     /// Metrics that evidence needs and nobody measures.
@@ -54,6 +57,7 @@ pub async fn measure(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
     runbooks: &[Arc<Runbook>],
+    scope: &Scope,
     age: Option<Duration>,
     deadline: Deadline,
 ) -> Measured {
@@ -125,7 +129,10 @@ pub async fn measure(
                 .map(|symptom| (as_evidence(symptom), parse(&symptom.expr))),
         );
     }
-    let mut readings = read(prometheus, snapshot, &asked, families, &mut facts, deadline).await;
+    let mut readings = read(
+        prometheus, snapshot, &asked, families, scope, &mut facts, deadline,
+    )
+    .await;
     let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
     let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
     facts.failures.extend(failures);
@@ -176,6 +183,7 @@ async fn read(
     snapshot: &Arc<Snapshot>,
     asked: &[(EvidenceQuery, Result<Expression, String>)],
     families: BTreeSet<String>,
+    scope: &Scope,
     facts: &mut Facts,
     deadline: Deadline,
 ) -> Vec<Result<Reading, String>> {
@@ -205,6 +213,18 @@ async fn read(
         queries.insert(existence.clone());
     }
     let mut answers = snapshot.evaluate(prometheus, queries, deadline).await;
+    let lengths = [snapshot.window, facts.recent];
+    let narrowed = narrow(expressions(), &lengths, scope, &answers);
+    if !narrowed.is_empty() {
+        let queries = narrowed.values().cloned().collect();
+        let narrow = snapshot.evaluate(prometheus, queries, deadline).await;
+        // What is shown is what was asked.
+        facts.narrowed = narrowed
+            .into_iter()
+            .filter(|(_, query)| narrow[query].is_ok())
+            .collect();
+        answers.extend(narrow);
+    }
     let existing = match answers.remove(&existence) {
         Some(Ok(answer)) => Ok(label_values("__name__")(&answer)),
         Some(Err(missing)) => Err(missing.to_string()),
@@ -224,6 +244,29 @@ async fn read(
                 &catalogue,
                 facts,
             ))
+        })
+        .collect()
+}
+
+/// Queries that are to be asked for the scope alone, because the whole cluster's answer is too much, by the query for that.
+fn narrow<'a>(
+    expressions: impl Iterator<Item = &'a Expression>,
+    lengths: &[Duration],
+    scope: &Scope,
+    answers: &HashMap<String, Result<Answer, Missing>>,
+) -> HashMap<String, String> {
+    let too_much = |query: &String| {
+        answers
+            .get(query)
+            .and_then(|answer| answer.as_ref().err())
+            .is_some_and(Missing::is_too_much)
+    };
+    expressions
+        .flat_map(|expression| lengths.iter().map(move |length| (expression, *length)))
+        .map(|(expression, length)| (expression.query(length), expression, length))
+        .filter(|(query, ..)| too_much(query))
+        .filter_map(|(query, expression, length)| {
+            Some((query, expression.query_for(length, scope)?))
         })
         .collect()
 }
@@ -351,6 +394,7 @@ fn reading(
 ) -> Reading {
     let look = |length| {
         let query = expression.query(length);
+        let query = facts.narrowed.get(&query).unwrap_or(&query).clone();
         let answer = answers[&query].clone();
         let failure = answer.as_ref().err().map(Missing::to_string);
         let look = Look {

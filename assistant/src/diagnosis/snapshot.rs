@@ -50,14 +50,24 @@ pub enum Missing {
     Deadline(Duration),
 }
 
+impl Missing {
+    /// Whether a query for a part of the cluster may still be answered.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.is_too_much())
+    }
+}
+
 pub struct Snapshot {
     pub time_millis: i64,
     pub window: Duration,
-    cells: Mutex<HashMap<String, Arc<OnceCell<Answer>>>>,
+    cells: Mutex<HashMap<String, Arc<Cell>>>,
 }
 
+/// An answer, or that it is too much: then asking again would be as much again.
+type Cell = OnceCell<Result<Answer, QueryError>>;
+
 impl Snapshot {
-    fn cell(&self, query: &str) -> Arc<OnceCell<Answer>> {
+    fn cell(&self, query: &str) -> Arc<Cell> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = cells.get(query) {
             return cell.clone();
@@ -69,12 +79,12 @@ impl Snapshot {
         let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         cells
             .values()
-            .filter_map(|cell| cell.get())
+            .filter_map(|cell| cell.get()?.as_ref().ok())
             .map(|answer| answer.len())
             .sum()
     }
 
-    /// Only answers are kept: what failed is asked again by the next request.
+    /// What failed is asked again by the next request.
     async fn ask(
         &self,
         prometheus: &Prometheus,
@@ -82,15 +92,15 @@ impl Snapshot {
         deadline: Deadline,
     ) -> Result<Answer, QueryError> {
         let cell = self.cell(query);
-        let answer = cell
-            .get_or_try_init(|| async {
-                let samples = prometheus
-                    .instant_until(query, self.time_millis, deadline.at)
-                    .await?;
-                Ok(samples.into_iter().filter_map(Series::of).collect())
-            })
-            .await?;
-        Ok(answer.clone())
+        let ask = async || {
+            let samples = prometheus.instant_until(query, self.time_millis, deadline.at);
+            match samples.await {
+                Ok(samples) => Ok(Ok(samples.into_iter().filter_map(Series::of).collect())),
+                Err(error) if error.is_too_much() => Ok(Err(error)),
+                Err(error) => Err(error),
+            }
+        };
+        cell.get_or_try_init(ask).await?.clone()
     }
 
     /// Asks all `queries` at once, each once. The result has an entry for each of them.
@@ -155,6 +165,8 @@ impl Deadline {
     fn missing(&self, error: QueryError) -> Missing {
         match error {
             QueryError::Busy => Missing::Deadline(self.length),
+            // Which of the two clocks rang first is chance.
+            QueryError::TimedOut(_) if Instant::now() >= self.at => Missing::Deadline(self.length),
             error => Missing::Failed(error),
         }
     }

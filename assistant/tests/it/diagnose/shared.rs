@@ -10,9 +10,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use runwire_assistant::diagnosis::Engine;
+use runwire_assistant::diagnosis::expression::Expression;
+use runwire_assistant::diagnosis::place::{Place, Position};
 use runwire_assistant::diagnosis::response::{Diagnosis, Status};
-use runwire_assistant::prometheus::{Prometheus, Settings, http_client};
+use runwire_assistant::diagnosis::topology::Topology;
+use runwire_assistant::diagnosis::{Engine, Scope};
+use runwire_assistant::prometheus::{Prometheus, Sample, Settings, http_client};
+use runwire_assistant::runbook::End;
 use serde_json::{Value, json};
 
 use super::worlds::{self, World};
@@ -24,6 +28,8 @@ struct Proxy {
     target: String,
     client: reqwest::Client,
     holds: Arc<AtomicBool>,
+    /// Refuses what asks for the TCP metrics of the whole cluster.
+    refuses: Arc<AtomicBool>,
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
@@ -35,6 +41,7 @@ impl Proxy {
             target: target.to_owned(),
             client: http_client(PLENTY).unwrap(),
             holds: Arc::default(),
+            refuses: Arc::default(),
             now: Arc::default(),
             most: Arc::default(),
             held: Arc::default(),
@@ -56,6 +63,13 @@ impl Proxy {
     ) -> impl IntoResponse {
         let now = proxy.now.fetch_add(1, Ordering::Relaxed) + 1;
         proxy.most.fetch_max(now, Ordering::Relaxed);
+        let text = String::from_utf8_lossy(&body);
+        let whole = text.contains("runwire_tcp_") && !text.contains("workload%3D%22client%22");
+        if whole && text.contains("5m") && proxy.refuses.load(Ordering::Relaxed) {
+            proxy.now.fetch_sub(1, Ordering::Relaxed);
+            let refusal = json!({"status": "error", "errorType": "execution", "error": "query processing would load too many samples into memory in query execution"});
+            return (StatusCode::UNPROCESSABLE_ENTITY, refusal.to_string().into());
+        }
         let slow = String::from_utf8_lossy(&body).contains("servfail");
         if slow && proxy.holds.load(Ordering::Relaxed) {
             proxy.held.fetch_add(1, Ordering::Relaxed);
@@ -128,6 +142,8 @@ async fn a_moment_is_asked_about_once_in_part_and_in_plain_words() {
     let (proxy, url) = Proxy::start(&server.url).await;
     fifty_cost_as_much_as_one(&server.url, &url, &proxy, &library, &worlds).await;
     what_is_slow_is_named_and_used_when_it_comes(&url, &proxy, &library, &worlds).await;
+    what_is_too_much_is_asked_for_the_scope(&url, &proxy, &library, &worlds).await;
+    narrowed_is_the_whole_filtered(&server.url, &library, &worlds).await;
     a_vague_sentence_finds_the_fault(&server.url, &worlds).await;
 }
 
@@ -167,7 +183,8 @@ async fn fifty_cost_as_much_as_one(
     }
     assert_eq!(asked(server).await - before, alone);
     let most = proxy.most.load(Ordering::Relaxed);
-    assert!(most <= 16, "{most} at a time");
+    // As many as have a turn, and as many slow ones.
+    assert!(most <= 32, "{most} at a time");
 }
 
 fn unavailable(diagnosis: &Diagnosis) -> BTreeSet<&str> {
@@ -232,6 +249,88 @@ async fn what_is_slow_is_named_and_used_when_it_comes(
         more < first,
         "{more} more after {first} and {held} late ones"
     );
+}
+
+async fn what_is_too_much_is_asked_for_the_scope(
+    url: &str,
+    proxy: &Proxy,
+    library: &runwire_assistant::runbook::Library,
+    worlds: &[World],
+) {
+    let time = named(worlds, "nothing listens, 5").time();
+    let mut about_client = question(time);
+    about_client.scope.workload = Some("client".into());
+    let whole = engine(url, PLENTY).diagnose(library, &about_client).await;
+    proxy.refuses.store(true, Ordering::Relaxed);
+    let narrow = engine(url, PLENTY).diagnose(library, &about_client).await;
+    let lost = engine(url, PLENTY).diagnose(library, &question(time)).await;
+    proxy.refuses.store(false, Ordering::Relaxed);
+    assert_eq!(narrow.hypotheses[0].failure_mode, "no-listener");
+    assert_eq!(narrow.hypotheses[0].affected, whole.hypotheses[0].affected);
+    let says = |diagnosis: &Diagnosis, words: &str| {
+        let mut parts = diagnosis.degraded.iter();
+        parts.any(|part| part.reason.contains(words))
+    };
+    assert!(
+        says(&narrow, "asked for the scope alone"),
+        "{:?}",
+        narrow.degraded
+    );
+    assert!(says(&lost, "too many samples") && says(&lost, "could not be judged"));
+}
+
+/// Of every expression of the runbooks, for ends that are a client, a server or both, in worlds with several pairs.
+async fn narrowed_is_the_whole_filtered(
+    server: &str,
+    library: &runwire_assistant::runbook::Library,
+    worlds: &[World],
+) {
+    let prometheus = Prometheus::new(Settings::new(server)).unwrap();
+    let mut expressions = BTreeSet::new();
+    for runbook in &library.runbooks {
+        let of_modes = runbook.failure_modes.iter().flat_map(|mode| &mode.evidence);
+        expressions.extend(of_modes.map(|evidence| evidence.expr.clone()));
+    }
+    let (mut narrowed, mut series) = (0, 0);
+    for (world, workload) in [
+        ("one client is served badly", "client"),
+        ("two pairs, two faults", "server"),
+        ("the path takes 40 ms", "dns"),
+        ("CoreDNS finds none", "coredns"),
+        ("one client is served badly", ""),
+    ] {
+        let time = named(worlds, world).time() * 1000;
+        let scope = Scope {
+            namespace: Some("host".into()),
+            workload: Some(workload.into()).filter(|name: &String| !name.is_empty()),
+            ..Scope::default()
+        };
+        let is_in = |sample: &Sample| {
+            let position = Position::of(&sample.labels);
+            scope.contains(
+                &Place::suggested_by(&position, End::Pair),
+                &Topology::default(),
+            ) && position.workloads().next().is_some()
+        };
+        for text in &expressions {
+            let expression = Expression::parse(text).unwrap();
+            let window = Duration::from_secs(300);
+            let Some(query) = expression.query_for(window, &scope) else {
+                continue;
+            };
+            let ask = async |query: &str| {
+                let mut samples = prometheus.instant(query, time).await.unwrap();
+                samples.retain(|sample| sample.value.is_finite() && is_in(sample));
+                samples.sort_by(|a, b| a.labels.cmp(&b.labels));
+                samples
+            };
+            let (part, whole) = (ask(&query).await, ask(&expression.query(window)).await);
+            assert_eq!(part, whole, "{query}");
+            narrowed += 1;
+            series += part.len();
+        }
+    }
+    assert!(narrowed > 500 && series > 25, "{narrowed} {series}");
 }
 
 /// A page of a team's own: no front matter, and PromQL in its text.

@@ -179,9 +179,6 @@ fn declaration_end(text: &str) -> usize {
         return close;
     }
     // Looked for nearby only: a page of thousands of open ones must not be read thousands of times.
-    let nearby = &text.as_bytes()[..text.len().min(MAX_DECLARATION_BYTES)];
-    nearby
-        .windows(2)
-        .position(|pair| pair == b"]>")
-        .map_or(close, |at| at + 2)
+    let nearby = &text[..text.floor_char_boundary(MAX_DECLARATION_BYTES)];
+    nearby.find("]>").map_or(close, |at| at + 2)
 }
