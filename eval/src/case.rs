@@ -202,6 +202,7 @@ impl Running {
             status: expect.status,
             failure_mode: expect.failure_mode.clone(),
             affected: names(&expect.affected),
+            device: expect.device.clone(),
             top: expect.top,
             also: expect
                 .also

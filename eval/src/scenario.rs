@@ -186,6 +186,9 @@ pub(crate) struct Expect {
     /// Roles of the two ends, in either order. One role: an end of the affected pair.
     #[serde(default)]
     pub(crate) affected: Vec<String>,
+    /// Names of the devices at the two ends of the affected link: one of them.
+    #[serde(default)]
+    pub(crate) device: Vec<String>,
     /// Further faults that are made at the same time.
     #[serde(default)]
     pub(crate) also: Vec<Fault>,

@@ -26,6 +26,9 @@ pub(crate) struct Affected {
     pub(crate) workload: Option<String>,
     #[serde(default)]
     pub(crate) peer_workload: Option<String>,
+    /// Where it is a link.
+    #[serde(default)]
+    pub(crate) device: Option<String>,
 }
 
 /// What is right, with the names the programs see.
@@ -35,6 +38,9 @@ pub(crate) struct Expected {
     pub(crate) failure_mode: Option<String>,
     /// Workloads: both ends, one end, or none if the place is not judged.
     pub(crate) affected: Vec<String>,
+    /// The link, by the name of either of its devices; none if it is not judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) device: Vec<String>,
     pub(crate) top: usize,
     /// Further faults that were made at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,6 +64,7 @@ impl Expected {
             status: Status::NoNetworkFault,
             failure_mode: None,
             affected: Vec::new(),
+            device: Vec::new(),
             top: 1,
             also: Vec::new(),
         }
@@ -65,15 +72,16 @@ impl Expected {
 
     /// Whether a hypothesis names a fault that was made, not at a place where it is not.
     pub(crate) fn names(&self, hypothesis: &Hypothesis) -> bool {
-        let is = |mode: &str, affected: &[String]| {
-            hypothesis.failure_mode == mode && place(affected, &hypothesis.affected) != Place::Wrong
+        let is = |mode: &str, affected: &[String], device: &[String]| {
+            hypothesis.failure_mode == mode
+                && place(affected, device, &hypothesis.affected) != Place::Wrong
         };
         let first = self.failure_mode.as_deref();
-        first.is_some_and(|mode| is(mode, &self.affected))
+        first.is_some_and(|mode| is(mode, &self.affected, &self.device))
             || self
                 .also
                 .iter()
-                .any(|fault| is(&fault.failure_mode, &fault.affected))
+                .any(|fault| is(&fault.failure_mode, &fault.affected, &[]))
     }
 }
 
@@ -86,7 +94,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    fn of(mode: &str, affected: &[String], answer: &Answer) -> Self {
+    fn of(mode: &str, affected: &[String], device: &[String], answer: &Answer) -> Self {
         let at = answer
             .hypotheses
             .iter()
@@ -94,7 +102,7 @@ impl Found {
         Self {
             rank: at.map(|at| at + 1),
             place: at.map_or(Place::NotJudged, |at| {
-                place(affected, &answer.hypotheses[at].affected)
+                place(affected, device, &answer.hypotheses[at].affected)
             }),
         }
     }
@@ -152,13 +160,13 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
             rank: None,
             place: Place::NotJudged,
         },
-        |mode| Found::of(mode, &expected.affected, answer),
+        |mode| Found::of(mode, &expected.affected, &expected.device, answer),
     );
     let Found { rank, place } = found;
     let also: Vec<Found> = expected
         .also
         .iter()
-        .map(|fault| Found::of(&fault.failure_mode, &fault.affected, answer))
+        .map(|fault| Found::of(&fault.failure_mode, &fault.affected, &[], answer))
         .collect();
     let mode_is_right = match &expected.failure_mode {
         // `not-network` may be listed or not: the status says it.
@@ -195,23 +203,24 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
 }
 
 /// Judges the best of the places a hypothesis names.
-fn place(expected: &[String], affected: &[Affected]) -> Place {
-    if expected.is_empty() {
+fn place(expected: &[String], device: &[String], affected: &[Affected]) -> Place {
+    if expected.is_empty() && device.is_empty() {
         return Place::NotJudged;
     }
     let judge = |one: &Affected| {
-        let named: Vec<&String> = [&one.workload, &one.peer_workload]
-            .into_iter()
-            .flatten()
-            .filter(|name| !name.is_empty())
-            .collect();
-        let hits = expected.iter().filter(|end| named.contains(end)).count();
-        if hits == expected.len() {
-            Place::Exact
-        } else if hits > 0 && hits == named.len() {
-            Place::Partial
-        } else {
+        let link = match &one.device {
+            _ if device.is_empty() => Place::Exact,
+            None => Place::Partial,
+            Some(named) if device.contains(named) => Place::Exact,
+            Some(_) => Place::Wrong,
+        };
+        let ends = ends(expected, one);
+        if [link, ends].contains(&Place::Wrong) {
             Place::Wrong
+        } else if ends == Place::Exact {
+            link
+        } else {
+            ends
         }
     };
     let all: Vec<Place> = affected.iter().map(judge).collect();
@@ -219,6 +228,22 @@ fn place(expected: &[String], affected: &[Affected]) -> Place {
         .into_iter()
         .find(|place| all.contains(place))
         .unwrap_or(Place::Wrong)
+}
+
+fn ends(expected: &[String], one: &Affected) -> Place {
+    let named: Vec<&String> = [&one.workload, &one.peer_workload]
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.is_empty())
+        .collect();
+    let hits = expected.iter().filter(|end| named.contains(end)).count();
+    if hits == expected.len() {
+        Place::Exact
+    } else if hits > 0 && hits == named.len() {
+        Place::Partial
+    } else {
+        Place::Wrong
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +257,7 @@ mod tests {
             affected: vec![Affected {
                 workload: Some(workload.to_owned()),
                 peer_workload: (!peer.is_empty()).then(|| peer.to_owned()),
+                device: None,
             }],
         };
         Answer {
@@ -245,6 +271,7 @@ mod tests {
             status: Status::Fault,
             failure_mode: Some("policy-drop".to_owned()),
             affected: vec!["fern".to_owned(), "iris".to_owned()],
+            device: Vec::new(),
             top,
             also: Vec::new(),
         }
@@ -318,6 +345,22 @@ mod tests {
         let quiet = score(&healthy, &answer(Status::NoNetworkFault, &[]), LAB);
         assert!(!quiet.false_alarm && quiet.right);
         assert_eq!(quiet.got, "no_network_fault");
+    }
+
+    #[test]
+    fn a_link_is_right_by_the_name_of_either_device() {
+        let mut expected = fault(1);
+        expected.affected = vec!["fern".to_owned()];
+        expected.device = vec!["eth0".to_owned(), "a-fern".to_owned()];
+        for (device, place) in [
+            (Some("a-fern"), Place::Exact),
+            (None, Place::Partial),
+            (Some("b-iris"), Place::Wrong),
+        ] {
+            let mut answer = answer(Status::Fault, &[("policy-drop", "fern", "")]);
+            answer.hypotheses[0].affected[0].device = device.map(str::to_owned);
+            check(&expected, &answer, place != Place::Wrong, Some(1), place);
+        }
     }
 
     #[test]
