@@ -52,6 +52,9 @@ pub(crate) struct Case {
     pub(crate) impact: Option<String>,
     /// The same question about the same time gave the same bytes.
     pub(crate) repeatable: bool,
+    /// What the nodes of the lab are called.
+    #[serde(default)]
+    pub(crate) workloads: Vec<String>,
     #[serde(default)]
     pub(crate) clients: BTreeMap<String, Windows>,
     pub(crate) answer: Value,
@@ -381,6 +384,7 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<(Case, Tim
         seconds_to_answer,
         impact,
         repeatable,
+        workloads: running.workloads(),
         clients,
         answer: serde_json::from_slice(&bytes)?,
         baselines: BTreeMap::new(),

@@ -230,6 +230,7 @@ fn ask(stack: &Stack, recording: &Recording) -> Result<Case> {
         seconds_to_answer: None,
         impact: recording.impact.clone(),
         repeatable: judge(expected, times.asked)?.1 == bytes,
+        workloads: recording.workloads.clone(),
         clients: std::collections::BTreeMap::new(),
         answer: serde_json::from_slice(&bytes)?,
         baselines: std::collections::BTreeMap::new(),

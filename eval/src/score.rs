@@ -31,6 +31,15 @@ pub(crate) struct Affected {
     pub(crate) device: Option<String>,
 }
 
+impl Affected {
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = &String> {
+        [&self.workload, &self.peer_workload]
+            .into_iter()
+            .flatten()
+            .filter(|name| !name.is_empty())
+    }
+}
+
 /// What is right, with the names the programs see.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Expected {
@@ -182,9 +191,8 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
     let places = first.map_or(&[][..], |first| first.affected.as_slice());
     let elsewhere = places
         .iter()
-        .flat_map(|place| [&place.workload, &place.peer_workload])
-        .flatten()
-        .filter(|name| !name.is_empty() && !name.starts_with('~') && !lab.contains(&name.as_str()))
+        .flat_map(Affected::workloads)
+        .filter(|name| !name.starts_with('~') && !lab.contains(&name.as_str()))
         .cloned()
         .collect();
     Score {
@@ -231,11 +239,7 @@ fn place(expected: &[String], device: &[String], affected: &[Affected]) -> Place
 }
 
 fn ends(expected: &[String], one: &Affected) -> Place {
-    let named: Vec<&String> = [&one.workload, &one.peer_workload]
-        .into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .collect();
+    let named: Vec<&String> = one.workloads().collect();
     let hits = expected.iter().filter(|end| named.contains(end)).count();
     if hits == expected.len() {
         Place::Exact

@@ -10,7 +10,7 @@ use super::share::Share;
 use super::times::Times;
 use crate::case::{Case, Kind};
 use crate::catalogue::Catalogue;
-use crate::score::{Answer, Place};
+use crate::score::{Affected, Answer, Place};
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Figures {
@@ -245,15 +245,21 @@ fn is_within(case: &Case, top: usize) -> bool {
     case.after.says_fault() && case.after.rank.is_some_and(|rank| rank <= top)
 }
 
-/// Every hypothesis of the last answer: its confidence, and whether it is true. «Not the network» is, where it is not.
+/// Every hypothesis of the last answer about the lab: its confidence, and whether it is true. «Not the network» is, where it is
+/// not. Whether anything is true of others on the machine, nobody knows.
 fn judged(case: &Case, catalogue: &Catalogue) -> Vec<(f64, bool)> {
     let Ok(answer) = serde_json::from_value::<Answer>(case.answer.clone()) else {
         return Vec::new();
     };
     let is_calm = |mode: &str| catalogue.modes.get(mode).is_some_and(|mode| !mode.is_fault);
+    let is_ours = |name: &String| case.workloads.contains(name);
     answer
         .hypotheses
         .iter()
+        .filter(|hypothesis| {
+            let mut named = hypothesis.affected.iter().flat_map(Affected::workloads);
+            case.workloads.is_empty() || hypothesis.affected.is_empty() || named.any(is_ours)
+        })
         .map(|hypothesis| {
             let right = if is_calm(&hypothesis.failure_mode) {
                 case.kind() != Kind::Fault

@@ -25,6 +25,7 @@ fn case(expected: Expected, answer: Value, felt: bool) -> Case {
         seconds_to_answer: Some(3.0),
         impact: felt.then(|| "errors".to_owned()),
         repeatable: true,
+        workloads: vec!["a".to_owned(), "b".to_owned()],
         clients: BTreeMap::new(),
         answer,
         baselines: BTreeMap::new(),
@@ -103,6 +104,15 @@ fn healthy_systems_and_faults_of_others_are_kept_apart() {
     assert_eq!(figures.alarms.abstained, share(1.0, 1));
     assert_eq!(figures.first_hypothesis.bins.len(), 2);
     assert_eq!(figures.first_hypothesis.bins[1].right, share(2.0, 2));
+}
+
+#[test]
+fn what_is_said_of_others_on_the_machine_is_not_judged() {
+    let mut answer = says(&[("dns-slow", 0.9), ("local-loss", 0.8)]);
+    answer["hypotheses"][1]["affected"] =
+        json!([{"workload": "~host", "peer_workload": "~external"}]);
+    let figures = Figures::of(&[case(fault("dns-slow"), answer, true)], &catalogue());
+    assert_eq!(figures.all_hypotheses.hypotheses, 1);
 }
 
 #[test]
