@@ -19,6 +19,9 @@ use crate::report::opinion::{Opinion, Opinions};
 use crate::series::{Labels, Series};
 use crate::stack::Programs;
 
+/// Milliseconds in which connections open and queues fill for the first time, which is no change of anything.
+const SETTLING: i64 = 6000;
+
 /// Methods made of rules, by name.
 pub(crate) struct Baselines {
     methods: BTreeMap<String, Vec<Rule>>,
@@ -68,8 +71,9 @@ impl Baselines {
             );
         }
         // There is nothing to compare the healthy phase with but itself.
-        let middle = i64::midpoint(moments.times.healthy, first(series));
-        let of = |healthy, asked| zscore::opinion(series, healthy, asked, catalogue);
+        let start = first(series) + SETTLING;
+        let middle = i64::midpoint(moments.times.healthy, start);
+        let of = |from, until| zscore::opinion(series, [start, from, until], catalogue);
         opinions.insert(
             "largest z-score".to_owned(),
             Opinions {

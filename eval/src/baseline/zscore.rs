@@ -10,15 +10,17 @@ use crate::series::Series;
 /// As usual, what is farther away than this is an anomaly.
 const ANOMALY: f64 = 3.0;
 
-/// Counters by their increase from scrape to scrape. `from` divides healthy from suspect, `until` is the last moment, in ms.
-pub(super) fn opinion(series: &[Series], from: i64, until: i64, catalogue: &Catalogue) -> Opinion {
+/// Counters by their increase from scrape to scrape. `times`: the first moment that counts, the one that divides healthy from
+/// suspect, and the last, in milliseconds.
+pub(super) fn opinion(series: &[Series], times: [i64; 3], catalogue: &Catalogue) -> Opinion {
+    let [start, from, until] = times;
     let mut scores: BTreeMap<&str, f64> = BTreeMap::new();
     for one in series {
         // The buckets of a histogram say again what its sum and its count say.
         if one.name().ends_with("_bucket") {
             continue;
         }
-        let score = score(&values(one, until), from, unit(one.name()));
+        let score = score(&values(one, start, until), from, unit(one.name()));
         let largest = scores.entry(one.name()).or_default();
         *largest = largest.max(score);
     }
@@ -50,8 +52,9 @@ fn unit(name: &str) -> f64 {
     }
 }
 
-fn values(series: &Series, until: i64) -> Vec<(i64, f64)> {
-    let samples = series.samples.iter().filter(|(millis, _)| *millis <= until);
+fn values(series: &Series, start: i64, until: i64) -> Vec<(i64, f64)> {
+    let counts = |millis: i64| (start..=until).contains(&millis);
+    let samples = series.samples.iter().filter(|(millis, _)| counts(*millis));
     let samples: Vec<(i64, f64)> = samples.copied().collect();
     let is_counter = ["_total", "_sum", "_count"]
         .iter()
