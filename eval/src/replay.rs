@@ -145,6 +145,9 @@ impl Stack {
                 &programs.runbooks().display().to_string(),
                 "--prometheus",
                 &prometheus,
+                // What is compared is the answer, not how busy this machine is.
+                "--diagnosis-deadline",
+                "20s",
             ],
         )?;
         one.wait_for(&format!("{prometheus}/-/ready"), PATIENCE)?;
@@ -235,14 +238,18 @@ fn ask(stack: &Stack, recording: &Recording) -> Result<Case> {
         answer: serde_json::from_slice(&bytes)?,
         baselines: std::collections::BTreeMap::new(),
     };
-    for second in 1..=(times.asked - times.fault) / 1000 {
+    // Where nothing breaks there is no first right answer to be found, only alarms that would last.
+    let step = match case.kind() {
+        Kind::Fault => 1,
+        Kind::Foreign | Kind::Healthy => 5,
+    };
+    for second in (1..=(times.asked - times.fault) / 1000).step_by(step) {
         let (score, _) = judge(expected, times.fault + 1000 * second)?;
         case.questions += 1;
         case.false_alarms += usize::from(score.false_alarm);
         if score.right && case.seconds_to_answer.is_none() {
             case.seconds_to_answer = Some(second as f64);
         }
-        // A healthy system is asked to the end: any second may raise an alarm.
         if case.kind() == Kind::Fault && case.seconds_to_answer.is_some() {
             break;
         }
