@@ -5,13 +5,19 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Arguments are separated by white space; none of ours contains any.
+/// Arguments are separated by white space, unless it is between single quotes.
 pub(crate) fn run(line: &str) -> Result<String> {
     run_with_input(line, "")
 }
 
 pub(crate) fn run_with_input(line: &str, input: &str) -> Result<String> {
-    let mut words = line.split_whitespace();
+    let mut words = line.split('\'').enumerate().flat_map(|(place, part)| {
+        if place % 2 == 0 {
+            part.split_whitespace().collect()
+        } else {
+            vec![part]
+        }
+    });
     let program = words.next().context("an empty command")?;
     let mut child = Command::new(program)
         .args(words)
