@@ -18,7 +18,7 @@ use super::scope::Scope;
 const PLACEHOLDER: Duration = Duration::from_secs(300);
 
 /// Walking an expression recurses, so how deep one can be is bounded before it is parsed.
-const MAX_LENGTH: usize = 4096;
+const MAX_LENGTH: usize = 8192;
 const MAX_OPERATORS: usize = 256;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -579,7 +579,7 @@ mod tests {
         check(
             &format!("{}a{} > 1", "(".repeat(500), ")".repeat(500)),
             expect![[r#"
-            is too long or too deep: at most 4096 characters and 256 operators and brackets
+            is too long or too deep: at most 8192 characters and 256 operators and brackets
         "#]],
         );
     }

@@ -28,7 +28,8 @@ const SEPARATED: f64 = 2.5;
 /// What each call between the one who asks and the fault takes away: it may be the origin, and it may be a fault of its own.
 const HOP: f64 = 0.5;
 
-const CAP_UNAVAILABLE: f64 = 0.60;
+/// Below one half: what could not be looked for is not likelier than what was found, and explains nothing away.
+const CAP_UNAVAILABLE: f64 = 0.45;
 const CAP_CONTRADICTED: f64 = 0.40;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;

@@ -279,6 +279,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989
         a server that answers after its clients stopped waiting: late data is met with a reset
             no_network_fault: not-network 0.989, peer-reset 0.204 client>server
+        a bulk download: the receiver's host merges segments, so one acknowledgement comes back for forty
+            no_network_fault: not-network 0.989
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects

@@ -258,7 +258,7 @@ fn what_is_not_measured_caps_and_never_excludes() {
         ],
         expect![[r#"
             present-all-the-same 0.928 at a → b
-            unknown-half 0.6 at a → b
+            unknown-half 0.45 at a → b
         "#]],
     );
 }
@@ -503,7 +503,7 @@ fn what_others_measure_is_missed_only_where_nothing_else_was_looked_at() {
             either 0.9 at a → b
             optional 0.9 at a → b
             plain 0.9 at a → b
-            foreign 0.6 at a → b
+            foreign 0.45 at a → b
         "#]],
     );
 }
@@ -657,7 +657,7 @@ fn a_change_is_judged_and_not_the_value() {
         expect![[r#"
             risen 0.875 at a → b
             from-nothing 0.826 at a → b
-            nothing-known 0.6 at a → b
+            nothing-known 0.45 at a → b
         "#]],
     );
 }
