@@ -123,6 +123,8 @@ pub struct Detector(Arc<Mutex<Watch>>);
 struct Watch {
     sources: HashMap<IpAddr, Source>,
     listeners: HashMap<(IpAddr, u16), Listener>,
+    /// Too few for an event so far, by source, destination and kind.
+    odd: HashMap<(IpAddr, IpAddr, &'static str), Packets>,
     events: Vec<Event>,
     /// Of `events`, those that nobody has counted yet.
     fresh: Vec<Event>,
@@ -133,6 +135,18 @@ struct Source {
     /// When each port of each host was tried last, in vain.
     failed: HashMap<(IpAddr, u16), u64>,
     last: u64,
+}
+
+#[derive(Debug)]
+struct Packets {
+    since: u64,
+    count: u64,
+}
+
+impl Packets {
+    fn new(since: u64) -> Self {
+        Self { since, count: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -186,19 +200,36 @@ impl Watch {
             }
             Outcome::Failed => self.failed(attempt),
             Outcome::HalfOpen => self.half_open(attempt),
-            Outcome::Odd(kind) => {
-                let known = self.find(kind, attempt, true, true, None);
-                match known {
-                    Some(event) => {
-                        event.count += attempt.count;
-                        event.last = attempt.at;
-                    }
-                    None if attempt.count >= ODD_PACKETS => {
-                        self.begin(kind, attempt, true, true, None, attempt.count);
-                    }
-                    None => {}
-                }
+            Outcome::Odd(kind) => self.odd(kind, attempt),
+        }
+    }
+
+    /// Whatever their ports: who scans with such packets sends one to each.
+    fn odd(&mut self, kind: &'static str, attempt: &Attempt) {
+        if let Some(event) = self.find(kind, attempt, true, true, None) {
+            event.count += attempt.count;
+            event.last = attempt.at;
+            return;
+        }
+        let ends = (attempt.source.address, attempt.destination.address, kind);
+        if !self.odd.contains_key(&ends) && self.odd.len() >= WATCHED {
+            self.forget(attempt.at);
+            if self.odd.len() >= WATCHED {
+                return;
             }
+        }
+        let packets = self
+            .odd
+            .entry(ends)
+            .or_insert_with(|| Packets::new(attempt.at));
+        if attempt.at.saturating_sub(packets.since) > WINDOW {
+            *packets = Packets::new(attempt.at);
+        }
+        packets.count += attempt.count;
+        let count = packets.count;
+        if count >= ODD_PACKETS {
+            self.odd.remove(&ends);
+            self.begin(kind, attempt, true, true, None, count);
         }
     }
 
@@ -351,6 +382,7 @@ impl Watch {
         let begin = now.saturating_sub(WINDOW);
         self.sources.retain(|_, source| source.last >= begin);
         self.listeners.retain(|_, listener| listener.since >= begin);
+        self.odd.retain(|_, packets| packets.since >= begin);
         self.events
             .retain(|event| now.saturating_sub(event.last) < QUIET);
     }

@@ -131,19 +131,30 @@ pub fn set(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> 
         .flatten();
     for setting in settings {
         let Some((name, value)) = setting.split_once('=') else {
-            bail!("`{setting}` sets nothing: write KEY=VALUE, such as log_level=debug");
+            return refuse(format_args!(
+                "`{setting}` sets nothing: write KEY=VALUE, such as log_level=debug"
+            ));
         };
         let name = name.trim().replace('-', "_");
         if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
-            bail!("there is no key `{name}`; `runwire-collector config schema` lists them");
+            return refuse(format_args!(
+                "there is no key `{name}`; `runwire-collector config schema` lists them"
+            ));
         }
-        put(config.listen, &format!("/debug/config/{name}"), value)?;
+        if let Err(sentence) = put(config.listen, &format!("/debug/config/{name}"), value)? {
+            return refuse(sentence);
+        }
         print(format_args!(
             "{name} is {} until the collector ends; to keep it, write it to the configuration file",
             value.trim()
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Wrong arguments, as clap and the configuration's loader say them.
+fn refuse(sentence: impl std::fmt::Display) -> anyhow::Result<ExitCode> {
+    Ok(super::fail(2, &sentence))
 }
 
 pub fn schema() -> ExitCode {

@@ -14,10 +14,15 @@ pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     Connection::open(address)?.get(path)
 }
 
-/// Fails with the collector's own sentence if it refuses.
-pub(super) fn put(address: SocketAddr, path: &str, value: &str) -> anyhow::Result<()> {
+/// The collector's own sentence if it refuses what it was given.
+pub(super) fn put(
+    address: SocketAddr,
+    path: &str,
+    value: &str,
+) -> anyhow::Result<Result<(), String>> {
     match Connection::open(address)?.send("PUT", path, value)? {
-        (200, _) => Ok(()),
+        (200, _) => Ok(Ok(())),
+        (400..=499, body) => Ok(Err(detail(&body))),
         (_, body) => bail!("{}", detail(&body)),
     }
 }

@@ -124,6 +124,21 @@ fn packets_with_odd_flags_have_a_name() {
 }
 
 #[test]
+fn odd_packets_to_many_ports_add_up() {
+    let scan = |second| {
+        (1..=12)
+            .map(move |port| attempt(7, 9, port, Outcome::Odd("null"), second * u64::from(port)))
+    };
+    let expected = ("null", Some("w7".to_owned()), Some("w9".to_owned()), 12);
+    assert_eq!(found(scan(1)), [expected]);
+    // Damage on the wire makes one now and then.
+    assert_eq!(found(scan(30)), []);
+    // And so do many ends, one each.
+    let many = (1..=100).map(|end| attempt(end, 9, 80, Outcome::Odd("null"), 1));
+    assert_eq!(found(many), []);
+}
+
+#[test]
 fn what_is_watched_is_bounded() {
     let detector = Detector::default();
     for n in 0..20_000_u32 {

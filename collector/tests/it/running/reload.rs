@@ -84,7 +84,7 @@ fn keys_are_set_while_it_runs_and_wrong_ones_refused_with_a_sentence() {
     let mut collector = Collector::start("");
     let refuse = |collector: &Collector, setting: &str, expected: &str| {
         let output = collector.command(&["config", "set", setting]);
-        assert_eq!(output.status.code(), Some(1), "{setting}");
+        assert_eq!(output.status.code(), Some(2), "{setting}");
         assert_eq!(stderr(&output), format!("runwire-collector: {expected}\n"));
     };
     refuse(
