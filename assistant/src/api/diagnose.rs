@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::events::Events;
-use super::search::whole_number;
+use super::search::{object, whole_number};
 use crate::access::Caller;
 use crate::audit::Asked;
 use crate::diagnosis::response::Part;
@@ -44,9 +44,9 @@ pub(super) struct DiagnoseRequest {
     #[serde(default)]
     #[schema(max_length = 2000, example = "requests to the shop time out")]
     query: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     alert: Option<Alert>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     scope: Option<Scope>,
     /// The moment to ask about; now if it is left out.
     #[serde(default)]

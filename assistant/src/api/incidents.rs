@@ -31,6 +31,7 @@ const NO_CAUSE: &str = "none";
 pub(super) struct ListRequest {
     /// `firing` or `resolved`.
     #[serde(default)]
+    #[param(pattern = "^(firing|resolved)?$")]
     state: String,
     /// Name of any of its alerts.
     #[serde(default)]
@@ -46,6 +47,7 @@ pub(super) struct ListRequest {
     to: String,
     /// 1 to 500 [default: 50].
     #[serde(default)]
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<i64>,
     /// The `next` of an earlier answer.
     #[serde(default)]
@@ -116,7 +118,7 @@ pub(super) async fn one(
 #[serde(deny_unknown_fields)]
 pub(super) struct FeedbackRequest {
     /// `right` or `wrong`.
-    #[schema(example = "right")]
+    #[schema(example = "right", pattern = "^(right|wrong)$")]
     verdict: String,
     /// The cause that is judged; if not given, the one that came first.
     #[serde(default)]

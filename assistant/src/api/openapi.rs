@@ -82,6 +82,14 @@ fn describe() -> Value {
         {"required": ["alert"], "properties": {"alert": {"type": "object"}}},
         {"required": ["scope"], "properties": {"scope": {"type": "object"}}},
     ]);
+    // What a variant of an enum cannot say by its type: before 1970 and after the year 9999 there is nothing to ask about.
+    let times = document["components"]["schemas"]["Time"]["oneOf"].as_array_mut();
+    for time in times.into_iter().flatten() {
+        if time["type"] == "number" {
+            time["minimum"] = 0.into();
+            time["maximum"] = 253_402_300_799_i64.into();
+        }
+    }
     document["paths"]["/mcp"]["post"] = agents();
     let paths = document["paths"].as_object_mut().expect("there are paths");
     for (path, operations) in paths {

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -32,7 +33,7 @@ pub(super) struct SearchRequest {
     #[serde(default, alias = "k", deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     filters: Option<Filters>,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct BatchRequest {
     #[serde(default, alias = "k", deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 100)]
     limit: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     filters: Option<Filters>,
 }
 
@@ -152,6 +153,18 @@ pub(super) fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
             "{number} is not a whole number"
         ))),
     }
+}
+
+/// An object with names. A list of its values in their order, which serde takes as well, is not what is described.
+pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let Some(object) = Option::<serde_json::Map<String, Value>>::deserialize(from)? else {
+        return Ok(None);
+    };
+    T::deserialize(Value::Object(object))
+        .map(Some)
+        .map_err(serde::de::Error::custom)
 }
 
 pub(super) fn checked_question(name: &str, question: String) -> Result<String, ApiError> {

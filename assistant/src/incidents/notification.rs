@@ -40,7 +40,7 @@ pub struct Alert {
 #[serde(rename_all = "camelCase")]
 #[schema(as = AlertmanagerNotification)]
 pub struct Payload {
-    #[schema(example = "4")]
+    #[schema(example = "4", pattern = "^4$")]
     version: String,
     #[schema(example = "{}:{alertname=\"CheckoutLatencyHigh\"}")]
     group_key: String,
@@ -54,6 +54,7 @@ pub struct Payload {
     external_url: String,
     #[serde(default)]
     truncated_alerts: u32,
+    #[schema(min_items = 1)]
     alerts: Vec<PayloadAlert>,
 }
 
@@ -61,7 +62,7 @@ pub struct Payload {
 #[serde(rename_all = "camelCase")]
 #[schema(as = AlertmanagerAlert)]
 struct PayloadAlert {
-    #[schema(example = "firing")]
+    #[schema(example = "firing", pattern = "^(firing|resolved)$")]
     status: String,
     labels: Labels,
     #[serde(default)]
