@@ -282,6 +282,21 @@ fn is_in_scope(series: &Series, scope: &Scope, topology: &Topology) -> bool {
         (None, Some(_)) => End::Pair,
     };
     scope.contains(&Place::suggested_by(position, at), topology)
+        || names_the_workload(&series.labels, scope)
+}
+
+/// A block is written for people: it may group by a workload without its namespace, or by the one who drops beside the pair.
+fn names_the_workload(labels: &BTreeMap<String, String>, scope: &Scope) -> bool {
+    let Some(workload) = &scope.workload else {
+        return false;
+    };
+    ["", "src_", "dst_"].iter().any(|end| {
+        let namespace = labels.get(&format!("{end}namespace"));
+        labels.get(&format!("{end}workload")) == Some(workload)
+            && (namespace.is_none()
+                || scope.namespace.is_none()
+                || namespace == scope.namespace.as_ref())
+    })
 }
 
 #[cfg(test)]
@@ -296,6 +311,37 @@ mod tests {
         let text = "See:\n\n```promql\n# how many\nsum(x)\n```\n\n````md\n```promql\nshown as text\n```\n````\n\n```sh\nnot this\n```\n1. item\n\n      ~~~ PromQL title\n      z\n        > 1\n      ~~~\n```promql\n```\n```promql\nopen";
         assert_eq!(blocks(text), ["# how many\nsum(x)", "z\n> 1", "open"]);
         assert_eq!(blocks("``` \npromql\n```"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_block_may_name_the_workload_alone_or_beside_who_drops() {
+        let scope = Scope {
+            namespace: Some("shop".into()),
+            workload: Some("a".into()),
+            ..Scope::default()
+        };
+        let is_in = |labels: &[(&str, &str)]| {
+            let labels = labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let labels: BTreeMap<String, String> = labels.collect();
+            let position = Position::of(&labels);
+            let series = Series {
+                position,
+                labels,
+                value: 1.0,
+                earlier: None,
+            };
+            is_in_scope(&series, &scope, &Topology::default())
+        };
+        assert!(is_in(&[("src_workload", "a"), ("dst_workload", "b")]));
+        assert!(is_in(&[
+            ("namespace", "host"),
+            ("workload", "~host"),
+            ("src_workload", "a")
+        ]));
+        assert!(!is_in(&[("src_namespace", "other"), ("src_workload", "a")]));
+        assert!(!is_in(&[("src_workload", "b"), ("dst_workload", "c")]));
     }
 
     fn check(block: &str, answer: Option<&[(&str, f64)]>, expected: Expect) {
