@@ -168,7 +168,7 @@ fn runs(samples: &[(i64, f64)], clock: &[i64]) -> (usize, String) {
     (start, shown.join(" "))
 }
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 pub(crate) fn parse(text: &str) -> Result<Vec<Series>> {
     let mut clocks: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut series = Vec::new();
