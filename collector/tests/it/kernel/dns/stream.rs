@@ -79,7 +79,8 @@ fn check(pieces: usize, count: usize) {
             "{show}"
         );
         let report = measurement.report("dns").to_string();
-        assert!(report.contains("n0.stream.test"), "{report}");
+        // Of many names only so many are kept by themselves, and which ones is up to the order of a map.
+        assert!(report.contains(".stream.test"), "{report}");
     }
 }
 
