@@ -139,7 +139,7 @@ fn two_thousand_handshakes_a_hundred_at_a_time_are_not_mixed_up() {
             }
         })
         .collect();
-    // All at once, records are lost on some runs of this machine: the README's limits say so.
+    // All at once, most are told as failures in some runs: the README's limits say so.
     for some in plays.chunks(100) {
         play(&setup.lab, setup.lab.server4, some, 65536);
         setup.collect();
