@@ -62,7 +62,10 @@ static __always_inline void near_start(struct __sk_buff *skb, struct bpf_sock *s
 		if (stream->phase == PHASE_DONE)
 			return;
 		record->flags |= STREAM_TLS;
-		if (stream->phase != PHASE_HANDSHAKE) {
+		if (stream->is_lost) {
+			record->flags |= STREAM_LOST;
+			wanted = 0;
+		} else if (stream->phase != PHASE_HANDSHAKE) {
 			wanted = after_handshake(skb, stream, segment, direction, &record->flags);
 		} else if (stream->is_protected[direction & 1]) {
 			wanted = 0;
@@ -71,10 +74,15 @@ static __always_inline void near_start(struct __sk_buff *skb, struct bpf_sock *s
 			if (stream->is_protected[0] && stream->is_protected[1])
 				stream->phase = PHASE_PROTECTED;
 		}
-		if (wanted == 0 && !(record->flags & (STREAM_FIN | STREAM_RST)))
+		if (wanted == 0 && !(record->flags & (STREAM_FIN | STREAM_RST | STREAM_LOST)))
 			return;
 	}
-	send_bytes(skb, record, segment->payload, wanted);
+	if (!send_bytes(skb, record, segment->payload, wanted)) {
+		if (stream)
+			stream->is_lost = 1;
+	} else if (stream && (record->flags & STREAM_LOST)) {
+		stream->phase = PHASE_DONE;
+	}
 }
 
 /* Where the stream begins each way, and which end this is. */
@@ -228,7 +236,7 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	addresses_of_packet(skb, ip4, outgoing, &record);
 	ports_of_packet(skb, transport, outgoing, &record);
 	send_bytes(skb, &record, segment.payload,
-		   segment.length < STREAM_LARGE ? segment.length : STREAM_LARGE);
+		   segment.length < STREAM_LARGEST ? segment.length : STREAM_LARGEST);
 	return 0;
 }
 

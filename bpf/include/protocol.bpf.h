@@ -12,7 +12,7 @@
 enum {
 	/* User space looks ten times a second; it is woken only before the ring is full. */
 	WAKE_ABOVE = 1 << 20,
-	MAX_LARGE = 16,
+	MAX_LARGEST = 16,
 };
 
 struct {
@@ -97,8 +97,13 @@ struct large_record {
 	__u8 bytes[STREAM_LARGE];
 };
 
+struct largest_record {
+	struct stream_segment header;
+	__u8 bytes[STREAM_LARGEST];
+};
+
 /* Bytes go from the packet straight into the ring: a buffer of the CPU would be shared with the
- * packet that interrupts this one. The size of a record must be a constant, hence three. */
+ * packet that interrupts this one. The size of a record must be a constant, hence four. */
 #define SEND(type, capacity)                                                                       \
 	do {                                                                                       \
 		struct type *to = bpf_ringbuf_reserve(&segments, sizeof(struct type), 0);          \
@@ -106,7 +111,7 @@ struct large_record {
                                                                                                    \
 		if (!to) {                                                                         \
 			count_lost_segment();                                                      \
-			return;                                                                    \
+			return false;                                                              \
 		}                                                                                  \
 		to->header = *record;                                                              \
 		if ((int)n > 0) {                                                                  \
@@ -119,30 +124,38 @@ struct large_record {
 			n += 1;                                                                    \
 			if (bpf_skb_load_bytes(skb, from, to->bytes, n)) {                         \
 				bpf_ringbuf_discard(to, BPF_RB_NO_WAKEUP);                         \
-				return;                                                            \
+				count_lost_segment();                                              \
+				return false;                                                      \
 			}                                                                          \
 			to->header.length = n;                                                     \
 		}                                                                                  \
 		bpf_ringbuf_submit(to, wake_up());                                                 \
 	} while (0)
 
-static __always_inline void send_bytes(struct __sk_buff *skb, struct stream_segment *record,
+/* False if user space will not see all of it. */
+static __always_inline bool send_bytes(struct __sk_buff *skb, struct stream_segment *record,
 				       __u32 from, __u32 length)
 {
 	if (length <= STREAM_SMALL) {
 		SEND(small_record, STREAM_SMALL);
-		return;
+		return true;
 	}
 	if (length <= STREAM_MEDIUM) {
 		SEND(medium_record, STREAM_MEDIUM);
-		return;
+		return true;
 	}
-	for (int i = 0; i < MAX_LARGE; i++) {
+	if (length <= STREAM_LARGE) {
 		SEND(large_record, STREAM_LARGE);
-		if (length <= STREAM_LARGE)
-			return;
-		length -= STREAM_LARGE;
-		from += STREAM_LARGE;
-		record->sequence += STREAM_LARGE;
+		return true;
 	}
+	for (int i = 0; i < MAX_LARGEST; i++) {
+		SEND(largest_record, STREAM_LARGEST);
+		if (length <= STREAM_LARGEST)
+			return true;
+		length -= STREAM_LARGEST;
+		from += STREAM_LARGEST;
+		record->sequence += STREAM_LARGEST;
+	}
+	count_lost_segment();
+	return false;
 }

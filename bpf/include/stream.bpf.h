@@ -46,7 +46,8 @@ struct stream {
 	__u8 phase;
 	/* The direction of the client hello. */
 	__u8 client;
-	__u8 reserved;
+	/* User space does not have all that it should. */
+	__u8 is_lost;
 };
 
 struct {
@@ -168,8 +169,10 @@ static __always_inline struct stream *begin_stream(struct __sk_buff *skb, struct
 	else
 		return NULL;
 	stream = bpf_sk_storage_get(&streams, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!stream)
+	if (!stream) {
+		count_lost_segment();
 		return NULL;
+	}
 	stream->kind = kind;
 	stream->client = bytes[5] == SERVER_HELLO ? 1 - direction : direction;
 	return stream;

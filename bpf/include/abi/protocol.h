@@ -22,13 +22,17 @@ enum stream_flag {
 	STREAM_TLS_AFTER = 16,
 	/** The other side has sent something before. */
 	STREAM_ANSWERS = 32,
+	/** The ring had no room for a piece of this stream: how it goes on cannot be told. */
+	STREAM_LOST = 64,
 };
 
 /** Sizes of the byte arrays that follow the header; `length` of them are meant. */
 enum stream_sizes {
 	STREAM_SMALL = 64,
-	STREAM_MEDIUM = 512,
-	STREAM_LARGE = 2048,
+	STREAM_MEDIUM = 256,
+	/* Most client hellos. */
+	STREAM_LARGE = 1024,
+	STREAM_LARGEST = 2048,
 };
 
 /** The header of a record; the bytes follow. */

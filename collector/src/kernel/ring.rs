@@ -18,6 +18,9 @@ const REST: Duration = Duration::from_millis(20);
 /// The reading end of a ring, taken out of its object.
 pub struct Ring(RingBuf<MapData>);
 
+/// The only entry of an array of one, taken out of its object.
+pub struct Number(Array<MapData, u64>);
+
 /// Rings when a program asks for its records to be read.
 pub struct Bell(OwnedFd);
 
@@ -27,6 +30,13 @@ impl Object {
         let map = (self.ebpf.take_map(name)).ok_or_else(|| missing(self.name, name))?;
         let ring = RingBuf::try_from(map).map_err(|error| failed(self.name, name, error))?;
         Ok(Ring(ring))
+    }
+
+    /// As [`Object::number`], for a thread of its own.
+    pub fn take_number(&mut self, name: &str) -> Result<Number, ReadError> {
+        let map = (self.ebpf.take_map(name)).ok_or_else(|| missing(self.name, name))?;
+        let array = Array::try_from(map).map_err(|error| failed(self.name, name, error))?;
+        Ok(Number(array))
     }
 
     /// The only entry of an array of one.
@@ -62,6 +72,12 @@ impl Object {
         self.rings
             .get_mut(name)
             .ok_or_else(|| missing(object, name))
+    }
+}
+
+impl Number {
+    pub fn read(&self) -> u64 {
+        self.0.get(&0, 0).unwrap_or(0)
     }
 }
 

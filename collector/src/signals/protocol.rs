@@ -20,7 +20,9 @@ use crate::abi::stream_segment;
 use crate::elf;
 use crate::enrich::{Enricher, NetnsId};
 use crate::export::{Labels, Registry, owner};
-use crate::kernel::{Bell, Direction, KernelTypes, Object, Refusal, Ring, monotonic_nanoseconds};
+use crate::kernel::{
+    Bell, Direction, KernelTypes, Number, Object, Refusal, Ring, monotonic_nanoseconds,
+};
 use crate::tls::handshake::{End, Outcome};
 use crate::tls::table::{Server, TlsTable};
 use certificates::Certificates;
@@ -43,12 +45,13 @@ pub(super) struct Protocol {
     prober: Option<Prober>,
     handshake_timeout: Duration,
     reader: Option<Arc<Mutex<Reader>>>,
-    lost_in_kernel: u64,
 }
 
 /// What the ring's thread and the collection share.
 pub(super) struct Reader {
     ring: Ring,
+    /// Pieces that the ring had no room for, ever.
+    lost_pieces: Number,
     connections: Connections,
 }
 
@@ -61,7 +64,6 @@ impl Protocol {
             prober: prober(settings),
             handshake_timeout: settings.tls_handshake_timeout,
             reader: None,
-            lost_in_kernel: 0,
         }
     }
 
@@ -70,6 +72,7 @@ impl Protocol {
         let bell = ring.bell()?;
         let reader = Arc::new(Mutex::new(Reader {
             ring,
+            lost_pieces: object.take_number("lost_segments")?,
             connections: Connections::new(self.handshake_timeout),
         }));
         let shared = Arc::downgrade(&reader);
@@ -103,7 +106,9 @@ impl Reader {
                 connections.segment(&segment, &bytes[..length]);
             }
         });
-        connections.tick(monotonic_nanoseconds());
+        let now = monotonic_nanoseconds();
+        connections.lost_pieces(self.lost_pieces.read(), now);
+        connections.tick(now);
     }
 
     /// The next connection from this port is ours, and does not count.
@@ -147,7 +152,7 @@ impl Signal for Protocol {
         object.attach_root_cgroup("protocol_egress", Direction::Egress)
     }
 
-    fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+    fn collect(&mut self, _object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
         let Some(reader) = &self.reader else {
             return Ok(());
         };
@@ -156,10 +161,6 @@ impl Signal for Protocol {
             reader.read();
             reader.connections.take()
         };
-        let lost = object.number("lost_segments");
-        let newly_lost = lost.saturating_sub(self.lost_in_kernel);
-        self.families.lose("ring_full", newly_lost);
-        self.lost_in_kernel = lost;
         self.add(found, enricher);
         if let (Some(prober), Some(reader)) = (&mut self.prober, &self.reader) {
             for (server, owner, chain) in prober.run(reader, enricher) {
@@ -178,7 +179,9 @@ impl Signal for Protocol {
 
 impl Protocol {
     fn add(&mut self, found: Found, enricher: &Enricher) {
+        self.families.lose("ring_full", found.lost_pieces);
         self.families.lose("table_full", found.lost);
+        self.families.lose("incomplete", found.incomplete);
         for ((edge, protocol, transport), count) in found.protocols {
             let transport = if transport == 17 { "udp" } else { "tcp" };
             let labels = labels(enricher, &edge).with(&[protocol.as_str(), transport]);

@@ -2,8 +2,8 @@
 
 use super::stream::Stream;
 use crate::abi::{
-    STREAM_FIN, STREAM_RST, STREAM_SENT, STREAM_TLS, STREAM_TLS_AFTER, STREAM_TLS_RECORD,
-    TCP_ROLE_CLIENT, TCP_ROLE_SERVER, stream_segment,
+    STREAM_FIN, STREAM_LOST, STREAM_RST, STREAM_SENT, STREAM_TLS, STREAM_TLS_AFTER,
+    STREAM_TLS_RECORD, TCP_ROLE_CLIENT, TCP_ROLE_SERVER, stream_segment,
 };
 use crate::protocol::{Patience, Protocol, classify};
 use crate::tls::handshake::{Handshake, Outcome, Side};
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     /// A program may change to TLS later on.
     pub(super) is_tls_from_start: bool,
     pub(super) tls: Option<Box<Handshake>>,
+    /// Since the last look at it.
+    pub(super) has_lost_handshake: bool,
     client: Half,
     server: Half,
     was_alert: bool,
@@ -79,6 +81,7 @@ impl Connection {
             is_ignored: false,
             is_tls_from_start: false,
             tls: None,
+            has_lost_handshake: false,
             client: Half::from(client),
             server: Half::from(server),
             was_alert: false,
@@ -94,6 +97,9 @@ impl Connection {
         } else {
             Side::Server
         };
+        if is(STREAM_LOST) {
+            return self.lose_handshake();
+        }
         if is(STREAM_TLS_AFTER) {
             if let Some(tls) = &mut self.tls {
                 tls.read_after(bytes);
@@ -104,6 +110,9 @@ impl Connection {
                 self.change_to_tls(side, segment.sequence, is_start);
             }
             self.read(side, segment.sequence, bytes, now);
+        }
+        if is(STREAM_FIN | STREAM_RST) && (self.client.has_gap() || self.server.has_gap()) {
+            self.lose_handshake();
         }
         if is(STREAM_FIN | STREAM_RST)
             && let Some(tls) = &mut self.tls
@@ -127,6 +136,13 @@ impl Connection {
             self.was_alert = matches!(self.server.first.as_slice(), &[21, 3, _, 0, 2, ..]);
             self.client.first = Vec::new();
             self.server.first = Vec::new();
+        }
+    }
+
+    /// A piece of it is missing, so whatever it looks like, it may have been otherwise.
+    pub(super) fn lose_handshake(&mut self) {
+        if self.tls.take().is_some() {
+            self.has_lost_handshake = true;
         }
     }
 
@@ -192,6 +208,10 @@ impl Connection {
 }
 
 impl Half {
+    fn has_gap(&self) -> bool {
+        self.stream.has_gap()
+    }
+
     fn from(sequence: u32) -> Self {
         Self {
             stream: Stream::from(sequence),

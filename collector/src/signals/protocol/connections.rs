@@ -30,6 +30,10 @@ pub(super) struct Found {
     pub(super) handshakes: Vec<Finished>,
     /// Connections that there was no room for.
     pub(super) lost: u64,
+    /// Pieces of connections that the kernel had no room for.
+    pub(super) lost_pieces: u64,
+    /// Handshakes of which a piece is missing, so that nobody knows how they ended.
+    pub(super) incomplete: u64,
 }
 
 impl Found {
@@ -62,6 +66,9 @@ pub(super) struct Connections {
     found: Found,
     handshake_timeout: u64,
     ticked: u64,
+    /// Pieces that the kernel has lost, and until when it may have lost the last.
+    lost_pieces: u64,
+    lost_until: Option<u64>,
 }
 
 /// Connections whose client is on this host, of the last ten to twenty seconds.
@@ -83,6 +90,8 @@ impl Connections {
             found: Found::default(),
             handshake_timeout: nanoseconds(handshake_timeout),
             ticked: 0,
+            lost_pieces: 0,
+            lost_until: None,
         }
     }
 
@@ -113,6 +122,16 @@ impl Connections {
             connection.segment(segment, bytes);
         }
         self.look_at(&key, segment.time_ns);
+    }
+
+    /// To be called before every tick, with how many pieces the kernel has ever lost.
+    pub(super) fn lost_pieces(&mut self, ever: u64, now_ns: u64) {
+        let new = ever.saturating_sub(self.lost_pieces);
+        if new > 0 {
+            self.found.lost_pieces += new;
+            self.lost_until = Some(now_ns);
+        }
+        self.lost_pieces = ever;
     }
 
     /// To be called a few times a second.
@@ -185,7 +204,15 @@ impl Connections {
         if age >= self.handshake_timeout
             && let Some(tls) = &mut connection.tls
         {
-            tls.time_out(now_ns);
+            // The kernel tells which connection has lost a piece with its next one. Here none came.
+            if (self.lost_until).is_some_and(|until| until >= connection.first_ns) {
+                connection.lose_handshake();
+            } else {
+                tls.time_out(now_ns);
+            }
+        }
+        if mem::take(&mut connection.has_lost_handshake) && counts {
+            self.found.incomplete += 1;
         }
         match connection.finish_handshake(now_ns) {
             Some(outcome) if counts => self.finished(*key, outcome),

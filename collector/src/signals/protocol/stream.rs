@@ -6,6 +6,7 @@ const MAX_WAITING: usize = 32 * 1024;
 pub(super) struct Stream {
     next: u32,
     waiting: Vec<(u32, Vec<u8>)>,
+    has_dropped: bool,
 }
 
 impl Stream {
@@ -13,7 +14,13 @@ impl Stream {
         Self {
             next: sequence,
             waiting: Vec::new(),
+            has_dropped: false,
         }
+    }
+
+    /// Bytes were thrown away that the stream may need.
+    pub(super) fn has_gap(&self) -> bool {
+        self.has_dropped
     }
 
     /// The bytes that are in order now.
@@ -23,6 +30,8 @@ impl Stream {
             let waiting: usize = self.waiting.iter().map(|(_, bytes)| bytes.len()).sum();
             if waiting + bytes.len() <= MAX_WAITING {
                 self.waiting.push((sequence, bytes.to_vec()));
+            } else {
+                self.has_dropped = true;
             }
             return ready;
         }

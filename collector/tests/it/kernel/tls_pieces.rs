@@ -118,46 +118,50 @@ fn a_hello_may_come_in_any_pieces() {
     }
 }
 
-#[test]
-#[ignore = "needs root"]
-fn two_thousand_handshakes_a_hundred_at_a_time_are_not_mixed_up() {
-    const ALL: usize = 2000;
-    let settings = SignalSettings {
-        tls_server_names: ALL,
+/// `all` handshakes, every other one of TLS 1.2, with names that tell which.
+fn many(all: usize) -> Vec<(&'static [u8], String)> {
+    let one = |n| match n % 2 {
+        0 => (TLS12, format!("even{n:05}")),
+        _ => (TLS13, format!("odd-{n:05}")),
+    };
+    (0..all).map(one).collect()
+}
+
+fn lost(setup: &Setup, reason: &str) -> u64 {
+    let labels = [("signal", "protocol"), ("reason", reason)];
+    setup.measurement.count("events_lost_total", &labels)
+}
+
+fn patient(names: usize) -> Option<Setup> {
+    Setup::new(SignalSettings {
+        tls_server_names: names,
         tls_handshake_timeout: Duration::from_secs(60),
         ..SignalSettings::default()
-    };
-    let Some(mut setup) = Setup::new(settings) else {
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_hundred_handshakes_at_a_time_are_not_mixed_up() {
+    let Some(mut setup) = patient(1000) else {
         return;
     };
-    let plays: Vec<(&[u8], String)> = (0..ALL)
-        .map(|n| {
-            if n % 2 == 0 {
-                (TLS12, format!("even{n:05}"))
-            } else {
-                (TLS13, format!("odd-{n:05}"))
-            }
-        })
-        .collect();
-    // All at once, most are told as failures in some runs: the README's limits say so.
+    let plays = many(1000);
     for some in plays.chunks(100) {
         play(&setup.lab, setup.lab.server4, some, 65536);
         setup.collect();
     }
-    assert_eq!(
-        setup.count("tls_handshakes_total", &[("version", "1.2")]),
-        1000
-    );
-    assert_eq!(
-        setup.count("tls_handshakes_total", &[("version", "1.3")]),
-        1000
-    );
     assert_eq!(setup.count("tls_handshake_failures_total", &[]), 0);
+    // On a busy machine there may have been no room for some: these are then missing, and told.
+    let incomplete = lost(&setup, "incomplete");
+    let is_all = lost(&setup, "ring_full") == 0;
+    let completed = setup.count("tls_handshakes_total", &[]);
+    assert!(completed <= 1000 && (!is_all || (completed, incomplete) == (1000, 0)));
     for (_, name) in &plays {
         let count = setup
             .measurement
             .count("tls_server_names_total", &[("server_name", name)]);
-        assert_eq!(count, 1, "{name}");
+        assert!(count <= 1 && (!is_all || count == 1), "{name}: {count}");
     }
     for row in setup.rows() {
         let name = row.key.server.name.unwrap_or_default();
@@ -168,4 +172,23 @@ fn two_thousand_handshakes_a_hundred_at_a_time_are_not_mixed_up() {
         };
         assert_eq!(row.key.version, version, "{name}");
     }
+}
+
+/// More than the ring may hold before anybody looks: what is lost is counted, and is no failure.
+#[test]
+#[ignore = "needs root"]
+fn of_two_thousand_handshakes_at_once_none_is_told_as_a_failure() {
+    const ALL: u64 = 2000;
+    let Some(mut setup) = patient(0) else {
+        return;
+    };
+    play(&setup.lab, setup.lab.server4, &many(ALL as usize), 65536);
+    setup.collect();
+    let completed = setup.count("tls_handshakes_total", &[]);
+    let (incomplete, pieces) = (lost(&setup, "incomplete"), lost(&setup, "ring_full"));
+    let told = format!("{completed} completed, {incomplete} incomplete, {pieces} pieces lost");
+    assert_eq!(setup.count("tls_handshake_failures_total", &[]), 0);
+    // Of a connection whose client hello was lost, nothing but that piece is counted.
+    assert!(completed + incomplete + pieces >= ALL, "{told}");
+    assert!(pieces > 0 || completed == ALL, "{told}");
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::abi::{
-    STREAM_FIN, STREAM_RECEIVED, STREAM_SENT, STREAM_TLS, STREAM_TLS_RECORD, TCP_ROLE_CLIENT,
-    TCP_ROLE_SERVER,
+    STREAM_FIN, STREAM_LOST, STREAM_RECEIVED, STREAM_SENT, STREAM_TLS, STREAM_TLS_RECORD,
+    TCP_ROLE_CLIENT, TCP_ROLE_SERVER,
 };
 
 const MS: u64 = 1_000_000;
@@ -156,6 +156,40 @@ fn a_handshake_is_put_together_and_nothing_of_it_is_kept() {
     assert_eq!(finished.server.1, 443);
     connections.tick(9000 * MS);
     assert!(connections.live.is_empty());
+}
+
+#[test]
+fn a_handshake_that_lost_a_piece_is_lost_and_not_failed() {
+    let hello = |connections: &mut Connections, ms| {
+        let segment = End::client().sees(true, 0, STREAM_TLS | STREAM_TLS_RECORD, ms);
+        connections.segment(&segment, &HELLO[3..264]);
+    };
+    let closing = |flags, ms| End::client().sees(true, 261, STREAM_TLS | STREAM_FIN | flags, ms);
+
+    let mut told_by_the_kernel = connections();
+    hello(&mut told_by_the_kernel, 1);
+    told_by_the_kernel.segment(&closing(STREAM_LOST, 2), &[]);
+    let found = told_by_the_kernel.take();
+    assert_eq!((found.incomplete, found.handshakes.len()), (1, 0));
+
+    // After the first second nothing was lost, so the time-out of the second one is its own.
+    let mut timed_out = connections();
+    hello(&mut timed_out, 1);
+    timed_out.lost_pieces(3, 1000 * MS);
+    let mut later = End::client().sees(true, 0, STREAM_TLS | STREAM_TLS_RECORD, 2000);
+    later.local_port += 1;
+    timed_out.segment(&later, &HELLO[3..264]);
+    timed_out.lost_pieces(3, 20_000 * MS);
+    timed_out.tick(20_000 * MS);
+    let found = timed_out.take();
+    assert_eq!((found.lost_pieces, found.incomplete), (3, 1));
+    assert_eq!(found.handshakes.len(), 1);
+
+    let mut closed = connections();
+    hello(&mut closed, 1);
+    closed.segment(&closing(0, 2), &[]);
+    let found = closed.take();
+    assert_eq!((found.incomplete, found.handshakes.len()), (0, 1));
 }
 
 #[test]
