@@ -21,6 +21,7 @@ pub mod place;
 pub mod rank;
 pub mod response;
 pub mod scope;
+pub mod screen;
 pub mod snapshot;
 mod steps;
 pub mod topology;
@@ -95,6 +96,7 @@ impl Engine {
             &library.runbooks,
             &question.scope,
             age,
+            screen::Depth::Deciding,
             deadline,
         )
         .await;

@@ -35,12 +35,15 @@ pub enum Gap {
     Unmeasured(String),
     /// It was asked for and did not come.
     Failed(String),
+    /// It was not asked for, because something else that its mode requires is nowhere.
+    Needless,
 }
 
 impl Gap {
     pub fn reason(&self) -> &str {
         match self {
             Self::Unmeasured(reason) | Self::Failed(reason) => reason,
+            Self::Needless => "another requirement is nowhere",
         }
     }
 }
@@ -248,6 +251,25 @@ fn change(compare: Compare, value: f64, earlier: f64) -> f64 {
         Compare::Ratio if value == earlier => 1.0,
         Compare::Ratio => value / earlier,
     }
+}
+
+/// What is required: each slot by at least one of its members. `query` finds the evidence of an item.
+pub fn slots<'a, T>(items: &'a [T], query: impl Fn(&T) -> &EvidenceQuery) -> Vec<Vec<&'a T>> {
+    let mut slots: Vec<Vec<&T>> = Vec::new();
+    for item in items {
+        if query(item).role != Role::Requires {
+            continue;
+        }
+        let group = &query(item).group;
+        let same = slots
+            .iter_mut()
+            .find(|slot| group.is_some() && query(slot[0]).group == *group);
+        match same {
+            Some(slot) => slot.push(item),
+            None => slots.push(vec![item]),
+        }
+    }
+    slots
 }
 
 impl Evidence {

@@ -104,6 +104,25 @@ impl Expression {
         narrow::narrowed(&left, has, scope)
     }
 
+    /// How many series are beyond the threshold over any of `windows`; no series where none is. `compared`: the threshold
+    /// is for a change, so that any value may be beyond it.
+    pub fn query_beyond(&self, windows: &[Duration], compared: bool) -> String {
+        let looks: BTreeSet<String> = windows.iter().map(|window| self.query(*window)).collect();
+        let beyond: Vec<String> = looks
+            .into_iter()
+            .map(|left| match compared {
+                true => format!("({left})"),
+                false => format!("(({left}) {} {})", self.comparison, self.threshold),
+            })
+            .collect();
+        format!("count({})", beyond.join(" or "))
+    }
+
+    /// How much work it is, in series that are read or made on the way. `series` says how many a metric has.
+    pub fn cost(&self, series: &impl Fn(&str) -> f64) -> f64 {
+        cost(&self.left, series).0
+    }
+
     /// [`Expression::query`] as it was `back` earlier.
     pub fn query_before(&self, window: Duration, back: Duration) -> String {
         let mut left = self.left.clone();
@@ -348,6 +367,29 @@ fn parts_mut(expr: &mut Expr) -> Vec<&mut Expr> {
         | Expr::VectorSelector(_)
         | Expr::MatrixSelector(_)
         | Expr::Extension(_) => Vec::new(),
+    }
+}
+
+/// Work, and how many series come out at most.
+fn cost(expr: &Expr, series: &impl Fn(&str) -> f64) -> (f64, f64) {
+    let name = match expr {
+        Expr::VectorSelector(selector) => selector.name.as_deref(),
+        Expr::MatrixSelector(selector) => selector.vs.name.as_deref(),
+        _ => None,
+    };
+    if let Some(name) = name {
+        let read = series(name);
+        return (read, read);
+    }
+    let (work, out) = parts(expr)
+        .into_iter()
+        .map(|part| cost(part, series))
+        .fold((0.0, 0.0_f64), |sum, part| {
+            (sum.0 + part.0, sum.1.max(part.1))
+        });
+    match expr {
+        Expr::Aggregate(_) | Expr::Call(_) | Expr::Binary(_) => (work + out, out),
+        _ => (work, out),
     }
 }
 

@@ -13,7 +13,7 @@ use super::place::{Place, Position, Workload};
 use super::response::Part;
 use super::scope::Scope;
 use super::snapshot::Deadline;
-use super::{Engine, measure, rank, settle, words};
+use super::{Engine, measure, rank, screen, settle, words};
 use crate::prometheus::{Prometheus, Range};
 use crate::runbook::{FailureMode, Role, Runbook};
 
@@ -88,6 +88,7 @@ impl Engine {
             &pages,
             &moment.scope,
             None,
+            screen::Depth::Whole,
             deadline,
         )
         .await;

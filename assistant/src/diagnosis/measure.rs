@@ -1,6 +1,7 @@
 //! Runbooks and a snapshot to readings: which queries are asked, and what it means when one has no series.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
 use super::scope::Scope;
+use super::screen::{Answers, Asked, Depth, Need, Screen};
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
@@ -20,6 +22,8 @@ use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 const SHORTEST_RECENT: Duration = Duration::from_secs(15);
 /// `rate()` needs two samples, and a third where one is late.
 const SCRAPES_IN_RECENT: u32 = 3;
+/// Of a histogram, about.
+const BUCKETS: f64 = 16.0;
 
 /// A runbook's failure mode or symptom, with its evidence measured.
 pub struct Measured {
@@ -47,8 +51,9 @@ pub struct Facts {
 }
 
 /// What the collectors measure at the moment of the snapshot.
-struct Catalogue {
-    families: BTreeSet<String>,
+pub struct Catalogue {
+    /// With their series.
+    families: BTreeMap<String, f64>,
     /// Of those that are looked for by name; or why it is not known.
     existing: Result<BTreeSet<String>, String>,
 }
@@ -59,10 +64,11 @@ pub async fn measure(
     runbooks: &[Arc<Runbook>],
     scope: &Scope,
     age: Option<Duration>,
+    depth: Depth,
     deadline: Deadline,
 ) -> Measured {
     let range = display_duration(&snapshot.window);
-    let families = "count by (metric) (runwire_series)".to_owned();
+    let families = "sum by (metric) (runwire_series)".to_owned();
     let workloads = format!(
         "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
     );
@@ -109,30 +115,39 @@ pub async fn measure(
             }
         }
     }
-    let families = ok(&families)
-        .map(label_values("metric"))
-        .unwrap_or_default();
+    let families = ok(&families).map(series_of_families).unwrap_or_default();
 
-    let mut asked: Vec<(EvidenceQuery, Result<Expression, String>)> = Vec::new();
+    let mut asked: Vec<Asked> = Vec::new();
+    // Each mode's evidence, and each symptom.
+    let mut units: Vec<Range<usize>> = Vec::new();
     for runbook in runbooks {
         for mode in &runbook.failure_modes {
-            asked.extend(
-                mode.evidence
-                    .iter()
-                    .map(|query| (query.clone(), parse(&query.expr))),
-            );
+            let first = asked.len();
+            let evidence = mode.evidence.iter();
+            asked.extend(evidence.map(|query| (query.clone(), parse(&query.expr))));
+            units.push(first..asked.len());
         }
-        asked.extend(
-            runbook
-                .symptoms
-                .iter()
-                .map(|symptom| (as_evidence(symptom), parse(&symptom.expr))),
-        );
+        for symptom in &runbook.symptoms {
+            units.push(asked.len()..asked.len() + 1);
+            asked.push((as_evidence(symptom), parse(&symptom.expr)));
+        }
     }
-    let mut readings = read(
-        prometheus, snapshot, &asked, families, scope, &mut facts, deadline,
-    )
-    .await;
+    let mut readings = if let Some(outage) = &facts.outage {
+        asked.iter().map(|_| Err(outage.clone())).collect()
+    } else {
+        let catalogue = catalogue(prometheus, snapshot, &asked, families, deadline).await;
+        let units: Vec<&[Asked]> = units.into_iter().map(|unit| &asked[unit]).collect();
+        let screen = Screen {
+            prometheus,
+            snapshot,
+            windows: [snapshot.window, facts.recent],
+            catalogue: &catalogue,
+            depth,
+            deadline,
+        };
+        let (needs, answers) = screen.ask(&units).await;
+        read(&screen, &asked, &needs, answers, scope, &mut facts).await
+    };
     let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
     let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
     facts.failures.extend(failures);
@@ -178,46 +193,54 @@ fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
     }
 }
 
-async fn read(
+/// What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
+async fn catalogue(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
-    asked: &[(EvidenceQuery, Result<Expression, String>)],
-    families: BTreeSet<String>,
+    asked: &[Asked],
+    families: BTreeMap<String, f64>,
+    deadline: Deadline,
+) -> Catalogue {
+    let elsewhere: BTreeSet<&str> = asked
+        .iter()
+        .filter_map(|(_, expression)| expression.as_ref().ok())
+        .flat_map(Expression::metrics)
+        .filter(|metric| !families.contains_key(family(metric)) && is_metric_name(metric))
+        .map(String::as_str)
+        .collect();
+    let existing = if elsewhere.is_empty() {
+        Ok(BTreeSet::new())
+    } else {
+        let names = elsewhere.into_iter().collect::<Vec<_>>().join("|");
+        let query = format!("count by (__name__) ({{__name__=~\"{names}\"}})");
+        let queries = BTreeSet::from([query.clone()]);
+        let answers = snapshot.evaluate(prometheus, queries, deadline).await;
+        match &answers[&query] {
+            Ok(answer) => Ok(label_values("__name__", answer)),
+            Err(missing) => Err(missing.to_string()),
+        }
+    };
+    Catalogue { families, existing }
+}
+
+async fn read(
+    screen: &Screen<'_>,
+    asked: &[Asked],
+    needs: &[Need],
+    mut answers: Answers,
     scope: &Scope,
     facts: &mut Facts,
-    deadline: Deadline,
 ) -> Vec<Result<Reading, String>> {
-    if let Some(outage) = &facts.outage {
-        return asked.iter().map(|_| Err(outage.clone())).collect();
-    }
     let expressions = || {
         asked
             .iter()
-            .filter_map(|(_, expression)| expression.as_ref().ok())
+            .zip(needs)
+            .filter(|(_, need)| **need == Need::Ask)
+            .filter_map(|((_, expression), _)| expression.as_ref().ok())
     };
-
-    let mut queries = BTreeSet::new();
-    for expression in expressions() {
-        queries.insert(expression.query(snapshot.window));
-        queries.insert(expression.query(facts.recent));
-    }
-    // What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
-    let elsewhere: BTreeSet<&str> = expressions()
-        .flat_map(Expression::metrics)
-        .filter(|metric| !families.contains(family(metric)) && is_metric_name(metric))
-        .map(String::as_str)
-        .collect();
-    let names = elsewhere.into_iter().collect::<Vec<_>>().join("|");
-    let existence = format!("count by (__name__) ({{__name__=~\"{names}\"}})");
-    if !names.is_empty() {
-        queries.insert(existence.clone());
-    }
-    let mut answers = snapshot.evaluate(prometheus, queries, deadline).await;
-    let lengths = [snapshot.window, facts.recent];
-    let narrowed = narrow(expressions(), &lengths, scope, &answers);
+    let narrowed = narrow(expressions(), &screen.windows, scope, &answers);
     if !narrowed.is_empty() {
-        let queries = narrowed.values().cloned().collect();
-        let narrow = snapshot.evaluate(prometheus, queries, deadline).await;
+        let narrow = screen.evaluate(narrowed.values().cloned().collect()).await;
         // What is shown is what was asked.
         facts.narrowed = narrowed
             .into_iter()
@@ -225,25 +248,17 @@ async fn read(
             .collect();
         answers.extend(narrow);
     }
-    let existing = match answers.remove(&existence) {
-        Some(Ok(answer)) => Ok(label_values("__name__")(&answer)),
-        Some(Err(missing)) => Err(missing.to_string()),
-        None => Ok(BTreeSet::new()),
-    };
-    let catalogue = Catalogue { families, existing };
-
     asked
         .iter()
-        .map(|(query, expression)| {
+        .zip(needs)
+        .map(|((query, expression), need)| {
             let expression = expression.as_ref().map_err(String::clone)?;
-            Ok(reading(
-                snapshot.window,
-                query,
-                expression,
-                &answers,
-                &catalogue,
-                facts,
-            ))
+            let answers = (*need == Need::Ask).then_some(&answers);
+            let mut reading = reading(screen, query, expression, answers, facts);
+            if *need == Need::Needless {
+                reading.gap.get_or_insert(Gap::Needless);
+            }
+            Ok(reading)
         })
         .collect()
 }
@@ -253,7 +268,7 @@ fn narrow<'a>(
     expressions: impl Iterator<Item = &'a Expression>,
     lengths: &[Duration],
     scope: &Scope,
-    answers: &HashMap<String, Result<Answer, Missing>>,
+    answers: &Answers,
 ) -> HashMap<String, String> {
     let too_much = |query: &String| {
         answers
@@ -384,18 +399,19 @@ async fn look_closer(
     }
 }
 
+/// Without `answers` there is no series.
 fn reading(
-    window: Duration,
+    screen: &Screen<'_>,
     query: &EvidenceQuery,
     expression: &Expression,
-    answers: &HashMap<String, Result<Answer, Missing>>,
-    catalogue: &Catalogue,
+    answers: Option<&Answers>,
     facts: &mut Facts,
 ) -> Reading {
+    let catalogue = screen.catalogue;
     let look = |length| {
         let query = expression.query(length);
         let query = facts.narrowed.get(&query).unwrap_or(&query).clone();
-        let answer = answers[&query].clone();
+        let answer = answers.map_or_else(|| Ok(Answer::default()), |all| all[&query].clone());
         let failure = answer.as_ref().err().map(Missing::to_string);
         let look = Look {
             query,
@@ -405,8 +421,9 @@ fn reading(
         };
         (look, failure)
     };
-    let (whole, failure) = look(window);
-    let (recent, failure_of_recent) = look(facts.recent);
+    let [window, recent] = screen.windows;
+    let (window, failure) = look(window);
+    let (recent, failure_of_recent) = look(recent);
     let failure = failure
         .or(failure_of_recent)
         .or_else(|| catalogue.unknown(expression));
@@ -431,7 +448,7 @@ fn reading(
         at: query.at,
         compare: query.baseline.as_ref().map(|baseline| baseline.compare),
         topology: facts.topology.clone(),
-        window: whole,
+        window,
         recent,
         unfloored: Vec::new(),
         gap,
@@ -439,10 +456,16 @@ fn reading(
 }
 
 impl Catalogue {
-    fn measures(&self, metric: &str) -> bool {
+    pub fn measures(&self, metric: &str) -> bool {
         let existing = self.existing.as_ref();
-        self.families.contains(family(metric))
+        self.families.contains_key(family(metric))
             || existing.is_ok_and(|existing| existing.contains(metric))
+    }
+
+    /// About how many a metric has, for whoever wants to ask the cheaper one.
+    pub fn series(&self, metric: &str) -> f64 {
+        let each = if metric.ends_with("_bucket") { BUCKETS } else { 1.0 };
+        each * self.families.get(family(metric)).unwrap_or(&1.0)
     }
 
     /// Why it is not known whether somebody measures all that an expression needs.
@@ -450,7 +473,7 @@ impl Catalogue {
         let reason = self.existing.as_ref().err()?;
         let mut metrics = expression.metrics().iter();
         metrics
-            .any(|metric| !self.families.contains(family(metric)))
+            .any(|metric| !self.families.contains_key(family(metric)))
             .then(|| reason.clone())
     }
 }
@@ -549,17 +572,19 @@ fn topology(known: Option<&Answer>, present: Option<&Answer>, calls: Option<&Ans
     topology
 }
 
-fn label_values(label: &'static str) -> impl Fn(&Answer) -> BTreeSet<String> {
-    move |answer| {
-        answer
-            .iter()
-            .filter_map(|series| series.labels.get(label))
-            .map(|value| match label {
-                "metric" => family(value).to_owned(),
-                _ => value.clone(),
-            })
-            .collect()
+fn label_values(label: &str, answer: &Answer) -> BTreeSet<String> {
+    let labels = answer.iter().filter_map(|series| series.labels.get(label));
+    labels.cloned().collect()
+}
+
+fn series_of_families(answer: &Answer) -> BTreeMap<String, f64> {
+    let mut families = BTreeMap::new();
+    for series in answer.iter() {
+        if let Some(metric) = series.labels.get("metric") {
+            *families.entry(family(metric).to_owned()).or_default() += series.value;
+        }
     }
+    families
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evidence::{Activity, Evidence, Outcome, Reading, Seen};
+use super::evidence::{self, Activity, Evidence, Outcome, Reading, Seen};
 use super::place::{Place, Position, Workload};
 use super::scope::Scope;
 use super::topology::Topology;
@@ -170,23 +170,8 @@ fn stronger(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
         .then_with(|| a.place.cmp(&b.place))
 }
 
-/// What a mode requires: each slot by at least one of its members.
 fn slots(mode: &Mode) -> Vec<Vec<&Evidence>> {
-    let mut slots: Vec<Vec<&Evidence>> = Vec::new();
-    for evidence in &mode.evidence {
-        if evidence.query.role != Role::Requires {
-            continue;
-        }
-        let group = &evidence.query.group;
-        let same = slots
-            .iter_mut()
-            .find(|slot| group.is_some() && slot[0].query.group == *group);
-        match same {
-            Some(slot) => slot.push(evidence),
-            None => slots.push(vec![evidence]),
-        }
-    }
-    slots
+    evidence::slots(&mode.evidence, |evidence| &evidence.query)
 }
 
 fn at_places(index: usize, mode: &Mode, gone: &BTreeSet<Workload>) -> Vec<Candidate> {
