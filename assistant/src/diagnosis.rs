@@ -11,6 +11,7 @@ use crate::runbook::{FailureMode, Library, OFFSETS, Runbook};
 pub mod answer;
 pub mod baseline;
 pub mod blocks;
+mod bound;
 pub mod evidence;
 pub mod expression;
 pub mod live;

@@ -254,7 +254,7 @@ fn change(compare: Compare, value: f64, earlier: f64) -> f64 {
 }
 
 /// What is required: each slot by at least one of its members. `query` finds the evidence of an item.
-pub fn slots<'a, T>(items: &'a [T], query: impl Fn(&T) -> &EvidenceQuery) -> Vec<Vec<&'a T>> {
+pub fn slots<T>(items: &[T], query: impl Fn(&T) -> &EvidenceQuery) -> Vec<Vec<&T>> {
     let mut slots: Vec<Vec<&T>> = Vec::new();
     for item in items {
         if query(item).role != Role::Requires {

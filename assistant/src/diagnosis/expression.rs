@@ -11,8 +11,8 @@ use promql_parser::parser::token::{
 };
 use promql_parser::parser::{self, Expr, LabelModifier, Offset, VectorSelector};
 
-use super::narrow;
 use super::scope::Scope;
+use super::{bound, narrow};
 
 /// The range that stands for the window of a request.
 const PLACEHOLDER: Duration = Duration::from_secs(300);
@@ -105,9 +105,15 @@ impl Expression {
     }
 
     /// How many series are beyond the threshold over any of `windows`; no series where none is. `compared`: the threshold
-    /// is for a change, so that any value may be beyond it.
+    /// is for a change, so that any value may be beyond it. Quantiles are bounded from above, so there may be fewer.
     pub fn query_beyond(&self, windows: &[Duration], compared: bool) -> String {
-        let looks: BTreeSet<String> = windows.iter().map(|window| self.query(*window)).collect();
+        let bound = self.bound().unwrap_or_else(|| self.left.clone());
+        let look = |window: &Duration| {
+            let mut left = bound.clone();
+            set_window(&mut left, *window);
+            left.to_string()
+        };
+        let looks: BTreeSet<String> = windows.iter().map(look).collect();
         let beyond: Vec<String> = looks
             .into_iter()
             .map(|left| match compared {
@@ -120,7 +126,19 @@ impl Expression {
 
     /// How much work it is, in series that are read or made on the way. `series` says how many a metric has.
     pub fn cost(&self, series: &impl Fn(&str) -> f64) -> f64 {
-        cost(&self.left, series).0
+        cost(self.bound().as_ref().unwrap_or(&self.left), series).0
+    }
+
+    /// Whether [`Expression::query_beyond`] is much cheaper than the query itself.
+    pub fn is_bounded(&self) -> bool {
+        self.bound().is_some()
+    }
+
+    fn bound(&self) -> Option<Expr> {
+        match self.comparison {
+            Comparison::Greater | Comparison::GreaterOrEqual => bound::from_above(&self.left),
+            _ => None,
+        }
     }
 
     /// [`Expression::query`] as it was `back` earlier.

@@ -464,7 +464,11 @@ impl Catalogue {
 
     /// About how many a metric has, for whoever wants to ask the cheaper one.
     pub fn series(&self, metric: &str) -> f64 {
-        let each = if metric.ends_with("_bucket") { BUCKETS } else { 1.0 };
+        let each = if metric.ends_with("_bucket") {
+            BUCKETS
+        } else {
+            1.0
+        };
         each * self.families.get(family(metric)).unwrap_or(&1.0)
     }
 

@@ -13,7 +13,7 @@ use super::expression::Expression;
 use super::measure::Catalogue;
 use super::snapshot::{Answer, Deadline, Missing, Snapshot};
 use crate::prometheus::Prometheus;
-use crate::runbook::EvidenceQuery;
+use crate::runbook::{EvidenceQuery, Role};
 
 /// A piece of evidence, and its expression or why that cannot be used.
 pub type Asked = (EvidenceQuery, Result<Expression, String>);
@@ -69,8 +69,11 @@ impl Screen<'_> {
             Depth::Whole => Vec::new(),
         };
         let others = first.split_off(first.len().min(1));
-        for slots in [first, others] {
-            let queries = slots.iter().flat_map(|slot| slot.queries.clone());
+        let bounded = self.bounded(mode);
+        let mut needs = vec![Need::Ask; mode.len()];
+        for (slots, bounded) in [(first, &Vec::new()), (others, &bounded)] {
+            let queries = slots.iter().chain(bounded);
+            let queries = queries.flat_map(|slot| slot.queries.clone());
             let answers = self.evaluate(queries.collect()).await;
             if let Some(nowhere) = slots.iter().find(|slot| slot.is_nowhere(&answers)) {
                 let needs = (0..mode.len()).map(|index| match nowhere.members.contains(&index) {
@@ -79,12 +82,31 @@ impl Screen<'_> {
                 });
                 return (needs.collect(), Answers::new());
             }
+            for slot in bounded.iter().filter(|slot| slot.is_nowhere(&answers)) {
+                needs[slot.members[0]] = Need::Nowhere;
+            }
         }
         let mut queries = BTreeSet::new();
-        for expression in mode.iter().filter_map(|asked| asked.1.as_ref().ok()) {
-            queries.extend(self.windows.map(|window| expression.query(window)));
+        for ((_, expression), need) in mode.iter().zip(&needs) {
+            if let (Ok(expression), Need::Ask) = (expression, need) {
+                queries.extend(self.windows.map(|window| expression.query(window)));
+            }
         }
-        (vec![Need::Ask; mode.len()], self.evaluate(queries).await)
+        (needs, self.evaluate(queries).await)
+    }
+
+    /// Evidence that is no requirement and costs much more than to see that it is nowhere.
+    fn bounded(&self, mode: &[Asked]) -> Vec<Slot> {
+        let indexed = mode.iter().enumerate();
+        indexed
+            .filter(|(_, (query, expression))| {
+                self.depth == Depth::Deciding
+                    && query.role != Role::Requires
+                    && query.baseline.is_none()
+                    && expression.as_ref().is_ok_and(Expression::is_bounded)
+            })
+            .filter_map(|asked| self.slot(&[&asked]))
+            .collect()
     }
 
     pub async fn evaluate(&self, queries: BTreeSet<String>) -> Answers {

@@ -199,4 +199,7 @@ fn one_line(line: &str, interval: i64, workloads: &mut BTreeSet<String>, add: &m
     }
     add(format!("{metric}_bucket{{{labels},le=\"+Inf\"}}"), &counter);
     add(format!("{metric}_count{{{labels}}}"), &counter);
+    add(format!("{metric}_sum{{{labels}}}"), &|at| {
+        sample * counter(at)
+    });
 }
