@@ -11,6 +11,7 @@
 
 mod actor;
 mod baseline;
+mod bench;
 mod case;
 mod catalogue;
 mod certificates;
@@ -69,6 +70,8 @@ enum Command {
     Retrieval(retrieval::Options),
     /// Copies a real node many times, and measures what Prometheus and a diagnosis make of so many.
     Cluster(cluster::Options),
+    /// Measures what the collector costs: CPU, memory, and what a workload notices of it.
+    Bench(bench::Options),
     /// Breaks something in a small lab and shows the diagnosis.
     Demo(demo::Options),
     /// Starts the three programs on this host until Ctrl-C: no lab, no fault.
@@ -93,6 +96,17 @@ enum Command {
         #[arg(long)]
         settings: String,
     },
+    /// Makes load for `bench` inside a namespace.
+    #[command(hide = true)]
+    Load {
+        #[arg(long)]
+        namespace: String,
+        #[arg(long)]
+        settings: String,
+    },
+    /// Takes a record of every packet, for `bench` to compare with.
+    #[command(hide = true)]
+    Packets,
     /// Runs a program that ends when its parent does.
     #[command(hide = true)]
     Supervise {
@@ -135,6 +149,15 @@ fn run(command: Command) -> Result<bool> {
             prepare()?;
             cluster::run(&options)
         }
+        Command::Bench(options) => {
+            prepare()?;
+            bench::run(&options)
+        }
+        Command::Load {
+            namespace,
+            settings,
+        } => bench::load(&namespace, &settings).map(|()| true),
+        Command::Packets => bench::packets().map(|()| true),
         Command::Demo(options) => {
             prepare()?;
             demo::run(&options)

@@ -48,6 +48,11 @@ impl Program {
         })
     }
 
+    /// The process of the program itself: `supervise` becomes it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `url` answers with 200.
     pub(crate) fn wait_for(&mut self, url: &str, patience: Duration) -> Result<()> {
         let limit = Instant::now() + patience;
