@@ -1,6 +1,6 @@
 # Runwire: what a person types. Each target installs what it needs; see scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test eval images
+.PHONY: help setup build demo run test eval bench images
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -22,6 +22,9 @@ test: setup ## everything CI runs (root for the privileged tests)
 
 eval: build ## every scenario, with real faults (root)
 	target/release/runwire-eval run --bin-dir target/release
+
+bench: build ## what the collector costs, into eval/RESULTS.md (root; ten minutes in which nothing else should run)
+	target/release/runwire-eval bench --bin-dir target/release --json eval/results/collector.json --markdown eval/RESULTS.md
 
 # Where images go, and for which machines. Several platforms need a builder that has them, and a registry to push to.
 REGISTRY ?=
