@@ -83,7 +83,7 @@ pub(super) struct Alert {
 #[serde(untagged)]
 pub(super) enum Time {
     Unix(f64),
-    #[schema(example = "2026-11-20T03:10:00Z")]
+    #[schema(example = "2026-11-20T03:10:00Z", format = DateTime)]
     Text(String),
 }
 

@@ -41,9 +41,11 @@ pub(super) struct ListRequest {
     namespace: String,
     /// RFC 3339: not over before this.
     #[serde(default)]
+    #[param(format = DateTime)]
     from: String,
     /// RFC 3339: begun by then.
     #[serde(default)]
+    #[param(format = DateTime)]
     to: String,
     /// 1 to 500 [default: 50].
     #[serde(default)]

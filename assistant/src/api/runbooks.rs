@@ -250,7 +250,7 @@ pub(super) struct Reference {
 
 /// `GET /r?url=…`: to the section that a `runbook_url` of any style means.
 #[utoipa::path(get, path = "/r", tag = "runbooks",
-    params(("url" = String, Query, description = "Address of a runbook in any style, or the name of an alert", example = "https://runbooks.prometheus-operator.dev/runbooks/coredns/corednsdown/")),
+    params(("url" = String, Query, description = "Address of a runbook in any style, or the name of an alert", min_length = 1, example = "https://runbooks.prometheus-operator.dev/runbooks/coredns/corednsdown/")),
     responses((status = 307, description = "The section that is meant"),
         (status = 400, description = "Nothing is given to look for", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The runbooks are still being read", body = Problem, content_type = "application/problem+json"), (status = 404, body = String, content_type = "text/html", description = "No runbook fits; the nearest three")))]

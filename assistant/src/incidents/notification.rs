@@ -42,7 +42,7 @@ pub struct Alert {
 pub struct Payload {
     #[schema(example = "4", pattern = "^4$")]
     version: String,
-    #[schema(example = "{}:{alertname=\"CheckoutLatencyHigh\"}")]
+    #[schema(example = "{}:{alertname=\"CheckoutLatencyHigh\"}", min_length = 1)]
     group_key: String,
     #[serde(default)]
     receiver: String,
@@ -67,8 +67,9 @@ struct PayloadAlert {
     labels: Labels,
     #[serde(default)]
     annotations: Labels,
-    #[schema(example = "2026-11-20T03:10:00Z")]
+    #[schema(example = "2026-11-20T03:10:00Z", format = DateTime)]
     starts_at: String,
+    /// Of no account while the alert fires.
     #[serde(default)]
     ends_at: String,
     #[serde(default, rename = "generatorURL")]
