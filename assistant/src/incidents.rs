@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::metrics::Metrics;
 
 pub mod deliver;
+mod intake;
 pub mod notification;
 mod outbox;
 mod queue;
@@ -66,8 +67,8 @@ impl Incidents {
     }
 
     /// Stores what Alertmanager says. When this returns, it is on disk. Gives the incidents that it is about.
-    pub async fn record(&self, notification: &Notification) -> Result<Vec<String>, StoreError> {
-        let recorded = self.store.record(notification, now_millis()).await;
+    pub async fn record(&self, notification: Notification) -> Result<Vec<String>, StoreError> {
+        let recorded = self.store.take_in(notification, now_millis()).await;
         let outcome = match &recorded {
             Ok(recorded) if recorded.changed => "changed",
             Ok(_) => "known",

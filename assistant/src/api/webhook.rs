@@ -31,6 +31,6 @@ pub(super) async fn alertmanager(
     let incidents = state.incidents()?;
     let Json(payload) = payload?;
     let notification = Notification::of(payload).map_err(ApiError::Unprocessable)?;
-    let incidents = incidents.record(&notification).await?;
+    let incidents = incidents.record(notification).await?;
     Ok((StatusCode::OK, Json(Stored { incidents })))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{AnyConnection, Row, query};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, query};
 
 use super::notification::{Alert, Labels, Notification};
 use super::outbox;
@@ -31,17 +31,26 @@ struct Known {
 }
 
 impl Store {
+    /// Notifications and when they came; all are stored, or none. Several at a time only where changes take turns anyway,
+    /// in SQLite: the lock is on the first one's group.
     pub(super) async fn record(
         &self,
-        notification: &Notification,
-        now: i64,
-    ) -> Result<Recorded, StoreError> {
-        let mut change = self.change(Lock::Group(&notification.group_key)).await?;
-        let recorded = apply(&mut change.transaction, notification, &self.targets, now)
-            .await
-            .map_err(|error| self.failed(&error))?;
+        notifications: &[(&Notification, i64)],
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let lock = match notifications {
+            [] => return Ok(Vec::new()),
+            [(first, _), ..] => Lock::Group(&first.group_key),
+        };
+        let mut change = self.change(lock).await?;
+        let mut all = Vec::new();
+        for (notification, now) in notifications {
+            let recorded = apply(&mut change.transaction, notification, &self.targets, *now)
+                .await
+                .map_err(|error| self.failed(&error))?;
+            all.push(recorded);
+        }
         self.commit(change).await?;
-        Ok(recorded)
+        Ok(all)
     }
 }
 
@@ -87,9 +96,7 @@ async fn apply(
             Some(open) => open,
             None => create(connection, notification, &fresh, now).await?,
         };
-        for alert in &fresh {
-            insert(connection, notification, alert, &incident, now).await?;
-        }
+        insert(connection, notification, &fresh, &incident, now).await?;
         touched.insert(incident.clone());
         news.insert(incident, true);
     }
@@ -168,31 +175,49 @@ async fn create(
     Ok(id)
 }
 
+/// Rows of one statement: each statement is a way to the database and back.
+const ROWS: usize = 50;
+const COLUMNS: usize = 11;
+
 async fn insert(
     connection: &mut AnyConnection,
     notification: &Notification,
-    alert: &Alert,
+    alerts: &[&Alert],
     incident: &str,
     now: i64,
 ) -> Result<(), sqlx::Error> {
-    let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
-    query(
-        "INSERT INTO alerts (group_key, fingerprint, starts_at, incident, ended_at, ended_seen, alertname, namespace, labels, \
-         annotations, generator_url) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    )
-    .bind(notification.group_key.as_str())
-    .bind(alert.fingerprint.as_str())
-    .bind(alert.starts_at)
-    .bind(incident)
-    .bind(alert.ended_at.unwrap_or(0))
-    .bind(alert.ended_at.map_or(0, |_| now))
-    .bind(label("alertname"))
-    .bind(label("namespace"))
-    .bind(json(&alert.labels))
-    .bind(json(&alert.annotations))
-    .bind(alert.generator_url.as_str())
-    .execute(&mut *connection)
-    .await?;
+    for alerts in alerts.chunks(ROWS) {
+        let numbers: Vec<String> = (1..=alerts.len() * COLUMNS)
+            .map(|number| format!("${number}"))
+            .collect();
+        let rows: Vec<String> = numbers
+            .chunks(COLUMNS)
+            .map(|row| format!("({})", row.join(", ")))
+            .collect();
+        let sql = format!(
+            "INSERT INTO alerts (group_key, fingerprint, starts_at, incident, ended_at, ended_seen, alertname, namespace, labels, \
+             annotations, generator_url) VALUES {}",
+            rows.join(", ")
+        );
+        // Nothing of an alert is in the text: numbers of places alone.
+        let mut statement = query(AssertSqlSafe(sql));
+        for alert in alerts {
+            let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+            statement = statement
+                .bind(notification.group_key.as_str())
+                .bind(alert.fingerprint.as_str())
+                .bind(alert.starts_at)
+                .bind(incident)
+                .bind(alert.ended_at.unwrap_or(0))
+                .bind(alert.ended_at.map_or(0, |_| now))
+                .bind(label("alertname"))
+                .bind(label("namespace"))
+                .bind(json(&alert.labels))
+                .bind(json(&alert.annotations))
+                .bind(alert.generator_url.as_str());
+        }
+        statement.execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Row, Transaction};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
+use super::intake::Intake;
 use super::schema::STEPS;
 use crate::hash::fnv;
 
@@ -71,6 +72,7 @@ pub struct Store {
     opened: OnceCell<()>,
     /// SQLite has one writer: waiting here is in order and costs nothing.
     writers: Semaphore,
+    pub(super) intake: Intake,
     /// When and why a change failed, until one succeeds.
     trouble: Mutex<Option<(Instant, String)>>,
 }
@@ -111,6 +113,7 @@ impl Store {
             targets,
             opened: OnceCell::new(),
             writers: Semaphore::new(writers),
+            intake: Intake::default(),
             trouble: Mutex::new(None),
         })
     }

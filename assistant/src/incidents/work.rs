@@ -19,6 +19,9 @@ const AT_A_TIME: i64 = 4;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Moments that diagnoses are about, so that those made together share one snapshot of the evidence.
 const ALIGNED_MILLIS: i64 = 5_000;
+/// While notifications come closer together than this, diagnoses make room for them, but never for longer than the second time.
+const LULL: Duration = Duration::from_millis(50);
+const LONGEST_STORM: Duration = Duration::from_secs(2);
 /// Samples of the last scrape may be on their way into Prometheus for this long.
 const SETTLE_MILLIS: i64 = 500;
 const WINDOW: Duration = Duration::from_secs(300);
@@ -43,6 +46,7 @@ async fn diagnose(state: &AppState, incidents: &Incidents) {
             sleep(LOOK_EVERY).await;
             continue;
         }
+        give_way(incidents).await;
         let now = now_millis();
         let due = match incidents.store.claim(AT_A_TIME, now).await {
             Ok(due) => due,
@@ -65,6 +69,14 @@ async fn diagnose(state: &AppState, incidents: &Incidents) {
         }
         // What panicked stays claimed for a while and is then tried again.
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// In a storm Alertmanager must have its answers: what is not acknowledged in time is sent again and makes the storm larger.
+async fn give_way(incidents: &Incidents) {
+    let started = Instant::now();
+    while incidents.store.intake.quiet_for() < LULL && started.elapsed() < LONGEST_STORM {
+        sleep(LULL / 2).await;
     }
 }
 
