@@ -183,10 +183,17 @@ impl Store {
     }
 
     async fn page(&self, id: &str) -> Result<Option<Page>, sqlx::Error> {
+        // As of one moment: a diagnosis that comes meanwhile must not be beside the status of before.
+        let mut moment = self.pool.begin().await?;
+        if !self.is_sqlite() {
+            query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                .execute(&mut *moment)
+                .await?;
+        }
         let sql = format!("SELECT {COLUMNS} FROM incidents i WHERE i.id = $1");
         let row = query(sqlx::AssertSqlSafe(sql))
             .bind(id)
-            .fetch_optional(&self.pool);
+            .fetch_optional(&mut *moment);
         let Some(row) = row.await? else {
             return Ok(None);
         };
@@ -196,20 +203,21 @@ impl Store {
         )
         .bind(id)
         .bind(ALERTS)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *moment)
         .await?;
         let diagnoses = query(
             "SELECT number, made_at, body FROM diagnoses WHERE incident = $1 ORDER BY number DESC",
         )
         .bind(id)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *moment)
         .await?;
         let feedback = query(
             "SELECT given_at, verdict, failure_mode, comment FROM feedback WHERE incident = $1 ORDER BY given_at",
         )
         .bind(id)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *moment)
         .await?;
+        moment.commit().await?;
         Ok(Some(Page {
             incident: incident(&row)?,
             members: members.iter().map(member).collect::<Result<_, _>>()?,
