@@ -2,6 +2,7 @@
 //! come and its answer be taken, and there are only so many of them.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 
 mod patient;
 pub mod tls;
@@ -66,10 +68,12 @@ pub async fn serve(
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
+    metrics: &Metrics,
     mut stopped: watch::Receiver<()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -77,9 +81,28 @@ pub async fn serve(
         };
         // Those that are over are forgotten.
         while connections.try_join_next().is_some() {}
-        let Some((stream, peer, place)) = accepted else {
-            continue;
+        let (stream, peer, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                metrics.add(
+                    "runwire_assistant_accept_failures_total",
+                    "Tries to accept a connection that failed; for want of a file descriptor, most likely",
+                    &[],
+                    1.0,
+                );
+                // Once, however long it lasts.
+                if !is_failing {
+                    warn!(%error, "cannot accept connections; they wait until a file descriptor is free");
+                }
+                is_failing = true;
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
+        if is_failing {
+            info!("connections are accepted again");
+            is_failing = false;
+        }
         let (router, tls, stopped) = (router.clone(), tls.clone(), stopped.clone());
         connections.spawn(async move {
             greet(stream, peer, router, tls, limits, stopped).await;
@@ -96,17 +119,11 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
-        Err(error) => {
-            // No descriptor is free, most likely; one will be.
-            warn!(%error, "cannot accept a connection");
-            sleep(Duration::from_millis(100)).await;
-            None
-        }
-    }
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
 
 async fn greet(

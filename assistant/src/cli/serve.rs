@@ -65,7 +65,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let tls = match certificate {
         Some(certificate) => {
             let acceptor = certificate.acceptor().context("cannot set up TLS")?;
-            tokio::spawn(certificate.keep_fresh(troubles, metrics));
+            tokio::spawn(certificate.keep_fresh(troubles, Arc::clone(&metrics)));
             Some(acceptor)
         }
         None => None,
@@ -77,7 +77,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         drop(stopping);
     });
     info!(%address, tls = tls.is_some(), "serving");
-    server::serve(listener, router, tls, Limits::default(), stopped).await;
+    server::serve(listener, router, tls, Limits::default(), &metrics, stopped).await;
     Ok(())
 }
 

@@ -296,13 +296,10 @@ async fn run(tls: Option<tokio_rustls::TlsAcceptor>, limits: Limits) -> Running 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(());
-    let task = tokio::spawn(server::serve(
-        listener,
-        service.router,
-        tls,
-        limits,
-        stopped,
-    ));
+    let task = tokio::spawn(async move {
+        let metrics = Metrics::default();
+        server::serve(listener, service.router, tls, limits, &metrics, stopped).await;
+    });
     Running {
         address,
         stop,

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::problem;
 
@@ -40,6 +41,7 @@ const UNREAD_MILLISECONDS: u32 = 30_000;
 pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -47,9 +49,22 @@ pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Re
         };
         // Those that are over are forgotten.
         while connections.try_join_next().is_some() {}
-        let Some((stream, peer, place)) = accepted else {
-            continue;
+        let (stream, peer, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Once, however long it lasts; `runwire_process_open_fds` shows it.
+                if !is_failing {
+                    warn!(%error, "cannot accept connections; they wait until a file descriptor is free");
+                }
+                is_failing = true;
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
+        if is_failing {
+            info!("connections are accepted again");
+            is_failing = false;
+        }
         let connection = converse(stream, peer, router.clone(), stopped.clone());
         connections.spawn(async move {
             connection.await;
@@ -63,17 +78,11 @@ pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Re
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
-        Err(error) => {
-            // No descriptor is free, most likely; one will be.
-            warn!(%error, "cannot accept a connection");
-            sleep(Duration::from_millis(100)).await;
-            None
-        }
-    }
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
 
 async fn converse(
