@@ -58,9 +58,10 @@ const ENOUGH: usize = 48;
 /// The protocol of a TCP connection from what its client and its server sent first. `None`: wait
 /// for more.
 pub fn classify(client: &[u8], server: &[u8], patience: Patience) -> Option<Protocol> {
+    let http2 = http::http2(client, server, patience);
     let rules = [
         tls(client),
-        http::http2(client, server, patience),
+        http2,
         http::http1(client, server),
         postgresql(client, server),
         redis(client, server),
@@ -75,7 +76,8 @@ pub fn classify(client: &[u8], server: &[u8], patience: Patience) -> Option<Prot
         return found;
     }
     let open = rules.contains(&Match::Perhaps) || client.is_empty() || server.is_empty();
-    let wait = open && client.len().min(server.len()) < ENOUGH;
+    // Settings alone are longer than that, and only the headers after them tell gRPC from the rest.
+    let wait = open && (http2 == Match::Perhaps || client.len().min(server.len()) < ENOUGH);
     (patience == Patience::Decide || !wait).then_some(Protocol::Unknown)
 }
 

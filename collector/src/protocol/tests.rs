@@ -43,6 +43,17 @@ fn check(client: &[u8], server: &[u8], expected: Protocol) {
 }
 
 #[test]
+fn http2_is_waited_for_however_long_the_settings_are() {
+    let settings = frame(4, 0, &[0, 3, 0, 0, 0, 100].repeat(8));
+    let client = [PREFACE, &settings].concat();
+    assert_eq!(classify(&client, &settings, Patience::More), None);
+    let name = b"content-type application/grpc";
+    let request = [&client[..], &frame(1, 4, name)].concat();
+    assert_eq!(classify(&request, &settings, Patience::More), Some(Grpc));
+    assert_eq!(classify(&client, &settings, Patience::Decide), Some(Http2));
+}
+
+#[test]
 fn each_protocol_is_known_by_its_first_bytes() {
     check(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"", Http1);
     check(
