@@ -12,6 +12,16 @@ const RUNBOOK_FOLDERS: [&str; 2] = ["runbooks", "/usr/share/runwire/runbooks"];
 const MODEL_FOLDERS: [&str; 2] = [".runwire/model", "/usr/share/runwire/model"];
 const ONNXRUNTIME: &str = ".runwire/onnxruntime/libonnxruntime.so";
 
+/// A message about a value of the wrong type would repeat it.
+const MAY_HOLD_SECRETS: [&str; 6] = [
+    "prometheus",
+    "prometheus_headers",
+    "incidents",
+    "notify_url",
+    "grafana_url",
+    "llm_base_url",
+];
+
 /// The user must change something before it can work: exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -70,7 +80,11 @@ pub(super) fn file(path: &Path) -> Result<Settings, ConfigError> {
         // One key at a time: the error of a whole document does not say which key it is about.
         let one = Mapping::from_iter([(key, value)]);
         let one: Settings = serde_yaml_ng::from_value(Value::Mapping(one)).map_err(|error| {
-            ConfigError::value(&name, format!("in {shown} has a wrong value: {error}"))
+            let reason = match MAY_HOLD_SECRETS.contains(&name.as_str()) {
+                true => "it is of another type, and not shown because it may hold a secret".into(),
+                false => error.to_string(),
+            };
+            ConfigError::value(&name, format!("in {shown} has a wrong value: {reason}"))
         })?;
         settings = one.or(settings);
     }

@@ -31,6 +31,20 @@ fn an_unknown_key_is_refused_with_the_nearest() {
 }
 
 #[test]
+fn a_wrong_value_that_may_hold_a_secret_is_not_shown() {
+    for yaml in [
+        "prometheus_headers: 'X-Key: hunter2'\n",
+        "notify_url: ['https://hooks.example/hunter2']\n",
+        "incidents: {url: 'postgres://u:hunter2@db/x'}\n",
+        "prometheus: ['http://u:hunter2@prometheus']\n",
+    ] {
+        let message = read(yaml).unwrap_err();
+        assert!(message.contains("has a wrong value"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
 fn a_wrong_value_names_its_key() {
     for (yaml, start) in [
         ("listen: nowhere\n", "`listen` in FILE has a wrong value"),
