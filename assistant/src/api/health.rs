@@ -52,16 +52,20 @@ pub(super) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
             Err(_) => "off".to_owned(),
         }
     });
+    let part = |(part, reason): (&'static str, String)| Part {
+        part: part.to_owned(),
+        reason,
+    };
+    // Answers come, but from nothing: a folder that went away must not look like a quiet network.
+    let nothing = (ready && index.runbooks == 0).then(|| {
+        let reason = "no runbook was found: nothing can be searched or diagnosed; see `runbooks`";
+        ("runbooks", reason.to_owned())
+    });
     let ready = Ready {
         ready,
         index,
         prometheus,
-        degraded: troubles
-            .map(|(part, reason)| Part {
-                part: part.to_owned(),
-                reason,
-            })
-            .collect(),
+        degraded: troubles.chain(nothing).map(part).collect(),
         incidents,
     };
     (status, Json(ready))
