@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 mod alertmanager;
 mod deliver;
 mod desk;
-mod kill;
+pub(crate) mod kill;
 mod postgres;
 mod trouble;
 

@@ -1,6 +1,7 @@
 //! The assistant from outside: requests in, answers out, against real parts.
 
 mod access;
+mod alone;
 mod batch;
 mod corpus;
 mod crash;

@@ -1,5 +1,6 @@
 //! The program killed right after it acknowledged: the incident is there, and is diagnosed by the next one.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,9 +12,9 @@ use serde_json::Value;
 use super::START;
 use super::desk::{alert, notification};
 
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Program {
@@ -25,7 +26,24 @@ impl Drop for Program {
 impl Program {
     /// The assistant as users run it, on a port of its own.
     pub(super) fn start(place: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_runwire-assistant"))
+        Self::start_by(
+            &[],
+            Path::new(env!("CARGO_BIN_EXE_runwire-assistant")),
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../runbooks")),
+            place,
+        )
+    }
+
+    /// The same behind a command that runs it in its turn. Whatever it writes goes to `place`.
+    pub(crate) fn start_by(
+        wrapper: &[&str],
+        program: &Path,
+        runbooks: &Path,
+        place: &Path,
+    ) -> Self {
+        let mut words = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut child = Command::new(words.next().expect("there is at least the program"))
+            .args(words)
             .args([
                 "serve",
                 "--listen",
@@ -36,7 +54,7 @@ impl Program {
                 "http://127.0.0.1:1",
                 "--runbooks",
             ])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../runbooks"))
+            .arg(runbooks)
             .arg("--incidents")
             .arg(place.join("incidents.db"))
             .arg("--cache")
@@ -57,6 +75,10 @@ impl Program {
         // Nobody reads on, and a full pipe would stop it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(super) fn kill(&mut self) {
