@@ -1,6 +1,6 @@
 # Runwire: what a person types. Each target installs what it needs; see scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test eval bench images
+.PHONY: help setup build demo run test eval bench fuzz images
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -25,6 +25,10 @@ eval: build ## every scenario, with real faults (root)
 
 bench: build ## what the collector costs, into eval/RESULTS.md (root; ten minutes in which nothing else should run)
 	target/release/runwire-eval bench --bin-dir target/release --json eval/results/collector.json --markdown eval/RESULTS.md
+
+SECONDS_EACH ?= 60
+fuzz: ## every parser against libFuzzer, each for SECONDS_EACH (60)
+	SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz
 
 # Where images go, and for which machines. Several platforms need a builder that has them, and a registry to push to.
 REGISTRY ?=

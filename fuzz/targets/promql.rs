@@ -1,0 +1,33 @@
+//! A line of PromQL: parsed, and narrowed to a scope whose name tries to break out. What comes out is PromQL again.
+#![no_main]
+
+use std::time::Duration;
+
+use runwire_fuzz::diagnosis::expression::{Expression, lint, longest_range, selected};
+use runwire_fuzz::diagnosis::scope::Scope;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let (name, text) = runwire_fuzz::halves(data);
+    let (name, text) = (String::from_utf8_lossy(name), String::from_utf8_lossy(text));
+    let _ = (lint(&text, None), selected(&text), longest_range(&text));
+    let Ok(expression) = Expression::parse(&text) else {
+        return;
+    };
+    let window = Duration::from_secs(300);
+    let metrics = selected(&expression.query(window)).expect("a query is PromQL");
+    let scope = Scope {
+        namespace: Some(name.clone().into_owned()),
+        workload: Some(name.into_owned()),
+        ..Scope::default()
+    };
+    if let Some(narrowed) = expression.query_for(window, &scope) {
+        let of_narrowed = selected(&narrowed).expect("a narrowed query is PromQL");
+        assert_eq!(of_narrowed, metrics, "a scope asks for no other metric");
+    }
+    for compared in [false, true] {
+        let beyond = expression.query_beyond(&[window, window / 5], compared);
+        selected(&beyond).expect("a query for what is beyond the threshold is PromQL");
+    }
+    let _ = expression.query_before(window, Duration::from_secs(3600));
+    let _ = expression.query_without_floors(window);
+});
