@@ -331,4 +331,8 @@ enum sk_rst_reason {
 	SK_RST_REASON_NO_SOCKET,
 };
 
+enum skb_drop_reason {
+	SKB_DROP_REASON_NO_SOCKET,
+};
+
 #pragma clang attribute pop

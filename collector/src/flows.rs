@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use datagram::DatagramFeed;
 pub use feed::{Feed, Reasons};
-pub use flow::{Edge, End, Phase, Sighting, State};
+pub use flow::{Edge, End, Phase, Sighting, State, UDP};
 pub use graph::{Graph, Statistic, fields};
 pub use query::{Clock, Filter, Row, Sort, Span, Whom};
 pub use table::{FlowTable, Statistics};

@@ -20,7 +20,8 @@ const QUIET: u64 = 300_000_000_000;
 
 /// More closed ports of one host than any client has in its configuration.
 const PORTS: usize = 20;
-/// Hosts on one port that do not answer. A client of a service whose backends are all gone stays below: it has fewer.
+/// Hosts on one port, or of pings, that do not answer. A client of a service whose backends are all gone stays below: it has
+/// fewer.
 const HOSTS: usize = 30;
 /// Handshakes of one port that peers began and did not complete.
 const HALF_OPEN: u64 = 64;
@@ -55,6 +56,8 @@ impl Serialize for Party {
 pub struct Attempt {
     pub source: Party,
     pub destination: Party,
+    pub means: Means,
+    /// Zero of a ping.
     pub port: u16,
     pub outcome: Outcome,
     /// How many alike.
@@ -75,6 +78,10 @@ impl From<&flows::Attempt> for Attempt {
                 workload: attempt.destination.clone(),
                 address: attempt.destination_address,
             },
+            means: match attempt.protocol {
+                flows::UDP => Means::Udp,
+                _ => Means::Tcp,
+            },
             port: attempt.port,
             outcome: if attempt.failure.is_some() {
                 Outcome::Failed
@@ -83,6 +90,34 @@ impl From<&flows::Attempt> for Attempt {
             },
             count: 1,
             at: attempt.at,
+        }
+    }
+}
+
+/// What was sent to see whether somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Means {
+    Tcp,
+    Udp,
+    Ping,
+}
+
+impl Means {
+    /// What it is to try many ports of one host so. Pings have none.
+    fn of_ports(self) -> Option<&'static str> {
+        match self {
+            Self::Tcp => Some("port_scan"),
+            Self::Udp => Some("udp_port_scan"),
+            Self::Ping => None,
+        }
+    }
+
+    /// What it is to try many hosts so.
+    fn of_hosts(self) -> &'static str {
+        match self {
+            Self::Tcp => "host_scan",
+            Self::Udp => "udp_host_scan",
+            Self::Ping => "ping_sweep",
         }
     }
 }
@@ -133,7 +168,7 @@ struct Watch {
 #[derive(Default, Debug)]
 struct Source {
     /// When each port of each host was tried last, in vain.
-    failed: HashMap<(IpAddr, u16), u64>,
+    failed: HashMap<(Means, IpAddr, u16), u64>,
     last: u64,
 }
 
@@ -249,28 +284,26 @@ impl Watch {
             watched.failed.retain(|_, at| *at >= begin);
         }
         if watched.failed.len() < TARGETS {
-            let target = (attempt.destination.address, attempt.port);
+            let target = (attempt.means, attempt.destination.address, attempt.port);
             watched.failed.insert(target, attempt.at);
         }
         let begin = attempt.at.saturating_sub(WINDOW);
-        let lately = || (watched.failed.iter()).filter(|(_, at)| **at >= begin);
+        let lately = || {
+            (watched.failed.iter())
+                .filter(|((means, _, _), at)| *means == attempt.means && **at >= begin)
+        };
         let ports = lately()
-            .filter(|((host, _), _)| *host == attempt.destination.address)
+            .filter(|((_, host, _), _)| *host == attempt.destination.address)
             .count();
         let hosts = lately()
-            .filter(|((_, port), _)| *port == attempt.port)
+            .filter(|((_, _, port), _)| *port == attempt.port)
             .count();
-        if ports >= PORTS {
-            self.report("port_scan", attempt, true, None, ports as u64);
+        if let Some(kind) = attempt.means.of_ports().filter(|_| ports >= PORTS) {
+            self.report(kind, attempt, true, None, ports as u64);
         }
         if hosts >= HOSTS {
-            self.report(
-                "host_scan",
-                attempt,
-                false,
-                Some(attempt.port),
-                hosts as u64,
-            );
+            let port = (attempt.means != Means::Ping).then_some(attempt.port);
+            self.report(attempt.means.of_hosts(), attempt, false, port, hosts as u64);
         }
     }
 

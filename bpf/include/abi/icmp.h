@@ -14,3 +14,19 @@ struct icmp_key {
 	__u8 reserved;
 };
 _Static_assert(sizeof(struct icmp_key) == 8, "padding in a map key");
+
+/** Echo requests from one address to one host. */
+struct ping_key {
+	__u32 netns;
+	__u8 source[16];
+	__u8 destination[16];
+};
+_Static_assert(sizeof(struct ping_key) == 36, "padding in a map key");
+
+/** What became of them since the last collection. */
+struct ping {
+	/** Zero: the answer is to requests of before. */
+	__u32 sent;
+	/** Answers that came to a socket; to several, several times. */
+	__u32 answered;
+};

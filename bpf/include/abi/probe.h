@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/** What a TCP packet that came to nothing looked like. */
+/** What a packet that came to nothing looked like. */
 enum probe_kind {
 	/** SYN to a closed port, or stopped on its way. */
 	PROBE_SYN,
@@ -16,6 +16,8 @@ enum probe_kind {
 	PROBE_OTHER,
 	/** SYN-ACK sent again, since the peer did not complete the handshake. */
 	PROBE_HALF_OPEN,
+	/** UDP datagram to a port that nobody has. */
+	PROBE_DATAGRAM,
 	PROBE_KINDS,
 };
 

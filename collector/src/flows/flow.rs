@@ -7,7 +7,8 @@ use super::list::Links;
 use crate::enrich::{FiveTuple, Workload};
 
 pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
+/// Its number as a protocol of IP.
+pub const UDP: u8 = 17;
 
 /// Which end of a flow a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

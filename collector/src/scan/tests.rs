@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Attempt, Detector, Outcome, Party};
+use super::{Attempt, Detector, Means, Outcome, Party};
 use crate::enrich::{Kind, Workload};
 
 const SECOND: u64 = 1_000_000_000;
@@ -18,6 +18,7 @@ fn attempt(from: u8, to: u8, port: u16, outcome: Outcome, second: u64) -> Attemp
     Attempt {
         source: party(from),
         destination: party(to),
+        means: Means::Tcp,
         port,
         outcome,
         count: 1,
@@ -75,6 +76,45 @@ fn one_port_of_many_hosts_that_do_not_answer_is_a_scan() {
         found(scan),
         [("host_scan", Some("w200".to_owned()), None, 50)]
     );
+}
+
+#[test]
+fn datagrams_and_pings_have_scans_of_their_own() {
+    let ports = (1..=40).map(|port| Attempt {
+        means: Means::Udp,
+        ..attempt(7, 9, port, Outcome::Failed, 1)
+    });
+    let expected = (
+        "udp_port_scan",
+        Some("w7".to_owned()),
+        Some("w9".to_owned()),
+        40,
+    );
+    assert_eq!(found(ports), [expected]);
+    let hosts = |means, hosts| {
+        (1..=hosts).map(move |host| Attempt {
+            means,
+            ..attempt(200, host, 161, Outcome::Failed, 1)
+        })
+    };
+    let scanner = Some("w200".to_owned());
+    assert_eq!(
+        found(hosts(Means::Udp, 40)),
+        [("udp_host_scan", scanner.clone(), None, 40)]
+    );
+    assert_eq!(
+        found(hosts(Means::Ping, 40)),
+        [("ping_sweep", scanner, None, 40)]
+    );
+    // A few of each are no scan of any.
+    let mixed = [Means::Tcp, Means::Udp, Means::Ping].map(|means| hosts(means, 19));
+    assert_eq!(found(mixed.into_iter().flatten()), []);
+    // Whoever pings the same host again and again waits for it.
+    let patient = (0..500).map(|second| Attempt {
+        means: Means::Ping,
+        ..attempt(7, 9, 0, Outcome::Failed, second)
+    });
+    assert_eq!(found(patient), []);
 }
 
 #[test]

@@ -2,18 +2,18 @@
 
 use super::labels::{address, other_edge};
 use super::{Signal, SignalSettings};
-use crate::abi::{PROBE_HALF_OPEN, PROBE_SYN, probe_key};
+use crate::abi::{PROBE_DATAGRAM, PROBE_HALF_OPEN, PROBE_SYN, probe_key};
 use crate::elf;
 use crate::enrich::{Enricher, NetnsId, Workload};
 use crate::export::{Counter, EDGE, Labels, Registry, edge};
 use crate::kernel::{KernelTypes, Object, Refusal, monotonic_nanoseconds};
-use crate::scan::{Attempt, Detector, Event, Outcome, Party};
+use crate::scan::{Attempt, Detector, Event, Means, Outcome, Party};
 
 pub(super) const NAME: &str = "probe";
 static ELF: &[u8] = elf!("probe");
 
-/// In the order of `enum probe_kind`; the first and the last are not odd.
-const KINDS: [&str; 7] = [
+/// In the order of `enum probe_kind`; the first and the last two are not odd.
+const KINDS: [&str; 8] = [
     "syn",
     "null",
     "fin",
@@ -21,7 +21,15 @@ const KINDS: [&str; 7] = [
     "syn_fin",
     "other",
     "half_open",
+    "datagram",
 ];
+
+fn is_odd(kind: u16) -> bool {
+    !matches!(
+        u32::from(kind),
+        PROBE_SYN | PROBE_HALF_OPEN | PROBE_DATAGRAM
+    )
+}
 
 /// Before a scan's other end: it has many.
 const MANY: &str = "~many";
@@ -66,7 +74,7 @@ impl Probe {
         let kind = usize::from(key.kind);
         let name = KINDS.get(kind).copied().unwrap_or("other");
         if key.netns == 0 {
-            if !matches!(u32::from(key.kind), PROBE_SYN | PROBE_HALF_OPEN) {
+            if is_odd(key.kind) {
                 self.odd_packets.add(other_edge().with(&[name]), packets);
             }
             return;
@@ -80,7 +88,7 @@ impl Probe {
         };
         let (source, destination) = (party(key.source), party(key.destination));
         let outcome = match u32::from(key.kind) {
-            PROBE_SYN => Outcome::Failed,
+            PROBE_SYN | PROBE_DATAGRAM => Outcome::Failed,
             PROBE_HALF_OPEN => Outcome::HalfOpen,
             _ => {
                 let labels = edge(&source.workload, &destination.workload).with(&[name]);
@@ -91,6 +99,10 @@ impl Probe {
         self.detector.observe(&Attempt {
             source,
             destination,
+            means: match u32::from(key.kind) {
+                PROBE_DATAGRAM => Means::Udp,
+                _ => Means::Tcp,
+            },
             port: key.port,
             outcome,
             count: packets,
@@ -123,7 +135,11 @@ impl Signal for Probe {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         let dropped = object.attach_tracepoint_variant(
             types,
-            &["probe_dropped", "probe_dropped_without_receiver"],
+            &[
+                "probe_dropped",
+                "probe_dropped_without_receiver",
+                "probe_dropped_without_reason",
+            ],
             "kfree_skb",
         );
         let half_open = object.attach_tracepoint(types, "probe_half_open", "tcp_retransmit_synack");
