@@ -21,6 +21,7 @@
 
 #include "abi.h"
 #include "count.bpf.h"
+#include "dns_address.bpf.h"
 #include "dns_message.bpf.h"
 #include "dns_question.bpf.h"
 #include "histogram.bpf.h"
@@ -249,6 +250,32 @@ __noinline int answer(struct __sk_buff *skb, struct dns_header *header, __u32 pr
 	return 0;
 }
 
+/* To be called before answer(), which forgets the question. */
+__noinline int learn(struct __sk_buff *skb, __u32 offset)
+{
+	struct dns_pending_key key = {.protocol = IPPROTO_UDP};
+	struct dns_pending *pending;
+	struct dns_name_key name;
+	struct dns_header header;
+
+	if (bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+		return 0;
+	if (!(header.flags & DNS_FLAG_RESPONSE) || !header.answers)
+		return 0;
+	key.cookie = bpf_get_socket_cookie(skb);
+	key.id = header.id;
+	pending = bpf_map_lookup_elem(&dns_pending, &key);
+	if (!pending || !pending->unanswered) {
+		key.second = 1;
+		pending = bpf_map_lookup_elem(&dns_pending, &key);
+	}
+	if (!pending || !pending->unanswered || !pending->name.whole)
+		return 0;
+	name = pending->name;
+	learn_addresses(skb, offset, &header, &name, pending->edge.netns);
+	return 0;
+}
+
 static __always_inline void datagram(struct __sk_buff *skb, const struct dns_edge_key *edge_key,
 				     __u32 offset, bool outgoing)
 {
@@ -258,8 +285,11 @@ static __always_inline void datagram(struct __sk_buff *skb, const struct dns_edg
 	__u32 length, which;
 
 	if (!outgoing) {
-		if (!bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
-			answer(skb, &header, IPPROTO_UDP);
+		if (bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+			return;
+		if (learns_addresses())
+			learn(skb, offset);
+		answer(skb, &header, IPPROTO_UDP);
 		return;
 	}
 	scratch = take_scratch(&which);

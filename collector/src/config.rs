@@ -32,6 +32,7 @@ pub struct Config {
     pub series_budget: usize,
     pub dns_timeout: Duration,
     pub dns_names: usize,
+    pub external_names: usize,
     pub tls_handshake_timeout: Duration,
     pub tls_server_names: usize,
     pub tls_probe: bool,
@@ -94,6 +95,7 @@ impl Default for Config {
             series_budget: 10_000,
             dns_timeout: Duration::from_secs(5),
             dns_names: 0,
+            external_names: 0,
             tls_handshake_timeout: Duration::from_secs(10),
             tls_server_names: 0,
             tls_probe: false,
@@ -318,6 +320,18 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| config.dns_names.to_string(),
+    },
+    Key {
+        name: "external_names",
+        flag: "external-names",
+        value_name: "NUMBER",
+        help: "DNS names that ends outside the cluster may have instead of ~external; 0: none",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.external_names = number(text, 0..=10_000)?;
+            Ok(())
+        },
+        get: |config| config.external_names.to_string(),
     },
     Key {
         name: "tls_handshake_timeout",

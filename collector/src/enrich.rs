@@ -3,6 +3,7 @@
 //! [`Identities`] is what is known, and pure. [`Enricher`] keeps it up to date: it asks [`Host`]
 //! again when the kernel names a namespace that is not known yet.
 
+mod external;
 mod identities;
 mod translations;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+pub use external::ExternalNames;
 pub use identities::{Identities, NamespaceIdentity, Occupant, Reason};
 pub use translations::{FiveTuple, Translation, Translations};
 
@@ -115,6 +117,9 @@ impl Kind {
 }
 
 impl Workload {
+    /// The namespace of every end outside, and the name of those that have no other.
+    pub const EXTERNAL: &str = "~external";
+
     pub fn new(namespace: &str, name: &str, kind: Kind) -> Self {
         Self {
             namespace: namespace.into(),
@@ -135,7 +140,7 @@ impl Workload {
 
     /// An end outside this host.
     pub fn external() -> Self {
-        Self::new("~external", "~external", Kind::External)
+        Self::new(Self::EXTERNAL, Self::EXTERNAL, Kind::External)
     }
 
     /// A local end that could not be named.
@@ -149,6 +154,7 @@ pub struct Enricher {
     identities: RwLock<Identities>,
     translations: RwLock<Translations>,
     translations_known_until: AtomicU64,
+    external_names: Mutex<ExternalNames>,
     host: Option<Mutex<Host>>,
     cluster: Arc<Cluster>,
     unattributed: Counter,
@@ -162,6 +168,7 @@ impl Enricher {
             identities: RwLock::new(identities),
             translations: RwLock::default(),
             translations_known_until: AtomicU64::new(0),
+            external_names: Mutex::default(),
             host: None,
             cluster: Arc::default(),
             unattributed: registry.counter(
@@ -231,10 +238,22 @@ impl Enricher {
             }
             Peer::Nobody => {
                 let backend = self.behind(netns, address)?;
-                Ok(backend.unwrap_or_else(|| self.fixed[1].clone()))
+                Ok(backend.unwrap_or_else(|| self.outside(netns, address)))
             }
         });
         self.or_unknown(found)
+    }
+
+    /// An end outside, by the name that `netns` knows it by if names are wanted.
+    fn outside(&self, netns: NetnsId, address: IpAddr) -> Workload {
+        let name = self.external_names().at(netns, address);
+        name.unwrap_or_else(|| self.fixed[1].clone())
+    }
+
+    /// Names of ends outside, for who learns them.
+    pub fn external_names(&self) -> MutexGuard<'_, ExternalNames> {
+        let names = self.external_names.lock();
+        names.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The Service whose address this is.

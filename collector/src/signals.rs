@@ -86,6 +86,8 @@ pub struct SignalSettings {
     pub dns_timeout: Duration,
     /// How many DNS names may be label values.
     pub dns_names: usize,
+    /// How many names ends outside may have.
+    pub external_names: usize,
     /// A TLS handshake that takes longer counts as failed.
     pub tls_handshake_timeout: Duration,
     /// Server names that may be labels.
@@ -146,6 +148,7 @@ pub const MAPS: &[&str] = &[
     "dns_searches",
     "dns_answers",
     "dns_names",
+    "dns_addresses",
     "icmp_sent",
     "pings",
     "neighbour_failures",
@@ -162,6 +165,7 @@ impl From<&Config> for SignalSettings {
             off: config.disabled_signals.clone(),
             dns_timeout: config.dns_timeout,
             dns_names: config.dns_names,
+            external_names: config.external_names,
             tls_handshake_timeout: config.tls_handshake_timeout,
             tls_server_names: config.tls_server_names,
             tls_probe: config.tls_probe,
@@ -187,6 +191,7 @@ impl Default for SignalSettings {
             off: Vec::new(),
             dns_timeout: Duration::from_secs(5),
             dns_names: 0,
+            external_names: 0,
             tls_handshake_timeout: Duration::from_secs(10),
             tls_server_names: 0,
             tls_probe: false,

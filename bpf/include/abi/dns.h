@@ -98,3 +98,16 @@ enum dns_limits {
 struct dns_name {
 	__u8 labels[DNS_NAME];
 };
+
+/** An address that an answer gave to a namespace. */
+struct dns_address_key {
+	__u32 netns;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct dns_address_key) == 20, "padding in a map key");
+
+/** The hashes of the name that was asked for, and of what follows its first label. */
+struct dns_address {
+	__u64 name;
+	__u64 parent;
+};

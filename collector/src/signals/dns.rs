@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use zerocopy::FromBytes as _;
 
 use self::names::{Ended, Names, RCODES, TIMEOUT};
-use super::labels::{Ends, outward};
+use super::labels::{Ends, address, outward};
 use super::{Signal, SignalSettings};
-use crate::abi::{DNS_NAME, dns_answer_key, dns_edge, dns_edge_key, dns_pending, dns_pending_key};
+use crate::abi::{
+    DNS_NAME, dns_address, dns_address_key, dns_answer_key, dns_edge, dns_edge_key, dns_pending,
+    dns_pending_key,
+};
 use crate::elf;
-use crate::enrich::Enricher;
+use crate::enrich::{Enricher, NetnsId};
 use crate::export::{Buckets, Counter, EDGE, Histogram, Labels, Registry};
 use crate::kernel::{Bounds, Direction, KernelTypes, Object, Refusal, monotonic_nanoseconds};
 
@@ -33,6 +36,10 @@ pub(super) struct Dns {
     names: Names,
     /// Names that may be label values.
     exported_names: usize,
+    /// Names that ends outside may have.
+    external_names: usize,
+    /// Whether the programs note addresses.
+    learning: bool,
 }
 
 impl Dns {
@@ -83,6 +90,8 @@ impl Dns {
             timeout: settings.dns_timeout,
             names: Names::default(),
             exported_names: settings.dns_names,
+            external_names: settings.external_names,
+            learning: false,
         }
     }
 
@@ -142,12 +151,8 @@ impl Dns {
 
     fn count_names(&mut self, object: &Object, ended: &[Ended]) {
         let now = Instant::now();
-        const LENGTH: usize = DNS_NAME as usize;
         for ended in ended.iter().filter(|ended| ended.count > 0) {
-            let name = self.names.add(ended, now, || {
-                let bytes = object.get::<8, LENGTH>("dns_names", &ended.name.to_ne_bytes())?;
-                domain::from_wire(&bytes)
-            });
+            let name = (self.names).add(ended, now, || name_of(object, ended.name));
             if self.exported_names > 0 {
                 let name = self.names.label(name, self.exported_names);
                 let rcode = RCODES.get(ended.outcome).unwrap_or(&TIMEOUT);
@@ -156,6 +161,46 @@ impl Dns {
         }
         self.names.forget_idle(now);
     }
+
+    /// Tells the enricher what answers said of addresses, if anybody wants to know.
+    fn learn_addresses(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        let wanted = self.external_names > 0;
+        if wanted != self.learning {
+            object.set_number("dns_learning", wanted.into())?;
+            self.learning = wanted;
+            if !wanted {
+                enricher.external_names().learn([], 0);
+            }
+        }
+        if !wanted {
+            return Ok(());
+        }
+        let mut told = Vec::new();
+        const KEY: usize = size_of::<dns_address_key>();
+        const VALUE: usize = size_of::<dns_address>();
+        object.retain::<KEY, VALUE>("dns_addresses", |key, value| {
+            let (key, value): (dns_address_key, dns_address) =
+                (zerocopy::transmute!(*key), zerocopy::transmute!(*value));
+            told.push((key, value));
+            true
+        })?;
+        let names: Vec<_> = (told.into_iter())
+            .filter_map(|(key, value)| {
+                let look_up = || name_of(object, value.name);
+                let name = self.names.resolve(value.name, value.parent, look_up)?;
+                Some((NetnsId(key.netns), address(key.address), name))
+            })
+            .collect();
+        enricher.external_names().learn(names, self.external_names);
+        Ok(())
+    }
+}
+
+/// What the kernel remembers of a name.
+fn name_of(object: &Object, hash: u64) -> Option<String> {
+    const LENGTH: usize = DNS_NAME as usize;
+    let bytes = object.get::<8, LENGTH>("dns_names", &hash.to_ne_bytes())?;
+    domain::from_wire(&bytes)
 }
 
 impl Signal for Dns {
@@ -177,6 +222,7 @@ impl Signal for Dns {
     fn configure(&mut self, settings: &SignalSettings) {
         self.timeout = settings.dns_timeout;
         self.exported_names = settings.dns_names;
+        self.external_names = settings.external_names;
     }
 
     fn report(&self) -> Option<serde_json::Value> {
@@ -188,6 +234,11 @@ impl Signal for Dns {
         // Answers first: a query whose answer nobody watches for would be a time-out.
         object.attach_root_cgroup("dns_ingress", Direction::Ingress)?;
         object.attach_root_cgroup("dns_egress", Direction::Egress)
+    }
+
+    /// Before anything is collected: whoever asks for a name connects right after.
+    fn read(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        self.learn_addresses(object, enricher)
     }
 
     fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {

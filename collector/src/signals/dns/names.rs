@@ -94,7 +94,8 @@ impl Names {
         now: Instant,
         look_up: impl FnOnce() -> Option<String>,
     ) -> String {
-        let name = self.name(ended, look_up);
+        let name =
+            (self.resolve(ended.name, ended.parent, look_up)).unwrap_or_else(|| OTHER.to_owned());
         let kept = self.kept.entry(name.clone()).or_insert_with(|| Kept {
             ended: [0; OUTCOMES],
             last: now,
@@ -116,15 +117,20 @@ impl Names {
         name
     }
 
-    fn name(&mut self, ended: &Ended, look_up: impl FnOnce() -> Option<String>) -> String {
-        if let Some(name) = self.by_hash.get(&ended.name) {
-            return name.clone();
+    /// What stands for a name, by the hashes of it and of what follows its first label. `None` if
+    /// nobody remembers it.
+    pub(super) fn resolve(
+        &mut self,
+        hash: u64,
+        parent: u64,
+        look_up: impl FnOnce() -> Option<String>,
+    ) -> Option<String> {
+        if let Some(name) = self.by_hash.get(&hash) {
+            return Some(name.clone());
         }
         let Some(name) = look_up() else {
-            return match self.by_parent.get(&ended.parent) {
-                Some(domain) => format!("*.{domain}"),
-                None => OTHER.to_owned(),
-            };
+            let domain = self.by_parent.get(&parent)?;
+            return Some(format!("*.{domain}"));
         };
         if self.by_hash.len() >= HASHES {
             self.by_hash.clear();
@@ -134,11 +140,11 @@ impl Names {
         }
         let domain = domain::registered(&name).to_owned();
         if !domain::parent(&name).is_empty() {
-            self.by_parent.insert(ended.parent, domain.clone());
+            self.by_parent.insert(parent, domain.clone());
         }
         let name = self.admit(name, &domain);
-        self.by_hash.insert(ended.name, name.clone());
-        name
+        self.by_hash.insert(hash, name.clone());
+        Some(name)
     }
 
     fn admit(&mut self, name: String, domain: &str) -> String {

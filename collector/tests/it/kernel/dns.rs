@@ -1,5 +1,6 @@
 //! Queries to a small server of the test's own, over UDP and TCP, IPv4 and IPv6.
 
+mod external;
 mod names;
 mod questions;
 mod stream;
