@@ -24,6 +24,7 @@ pub mod response;
 pub mod scope;
 pub mod screen;
 pub mod snapshot;
+mod spine;
 mod steps;
 pub mod topology;
 mod words;

@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// Writes the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where Prometheus writes down every query with its cost, a line of JSON each.
+    #[arg(long, value_name = "FILE")]
+    query_log: Option<PathBuf>,
     #[command(flatten)]
     programs: Programs,
 }
@@ -98,7 +101,12 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         )?;
         seconds.push(asked.elapsed().as_secs_f64());
         let answer: Value = serde_json::from_slice(&answer)?;
-        right += usize::from(answer["hypotheses"][0]["failure_mode"] == expected.as_str());
+        let named = &answer["hypotheses"][0]["failure_mode"];
+        if *named == expected.as_str() {
+            right += 1;
+        } else {
+            say::progress(format_args!("  named instead of {expected}: {named}"));
+        }
         for part in answer["degraded"].as_array().into_iter().flatten() {
             say::progress(format_args!("  degraded: {part}"));
         }
@@ -150,10 +158,17 @@ fn prometheus(options: &Options, nodes: &Nodes, ports: Ports, work: &Path) -> Re
     let list = work.join("targets.json");
     fs::write(&list, serde_json::to_vec(&targets)?)?;
     let config = work.join("prometheus.yml");
+    let query_log = match &options.query_log {
+        Some(file) => format!(
+            ", query_log_file: '{}'",
+            std::path::absolute(file)?.display()
+        ),
+        None => String::new(),
+    };
     fs::write(
         &config,
         format!(
-            "global: {{scrape_interval: {0}s, scrape_timeout: {0}s}}\nscrape_configs:\n  - job_name: runwire-collector\n    file_sd_configs: [{{files: ['{1}']}}]\n",
+            "global: {{scrape_interval: {0}s, scrape_timeout: {0}s{query_log}}}\nscrape_configs:\n  - job_name: runwire-collector\n    file_sd_configs: [{{files: ['{1}']}}]\n",
             options.interval,
             list.display()
         ),

@@ -12,7 +12,7 @@ use promql_parser::parser::token::{
 use promql_parser::parser::{self, Expr, LabelModifier, Offset, VectorSelector};
 
 use super::scope::Scope;
-use super::{bound, narrow};
+use super::{bound, narrow, spine};
 
 /// The range that stands for the window of a request.
 const PLACEHOLDER: Duration = Duration::from_secs(300);
@@ -124,9 +124,32 @@ impl Expression {
         format!("count({})", beyond.join(" or "))
     }
 
-    /// How much work it is, in series that are read or made on the way. `series` says how many a metric has.
+    /// How many series of what it is about (see [`spine`]) are above 0; no series where none is. Then none is beyond the
+    /// threshold, either, over `window` or any shorter one. `None`: that would not follow.
+    pub fn query_spine(&self, window: Duration) -> Option<String> {
+        let mut spine = self.spine()?;
+        set_window(&mut spine, window);
+        Some(format!("count(({spine}) > 0)"))
+    }
+
+    /// How much work [`Expression::query_beyond`] is, in series that are read or made on the way. `series` says how many a
+    /// metric has.
     pub fn cost(&self, series: &impl Fn(&str) -> f64) -> f64 {
         cost(self.bound().as_ref().unwrap_or(&self.left), series).0
+    }
+
+    /// The same of [`Expression::query_spine`].
+    pub fn cost_of_spine(&self, series: &impl Fn(&str) -> f64) -> f64 {
+        self.spine().map_or(0.0, |spine| cost(&spine, series).0)
+    }
+
+    fn spine(&self) -> Option<Expr> {
+        let above_nothing = match self.comparison {
+            Comparison::Greater => self.threshold >= 0.0,
+            Comparison::GreaterOrEqual => self.threshold > 0.0,
+            _ => false,
+        };
+        above_nothing.then(|| spine::of(&self.left)).flatten()
     }
 
     /// Whether [`Expression::query_beyond`] is much cheaper than the query itself.
@@ -341,7 +364,7 @@ fn number(expr: &Expr) -> Option<f64> {
 }
 
 /// The direct parts of an expression.
-fn parts(expr: &Expr) -> Vec<&Expr> {
+pub(super) fn parts(expr: &Expr) -> Vec<&Expr> {
     match expr {
         Expr::Aggregate(aggregate) => aggregate
             .param

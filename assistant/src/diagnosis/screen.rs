@@ -64,14 +64,14 @@ impl Screen<'_> {
     }
 
     async fn mode(&self, mode: &[Asked]) -> (Vec<Need>, Answers) {
-        let mut first = match self.depth {
-            Depth::Deciding => self.slots(mode),
-            Depth::Whole => Vec::new(),
+        let (mut spines, whole) = match self.depth {
+            Depth::Deciding => (self.slots(mode, Look::Spine), self.slots(mode, Look::Whole)),
+            Depth::Whole => Default::default(),
         };
-        let others = first.split_off(first.len().min(1));
         let bounded = self.bounded(mode);
+        let more_spines = spines.split_off(spines.len().min(1));
         let mut needs = vec![Need::Ask; mode.len()];
-        for (slots, bounded) in [(first, &Vec::new()), (others, &bounded)] {
+        for (slots, bounded) in [(spines, &[][..]), (more_spines, &[]), (whole, &bounded)] {
             let queries = slots.iter().chain(bounded);
             let queries = queries.flat_map(|slot| slot.queries.clone());
             let answers = self.evaluate(queries.collect()).await;
@@ -105,7 +105,7 @@ impl Screen<'_> {
                     && query.baseline.is_none()
                     && expression.as_ref().is_ok_and(Expression::is_bounded)
             })
-            .filter_map(|asked| self.slot(&[&asked]))
+            .filter_map(|asked| self.slot(&[&asked], Look::Whole))
             .collect()
     }
 
@@ -120,18 +120,19 @@ impl Screen<'_> {
     }
 
     /// Those that can exclude the mode, the cheapest first.
-    fn slots(&self, mode: &[Asked]) -> Vec<Slot> {
+    fn slots(&self, mode: &[Asked], look: Look) -> Vec<Slot> {
         let indexed: Vec<(usize, &Asked)> = mode.iter().enumerate().collect();
         let mut found: Vec<Slot> = slots(&indexed, |(_, asked)| &asked.0)
             .into_iter()
-            .filter_map(|slot| self.slot(&slot))
+            .filter_map(|slot| self.slot(&slot, look))
             .collect();
         found.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         found
     }
 
-    /// `None`: nobody measures it or it cannot be asked, so it cannot be said that it is nowhere.
-    fn slot(&self, members: &[&(usize, &Asked)]) -> Option<Slot> {
+    /// `None`: nobody measures it or it cannot be asked so, and it cannot be said that it is nowhere.
+    fn slot(&self, members: &[&(usize, &Asked)], look: Look) -> Option<Slot> {
+        let series = |metric: &str| self.catalogue.series(metric);
         let mut is_measured = false;
         let mut slot = Slot::default();
         for (index, (query, expression)) in members {
@@ -140,12 +141,32 @@ impl Screen<'_> {
             is_measured |= metrics.all(|metric| self.catalogue.measures(metric));
             slot.members.push(*index);
             let compared = query.baseline.is_some();
-            slot.queries
-                .push(expression.query_beyond(&self.windows, compared));
-            slot.cost += expression.cost(&|metric| self.catalogue.series(metric));
+            let (text, cost) = match look {
+                Look::Spine if compared => return None,
+                Look::Spine => {
+                    // The other window is a part of this one.
+                    let text = expression.query_spine(self.windows[0])?;
+                    (text, expression.cost_of_spine(&series))
+                }
+                Look::Whole => {
+                    let text = expression.query_beyond(&self.windows, compared);
+                    (text, expression.cost(&series))
+                }
+            };
+            slot.queries.push(text);
+            slot.cost += cost;
         }
         is_measured.then_some(slot)
     }
+}
+
+/// How closely a requirement is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// Whether there is any of what it is about.
+    Spine,
+    /// Whether there is enough, in comparison with all that it is measured by.
+    Whole,
 }
 
 /// Alternatives of which a mode requires one.

@@ -144,6 +144,7 @@ async fn a_moment_is_asked_about_once_in_part_and_in_plain_words() {
     what_is_slow_is_named_and_used_when_it_comes(&url, &proxy, &library, &worlds).await;
     what_is_too_much_is_asked_for_the_scope(&url, &proxy, &library, &worlds).await;
     narrowed_is_the_whole_filtered(&server.url, &library, &worlds).await;
+    what_is_screened_out_is_nowhere(&server.url, &library, &worlds).await;
     a_vague_sentence_finds_the_fault(&server.url, &worlds).await;
 }
 
@@ -331,6 +332,52 @@ async fn narrowed_is_the_whole_filtered(
         }
     }
     assert!(narrowed > 500 && series > 25, "{narrowed} {series}");
+}
+
+/// Of every expression of the runbooks, in every tenth world: where a series is beyond the threshold, the cheap looks for one
+/// find something.
+async fn what_is_screened_out_is_nowhere(
+    server: &str,
+    library: &runwire_assistant::runbook::Library,
+    worlds: &[World],
+) {
+    let prometheus = Prometheus::new(Settings::new(server)).unwrap();
+    let mut expressions = BTreeSet::new();
+    for runbook in &library.runbooks {
+        let of_modes = runbook.failure_modes.iter().flat_map(|mode| &mode.evidence);
+        let compared = of_modes.filter(|evidence| evidence.baseline.is_none());
+        expressions.extend(compared.map(|evidence| evidence.expr.clone()));
+    }
+    let windows = [300, 30].map(Duration::from_secs);
+    let (mut beyond, mut nowhere, mut spines) = (0, 0, 0);
+    for world in worlds.iter().step_by(10) {
+        let time = world.time() * 1000;
+        for text in &expressions {
+            let expression = Expression::parse(text).unwrap();
+            let finds =
+                async |query: &str| !prometheus.instant(query, time).await.unwrap().is_empty();
+            let mut is_beyond = false;
+            for window in windows {
+                let samples = prometheus.instant(&expression.query(window), time).await;
+                let mut samples = samples.unwrap().into_iter();
+                is_beyond |= samples
+                    .any(|sample| sample.value.is_finite() && expression.holds(sample.value));
+            }
+            let closely = finds(&expression.query_beyond(&windows, false)).await;
+            assert!(closely || !is_beyond, "{}: {text}", world.name);
+            if let Some(spine) = expression.query_spine(windows[0]) {
+                let roughly = finds(&spine).await;
+                assert!(roughly || !closely, "{}: {text}", world.name);
+                spines += usize::from(!roughly);
+            }
+            beyond += usize::from(is_beyond);
+            nowhere += usize::from(!closely);
+        }
+    }
+    assert!(
+        beyond > 20 && nowhere > 500 && spines > 500,
+        "{beyond} {nowhere} {spines}"
+    );
 }
 
 /// A page of a team's own: no front matter, and PromQL in its text.
