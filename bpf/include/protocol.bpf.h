@@ -82,74 +82,71 @@ static __always_inline __u64 wake_up(void)
 	return BPF_RB_NO_WAKEUP;
 }
 
-struct small_record {
-	struct stream_segment header;
-	__u8 bytes[STREAM_SMALL];
-};
-
-struct medium_record {
-	struct stream_segment header;
-	__u8 bytes[STREAM_MEDIUM];
-};
-
-struct large_record {
-	struct stream_segment header;
-	__u8 bytes[STREAM_LARGE];
-};
-
-struct largest_record {
-	struct stream_segment header;
-	__u8 bytes[STREAM_LARGEST];
-};
-
-/* Bytes go from the packet straight into the ring: a buffer of the CPU would be shared with the
- * packet that interrupts this one. The size of a record must be a constant, hence four. */
-#define SEND(type, capacity)                                                                       \
-	do {                                                                                       \
-		struct type *to = bpf_ringbuf_reserve(&segments, sizeof(struct type), 0);          \
-		__u32 n = length;                                                                  \
+/*
+ * Bytes go from the packet straight into the ring: a buffer of the CPU would be shared with the
+ * packet that interrupts this one. The size of a record must be a constant, hence four.
+ *
+ * A global function is verified once, by itself. As a part of what calls it, it would be verified
+ * for every way there, which Linux 6.1 does not finish in minutes. Not zero if user space will not
+ * see the bytes.
+ */
+#define DEFINE_SEND(name, capacity)                                                                \
+	struct name##_record {                                                                     \
+		struct stream_segment header;                                                      \
+		__u8 bytes[capacity];                                                              \
+	};                                                                                         \
                                                                                                    \
+	__noinline int send_##name(struct __sk_buff *skb, const struct stream_segment *record,     \
+				   __u32 from, __u32 length)                                       \
+	{                                                                                          \
+		struct name##_record *to;                                                          \
+                                                                                                   \
+		/* The verifier does not take the callers' word for it. */                         \
+		if (!record)                                                                       \
+			return 1;                                                                  \
+		to = bpf_ringbuf_reserve(&segments, sizeof(*to), 0);                               \
 		if (!to) {                                                                         \
 			count_lost_segment();                                                      \
-			return false;                                                              \
+			return 1;                                                                  \
 		}                                                                                  \
 		to->header = *record;                                                              \
-		if ((int)n > 0) {                                                                  \
-			if (n > (capacity))                                                        \
-				n = (capacity);                                                    \
-			/* Linux 6.1 does not learn from the test above that n is not 0. */        \
-			n -= 1;                                                                    \
-			asm volatile("" : "+r"(n));                                                \
-			n &= (capacity) - 1;                                                       \
-			n += 1;                                                                    \
-			if (bpf_skb_load_bytes(skb, from, to->bytes, n)) {                         \
+		if ((int)length > 0) {                                                             \
+			if (length > (capacity))                                                   \
+				length = (capacity);                                               \
+			/* Linux 6.1 does not learn from the test above that it is not 0. */       \
+			length -= 1;                                                               \
+			asm volatile("" : "+r"(length));                                           \
+			length &= (capacity) - 1;                                                  \
+			length += 1;                                                               \
+			if (bpf_skb_load_bytes(skb, from, to->bytes, length)) {                    \
 				bpf_ringbuf_discard(to, BPF_RB_NO_WAKEUP);                         \
 				count_lost_segment();                                              \
-				return false;                                                      \
+				return 1;                                                          \
 			}                                                                          \
-			to->header.length = n;                                                     \
+			to->header.length = length;                                                \
 		}                                                                                  \
 		bpf_ringbuf_submit(to, wake_up());                                                 \
-	} while (0)
+		return 0;                                                                          \
+	}
+
+DEFINE_SEND(small, STREAM_SMALL)
+DEFINE_SEND(medium, STREAM_MEDIUM)
+DEFINE_SEND(large, STREAM_LARGE)
+DEFINE_SEND(largest, STREAM_LARGEST)
 
 /* False if user space will not see all of it. */
 static __always_inline bool send_bytes(struct __sk_buff *skb, struct stream_segment *record,
 				       __u32 from, __u32 length)
 {
-	if (length <= STREAM_SMALL) {
-		SEND(small_record, STREAM_SMALL);
-		return true;
-	}
-	if (length <= STREAM_MEDIUM) {
-		SEND(medium_record, STREAM_MEDIUM);
-		return true;
-	}
-	if (length <= STREAM_LARGE) {
-		SEND(large_record, STREAM_LARGE);
-		return true;
-	}
+	if (length <= STREAM_SMALL)
+		return !send_small(skb, record, from, length);
+	if (length <= STREAM_MEDIUM)
+		return !send_medium(skb, record, from, length);
+	if (length <= STREAM_LARGE)
+		return !send_large(skb, record, from, length);
 	for (int i = 0; i < MAX_LARGEST; i++) {
-		SEND(largest_record, STREAM_LARGEST);
+		if (send_largest(skb, record, from, length))
+			return false;
 		if (length <= STREAM_LARGEST)
 			return true;
 		length -= STREAM_LARGEST;
