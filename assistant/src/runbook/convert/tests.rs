@@ -273,6 +273,7 @@ fn what_is_made_to_break_readers_is_read_in_time() {
         many("== Title\n\n", 100_000),
         many("<a b=\"", 300_000),
         many("<!D[>", 300_000),
+        many("<!D[>", 300_000) + "]>",
         many("<!--", 300_000),
         many("&lt", 500_000),
         many("`", 1_000_000),

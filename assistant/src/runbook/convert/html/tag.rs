@@ -2,7 +2,7 @@
 
 use super::entity::decode;
 
-/// A page has one, with a handful of entities.
+/// A page has one, with a handful of entities: a `]>` further away belongs to something else.
 const MAX_DECLARATION_BYTES: usize = 16 << 10;
 
 pub(super) enum Piece {
@@ -62,6 +62,7 @@ pub(super) fn pieces<'a>(source: &'a str, first_line: usize, silent: &'a [&'a st
         rest: source,
         line: first_line,
         silent,
+        left_behind_subset: Some(usize::MAX),
     }
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Pieces<'a> {
     rest: &'a str,
     line: usize,
     silent: &'a [&'a str],
+    /// How much of the page is left behind the `]>` that was found last; none if there is no more.
+    left_behind_subset: Option<usize>,
 }
 
 impl Iterator for Pieces<'_> {
@@ -93,7 +96,8 @@ impl Iterator for Pieces<'_> {
                 continue;
             }
             if rest.starts_with("<!") || rest.starts_with("<?") {
-                self.advance(declaration_end(rest));
+                let end = self.declaration_end();
+                self.advance(end);
                 continue;
             }
             let tag = self.advance(tag_end(rest));
@@ -123,6 +127,26 @@ impl<'a> Pieces<'a> {
         self.line += taken.bytes().filter(|byte| *byte == b'\n').count();
         self.rest = rest;
         taken
+    }
+
+    /// `<!DOCTYPE … [ … ]>`: what entities it declares is of no interest, and none is ever expanded.
+    fn declaration_end(&mut self) -> usize {
+        let text = self.rest;
+        let close = text.find('>').map_or(text.len(), |at| at + 1);
+        let has_subset = text[..close].contains('[');
+        if !has_subset {
+            return close;
+        }
+        // Looked for again only behind the last one: of thousands of open ones none reads what the others have read.
+        if self
+            .left_behind_subset
+            .is_some_and(|left| left > text.len() - 2)
+        {
+            self.left_behind_subset = text.find("]>").map(|at| text.len() - at - 2);
+        }
+        let end = self.left_behind_subset.map(|left| text.len() - left);
+        end.filter(|end| *end <= MAX_DECLARATION_BYTES)
+            .unwrap_or(close)
     }
 }
 
@@ -169,16 +193,4 @@ fn tag_end(text: &str) -> usize {
     }
     // An open quote would swallow the page: then the next `>` ends the tag.
     text.find('>').map_or(text.len(), |at| at + 1)
-}
-
-/// `<!DOCTYPE … [ … ]>`: what entities it declares is of no interest, and none is ever expanded.
-fn declaration_end(text: &str) -> usize {
-    let close = text.find('>').map_or(text.len(), |at| at + 1);
-    let has_more = text[..close].contains('[');
-    if !has_more {
-        return close;
-    }
-    // Looked for nearby only: a page of thousands of open ones must not be read thousands of times.
-    let nearby = &text[..text.floor_char_boundary(MAX_DECLARATION_BYTES)];
-    nearby.find("]>").map_or(close, |at| at + 2)
 }
