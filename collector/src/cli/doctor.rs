@@ -147,9 +147,9 @@ fn kubernetes(settings: &WatchSettings) -> Option<Check> {
     Some(match tried {
         Err(error) => Check::new(
             "Kubernetes",
-            Outcome::Lacking,
+            Outcome::Broken,
             format!("{error:#}"),
-            "set `kubeconfig` to a file that works, or `kubernetes` to off; until then pods have no names",
+            "see that the API server runs and can be reached from here, set `kubeconfig` to a file that works, or `kubernetes` to off; until then pods have no names",
         ),
         Ok(missing) if !missing.is_empty() => {
             let names: Vec<&str> = missing.iter().map(|(resource, _)| *resource).collect();

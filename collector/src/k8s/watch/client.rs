@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -79,7 +79,8 @@ impl WatchSettings {
     }
 }
 
-/// Tries every right that is needed, by listing one object. What is not there says why.
+/// Tries every right that is needed, by listing one object. What is not there says why. An error:
+/// there is no answer at all.
 pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<(&'static str, String)>> {
     let client = settings.client().await?;
     let mut missing = Vec::new();
@@ -87,8 +88,10 @@ pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<(&'static str
         let version = GroupVersionKind::gvk(group, "v1", "");
         let api_resource = ApiResource::from_gvk_with_plural(&version, resource);
         let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource);
-        if let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
-            missing.push((resource, super::chain(&error)));
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => {}
+            Err(error @ kube::Error::Api(_)) => missing.push((resource, super::chain(&error))),
+            Err(error) => bail!("the API server cannot be asked: {}", super::chain(&error)),
         }
     }
     Ok(missing)

@@ -216,4 +216,25 @@ fn doctor_names_what_is_in_the_way() {
         "umount -l $(grep -w cgroup2 /proc/self/mounts | cut -d' ' -f2)",
         "cgroup2",
     );
+
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, NO_API_SERVER).unwrap();
+    let arguments = ["doctor", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let output = command(&arguments, "127.0.0.1:0");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    let is_named = |line: &str| line.starts_with("FAIL") && line.contains("Kubernetes");
+    let line = text.lines().find(|line| is_named(line)).unwrap();
+    assert!(line.contains("see that the API server runs"), "{line}");
 }
+
+/// Port 9 of loopback is nobody's.
+const NO_API_SERVER: &str = r#"
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: u, user: {}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+current-context: c
+"#;
