@@ -16,6 +16,7 @@ mod neighbour;
 mod packet_drop;
 mod probe;
 mod protocol;
+mod random;
 mod series;
 mod tcp_cost;
 mod tcp_exact;

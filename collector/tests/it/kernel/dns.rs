@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use runwire_collector::signals::SignalSettings;
 
+pub(crate) use self::stream::framed;
 use super::lab::Lab;
 use super::measure::Measurement;
 
@@ -23,7 +24,7 @@ fn query(id: u16, qtype: u16) -> Vec<u8> {
     query_for(id, "www.example.test", qtype)
 }
 
-fn query_for(id: u16, name: &str, qtype: u16) -> Vec<u8> {
+pub(crate) fn query_for(id: u16, name: &str, qtype: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.').filter(|label| !label.is_empty()) {
@@ -37,7 +38,7 @@ fn query_for(id: u16, name: &str, qtype: u16) -> Vec<u8> {
 }
 
 /// The answer to `query` with nothing in it.
-fn answer(query: &[u8], rcode: u8, truncated: bool) -> Vec<u8> {
+pub(crate) fn answer(query: &[u8], rcode: u8, truncated: bool) -> Vec<u8> {
     let mut message = query.to_vec();
     message[2] |= 0x80 | if truncated { 2 } else { 0 };
     message[3] = 0x80 | rcode;

@@ -29,23 +29,35 @@ impl Measurement {
         Self::start_in(Registry::new(10_000), signal, settings)
     }
 
+    /// `None`, with a word to the reader, where the kernel refuses one of them.
+    pub(crate) fn start_all(signals: &[&str]) -> Option<Self> {
+        Self::start_all_in(Registry::new(10_000), signals, SignalSettings::default())
+    }
+
     pub(crate) fn start_in(
         registry: Registry,
         signal: &str,
         settings: SignalSettings,
     ) -> Option<Self> {
+        Self::start_all_in(registry, &[signal], settings)
+    }
+
+    fn start_all_in(registry: Registry, wanted: &[&str], settings: SignalSettings) -> Option<Self> {
         let settings = SignalSettings {
             off: NAMES
                 .iter()
-                .filter(|name| **name != signal)
+                .filter(|name| !wanted.contains(*name))
                 .map(|name| (*name).to_owned())
                 .collect(),
             ..settings
         };
         let signals = Signals::start(&registry, &settings);
-        if !signals.names().contains(&signal) {
+        for signal in wanted {
+            if signals.names().contains(signal) {
+                continue;
+            }
             let mut reasons = String::new();
-            for hook in signals.hooks().iter().filter(|hook| hook.signal == signal) {
+            for hook in signals.hooks().iter().filter(|hook| hook.signal == *signal) {
                 if let Some(refusal) = &hook.refusal {
                     let _ = write!(reasons, "{} {refusal}; ", hook.hook);
                 }
@@ -132,6 +144,14 @@ pub(crate) fn has_label(series: &str, name: &str, value: &str) -> bool {
 }
 
 #[expect(clippy::print_stderr, reason = "who runs the tests must see this")]
-fn say(message: &str) {
+pub(crate) fn say(message: &str) {
     eprintln!("{message}");
+}
+
+/// Whether the running kernel lacks something that came with this version of Linux.
+pub(crate) fn is_older_than(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux says it");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    (next(), next()) < (Some(major), Some(minor))
 }

@@ -9,7 +9,7 @@ use super::super::lab::Lab;
 use super::super::measure::Measurement;
 use super::{A, answer, query_for};
 
-fn framed(message: Vec<u8>) -> Vec<u8> {
+pub(crate) fn framed(message: Vec<u8>) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), &message[..]].concat()
 }
 
