@@ -1,6 +1,6 @@
 # Runwire: what a person types. Each target installs what it needs; see scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test eval bench fuzz images
+.PHONY: help setup build demo run test eval bench fuzz kernels images
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -29,6 +29,12 @@ bench: build ## what the collector costs, into eval/RESULTS.md (root; ten minute
 SECONDS_EACH ?= 60
 fuzz: ## every parser against libFuzzer, each for SECONDS_EACH (60)
 	SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz
+
+# Versions as of Debian 12 and the backports of Debian 13; `newest` is the newest there is.
+KERNELS ?= 6.1 6.12 6.16 newest
+
+kernels: setup ## boot other kernels in QEMU and test every signal there (some ten minutes each)
+	scripts/kernels $(KERNELS)
 
 # Where images go, and for which machines. Several platforms need a builder that has them, and a registry to push to.
 REGISTRY ?=

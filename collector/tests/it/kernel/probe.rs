@@ -15,7 +15,7 @@ use runwire_collector::scan::Detector;
 use runwire_collector::signals::SignalSettings;
 
 use super::lab::{Lab, run};
-use super::measure::Measurement;
+use super::measure::{Measurement, is_older_than, say};
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -236,7 +236,12 @@ fn packets_that_no_connection_sends_are_named() {
         ("xmas", FIN | PSH | URG),
         ("syn_fin", SYN | FIN),
     ];
-    for (server, expected) in [(lab.server4, 20), (lab.server6, 40)] {
+    let mut placed = 20;
+    if is_older_than(6, 11) {
+        say("partly: before Linux 6.11 packets that a listener drops have no place");
+        placed = 10;
+    }
+    for (server, expected) in [(lab.server4, placed), (lab.server6, 2 * placed)] {
         let listener = lab.in_server(|| TcpListener::bind((server, 0)).unwrap());
         let open = listener.local_addr().unwrap().port();
         lab.in_client(|| {

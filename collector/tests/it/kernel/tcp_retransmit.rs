@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::lab::{Lab, run};
-use super::measure::Measurement;
+use super::measure::{Measurement, is_older_than, say};
 
 #[test]
 #[ignore = "needs root"]
@@ -89,9 +89,15 @@ fn every_refused_connect_is_one_reset_at_each_end() {
         ("dst_workload", lab.client.as_str()),
     ];
     let show = measurement.show("tcp_resets");
-    for direction in ["sent", "received"] {
+    let mut sent = 12;
+    if is_older_than(6, 10) {
+        say("partly: before Linux 6.10 no event tells of a reset that no socket sends");
+        sent = 0;
+    }
+    for (direction, expected) in [("sent", sent), ("received", 12)] {
         let labels = [edge.as_slice(), &[("direction", direction)]].concat();
-        assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
+        let counted = measurement.count("tcp_resets_total", &labels);
+        assert_eq!(counted, expected, "{direction} {show}");
     }
     let met = [("direction", "received"), ("reason", "connecting")];
     let labels = [edge.as_slice(), &met].concat();

@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use runwire_collector::signals::{SignalSettings, UdpFlows};
 
 use super::lab::Lab;
-use super::measure::Measurement;
+use super::measure::{Measurement, is_older_than, say};
 
 const ADDRESSES: [fn(&Lab) -> IpAddr; 2] = [|lab| lab.server4, |lab| lab.server6];
 
@@ -155,6 +155,10 @@ fn offloaded_datagrams_count_one_by_one() {
 fn what_finds_no_room_is_not_received() {
     for address in ADDRESSES {
         let lab = Lab::new();
+        if address(&lab).is_ipv6() && is_older_than(6, 10) {
+            say("partly: before Linux 6.10 no event tells of a full receive buffer over IPv6");
+            continue;
+        }
         let Some(mut measurement) = Measurement::start("udp") else {
             return;
         };
