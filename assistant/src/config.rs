@@ -67,6 +67,14 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_RANKING", value_name = "NAME")]
     pub ranking: Option<Ranking>,
 
+    /// Folder with a cross-encoder as model.onnx, which puts the best passages in order once more [default: none]
+    #[arg(long, env = "RUNWIRE_RERANKER", value_name = "DIR")]
+    pub reranker: Option<PathBuf>,
+
+    /// From so many passages on, the nearest vectors are found by a graph, which is built beside; 0: never [default: 50000]
+    #[arg(long, env = "RUNWIRE_GRAPH_FROM", value_name = "N")]
+    pub graph_from: Option<usize>,
+
     /// Address under which users reach this service, for links in alerts [default: http:// and the listen address]
     #[arg(long, env = "RUNWIRE_EXTERNAL_URL", value_name = "URL")]
     pub external_url: Option<String>,
@@ -172,6 +180,9 @@ pub struct Config {
     /// `None`: nowhere to keep anything.
     pub cache: Option<PathBuf>,
     pub ranking: Ranking,
+    pub reranker: Option<PathBuf>,
+    /// `usize::MAX`: never.
+    pub graph_from: usize,
     /// Without a slash at the end.
     pub external_url: String,
     /// `None`: incidents are not kept.
@@ -217,6 +228,8 @@ impl Settings {
             onnxruntime,
             cache,
             ranking,
+            reranker,
+            graph_from,
             external_url,
             incidents,
             incident_retention,
@@ -248,6 +261,8 @@ impl Settings {
             onnxruntime: onnxruntime.or(other.onnxruntime),
             cache: cache.or(other.cache),
             ranking: ranking.or(other.ranking),
+            reranker: reranker.or(other.reranker),
+            graph_from: graph_from.or(other.graph_from),
             external_url: external_url.or(other.external_url),
             incidents: incidents.or(other.incidents),
             incident_retention: incident_retention.or(other.incident_retention),

@@ -4,7 +4,7 @@
 //! built beside it and takes its place at once, so that no reader ever sees half an index.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,6 +20,7 @@ mod codec;
 pub mod dense;
 pub mod embed;
 pub mod fuse;
+mod graph;
 pub mod lexical;
 pub mod names;
 mod postings;
@@ -34,7 +35,7 @@ mod trade;
 mod watch;
 pub mod words;
 
-use embed::{Embedder, MiniLm, Precision};
+use embed::{CrossEncoder, Embedder, MiniLm, Precision};
 use fuse::Ranking;
 pub use names::Names;
 pub use search::{Filters, RunbookReference, SearchResponse, SearchResult, SectionReference, url};
@@ -54,7 +55,7 @@ pub struct Retriever {
 struct Shared {
     folders: Vec<PathBuf>,
     embedder: Option<Box<dyn Embedder>>,
-    ranking: Ranking,
+    options: Options,
     store: Option<Store>,
     /// `None` until the first one is built.
     current: RwLock<Option<Arc<Snapshot>>>,
@@ -62,11 +63,32 @@ struct Shared {
     building: Mutex<Building>,
 }
 
+/// How passages are found and ordered.
+pub struct Options {
+    pub ranking: Ranking,
+    /// From so many passages of one segment on, a graph finds the nearest vectors instead of a scan.
+    pub graph_from: usize,
+    pub reranker: Option<CrossEncoder>,
+}
+
+/// Where a graph wins, as measured (`benches/README.md`).
+pub const GRAPH_FROM: usize = 50_000;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ranking: Ranking::default(),
+            graph_from: GRAPH_FROM,
+            reranker: None,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Building {
     loader: Loader,
-    /// What is on disk.
-    saved: Vec<Arc<Segment>>,
+    /// What is on disk, and whether with its graph.
+    saved: Vec<(Arc<Segment>, bool)>,
     /// When it was written, and how long that took.
     last: Option<(Instant, Duration)>,
 }
@@ -79,6 +101,10 @@ pub struct IndexState {
     pub warnings: usize,
     /// What vectors are made with; none: words only.
     pub model: Option<String>,
+    /// What puts the best passages in order once more; none: nothing does.
+    pub reranker: Option<String>,
+    /// Segments whose nearest vectors a graph finds.
+    pub graphs: usize,
 }
 
 /// The first index is not built yet.
@@ -100,12 +126,18 @@ impl Retriever {
                 None
             }
         };
-        Ok(Self::with_ranking(
-            config.runbooks.clone(),
-            embedder,
-            config.cache.as_deref(),
-            config.ranking,
-        ))
+        let open = |folder: &PathBuf| {
+            CrossEncoder::open(folder, config.onnxruntime.as_deref())
+                .with_context(|| format!("cannot use the reranker in {}", folder.display()))
+        };
+        let reranker = config.reranker.as_ref().map(open).transpose()?;
+        let options = Options {
+            ranking: config.ranking,
+            graph_from: config.graph_from,
+            reranker,
+        };
+        let (folders, cache) = (config.runbooks.clone(), config.cache.as_deref());
+        Ok(Self::with(folders, embedder, cache, options))
     }
 
     pub fn new(
@@ -113,14 +145,14 @@ impl Retriever {
         embedder: Option<Box<dyn Embedder>>,
         cache: Option<&Path>,
     ) -> Self {
-        Self::with_ranking(folders, embedder, cache, Ranking::default())
+        Self::with(folders, embedder, cache, Options::default())
     }
 
-    fn with_ranking(
+    pub fn with(
         folders: Vec<PathBuf>,
         embedder: Option<Box<dyn Embedder>>,
         cache: Option<&Path>,
-        ranking: Ranking,
+        options: Options,
     ) -> Self {
         let model = embedder.as_ref().map_or("words", |model| model.name());
         let store = cache.map(|cache| Store::new(cache, model, &folders));
@@ -128,7 +160,7 @@ impl Retriever {
             shared: Arc::new(Shared {
                 folders,
                 embedder,
-                ranking,
+                options,
                 store,
                 current: RwLock::new(None),
                 building: Mutex::default(),
@@ -158,12 +190,13 @@ impl Retriever {
             },
             None => {
                 let made = shared.saved();
-                building.saved = made.segments.clone();
+                building.note_saved(&made.segments);
                 made
             }
         };
         let embedder = shared.embedder.as_deref();
-        let snapshot = Snapshot::build(library, embedder, made, |segments| {
+        let graph_from = shared.options.graph_from;
+        let snapshot = Snapshot::build(library, embedder, made, graph_from, |segments| {
             shared.save(segments);
         })?;
         info!(
@@ -193,14 +226,20 @@ impl Retriever {
         if let Some(snapshot) = self.current().filter(|now| building.is_new(now)) {
             let started = Instant::now();
             self.shared.save(&snapshot.segments);
-            building.saved.clone_from(&snapshot.segments);
+            building.note_saved(&snapshot.segments);
             building.last = Some((Instant::now(), started.elapsed()));
         }
     }
 
-    /// Builds the index and keeps it as the files are, from a thread of its own, until the last clone is gone.
+    /// Builds the index and keeps it as the files are, from threads of its own, until the last clone is gone.
     pub fn watch(&self) -> std::io::Result<()> {
         watch::start(&self.shared)
+    }
+
+    /// Builds the graphs that large segments lack: a millisecond a passage, while search goes on without them.
+    pub fn build_graphs(&self) {
+        build_graphs(&Arc::downgrade(&self.shared));
+        self.save();
     }
 
     /// The runbooks as of now; none until the first index is there.
@@ -220,7 +259,8 @@ impl Retriever {
         search::search(
             &snapshot,
             self.shared.embedder.as_deref(),
-            self.shared.ranking,
+            self.shared.options.reranker.as_ref(),
+            self.shared.options.ranking,
             question,
             limit,
             filters,
@@ -256,6 +296,10 @@ impl Retriever {
     pub fn state(&self) -> IndexState {
         let current = self.current();
         let count = |of: fn(&Snapshot) -> usize| current.as_deref().map_or(0, of);
+        let graph_from = self.shared.options.graph_from;
+        let segments = current.iter().flat_map(|snapshot| &snapshot.segments);
+        let graphs = segments
+            .filter(|segment| segment.passages.len() >= graph_from && segment.passages.has_graph());
         IndexState {
             ready: current.is_some(),
             runbooks: count(|snapshot| snapshot.library.runbooks.len()),
@@ -266,6 +310,13 @@ impl Retriever {
                 .embedder
                 .as_ref()
                 .map(|embedder| embedder.name().to_owned()),
+            reranker: self
+                .shared
+                .options
+                .reranker
+                .as_ref()
+                .map(|reranker| reranker.name().to_owned()),
+            graphs: graphs.count(),
         }
     }
 
@@ -279,10 +330,49 @@ impl Retriever {
     }
 }
 
+/// Ends early where a segment or all clones are gone.
+fn build_graphs(shared: &Weak<Shared>) {
+    let segments = || {
+        let retriever = Retriever {
+            shared: shared.upgrade()?,
+        };
+        let snapshot = retriever.current()?;
+        Some((
+            snapshot.segments.clone(),
+            retriever.shared.options.graph_from,
+        ))
+    };
+    let Some((mut missing, graph_from)) = segments() else {
+        return;
+    };
+    missing.retain(|segment| segment.passages.len() >= graph_from && !segment.passages.has_graph());
+    for segment in missing {
+        let started = Instant::now();
+        let is_used = || {
+            segments().is_some_and(|(now, _)| now.iter().any(|used| Arc::ptr_eq(used, &segment)))
+        };
+        if segment.passages.build_graph(is_used) {
+            info!(
+                passages = segment.passages.len(),
+                seconds = started.elapsed().as_secs(),
+                "graph of vectors built"
+            );
+        }
+    }
+}
+
 impl Building {
+    fn note_saved(&mut self, segments: &[Arc<Segment>]) {
+        let with_graph =
+            |segment: &Arc<Segment>| (Arc::clone(segment), segment.passages.has_graph());
+        self.saved = segments.iter().map(with_graph).collect();
+    }
+
     fn is_new(&self, snapshot: &Snapshot) -> bool {
         let (ours, saved) = (&snapshot.segments, &self.saved);
-        let is_same = |(ours, saved)| Arc::ptr_eq(ours, saved);
+        let is_same = |(ours, (saved, with_graph)): (&Arc<Segment>, &(Arc<Segment>, bool))| {
+            Arc::ptr_eq(ours, saved) && ours.passages.has_graph() == *with_graph
+        };
         ours.len() != saved.len() || !ours.iter().zip(saved).all(is_same)
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::{AccessSettings, Config, Settings, surroundings};
+use crate::retrieval::GRAPH_FROM;
 use crate::retrieval::embed::{GRAPH, WEIGHTS};
 
 const RUNBOOK_FOLDERS: [&str; 2] = ["runbooks", "/usr/share/runwire/runbooks"];
@@ -170,6 +171,16 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         None => Some(PathBuf::from(ONNXRUNTIME)).filter(|file| file.is_file()),
     };
 
+    if let Some(folder) = &settings.reranker
+        && !folder.join(GRAPH).is_file()
+    {
+        let reason = format!(
+            "names {}, where there is no {GRAPH}; give the folder of a cross-encoder in ONNX",
+            folder.display()
+        );
+        return Err(ConfigError::value("reranker", reason));
+    }
+
     let incidents = surroundings::incidents(&settings)?;
     let llm = surroundings::llm(&settings)?;
     let diagnosis_deadline = surroundings::diagnosis_deadline(&settings)?;
@@ -196,6 +207,11 @@ pub(super) fn check(settings: Settings) -> Result<Config, ConfigError> {
         onnxruntime,
         cache: settings.cache.or_else(default_cache),
         ranking: settings.ranking.unwrap_or_default(),
+        reranker: settings.reranker,
+        graph_from: match settings.graph_from {
+            Some(0) => usize::MAX,
+            from => from.unwrap_or(GRAPH_FROM),
+        },
         external_url: match settings.external_url {
             Some(url) => base_url("external_url", &url)?,
             None if settings.access.tls_certificate.is_some() => format!("https://{listen}"),

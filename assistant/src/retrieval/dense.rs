@@ -1,16 +1,14 @@
 //! Nearest vectors. Each number of a vector is held in a byte: a quarter of the memory, and a scan that is several times
-//! as fast, for an error of the cosine in the third decimal. All are scanned; where they are very many, first only the
-//! signs of their numbers, a bit each. `benches/search.rs` holds both against a graph of hnsw_rs.
+//! as fast, for an error of the cosine in the third decimal. All are scanned; where they are many, first only the signs of
+//! their numbers, a bit each, or a graph says where to look. `benches/search` holds the three against each other.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use super::codec::{Reader, Writer};
+use super::graph::Graph;
 use super::segment::{GONE, Numbers};
 use super::top::Top;
-
-/// The scan finds this many times what is asked for, and exact products choose among them.
-const SCAN_FACTOR: usize = 2;
 
 /// From so many vectors of one segment on, their signs are scanned. Below, the scan of all takes about two milliseconds.
 const SIGNS_FROM: usize = 50_000;
@@ -19,8 +17,13 @@ const SIGNS_FROM: usize = 50_000;
 const SIGNS_FACTOR: usize = 10;
 const LEAST_BY_SIGNS: usize = 2000;
 
+/// A graph looks at so many times what is asked for, and at no fewer than the second number: with less, now and then one of
+/// the best ten is not found.
+const BREADTH_FACTOR: usize = 2;
+const LEAST_BREADTH: usize = 256;
+
 /// Vectors of one segment, one after the other.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vectors {
     dimensions: usize,
     /// Shares of the vector's largest number, from -127 to 127.
@@ -28,6 +31,8 @@ pub struct Vectors {
     /// What a share of one stands for.
     scales: Vec<f32>,
     signs: OnceLock<Vec<u64>>,
+    /// Takes minutes to build: search does not wait for it.
+    graph: OnceLock<Graph>,
 }
 
 impl Vectors {
@@ -76,13 +81,31 @@ impl Vectors {
         &self.values[row * self.dimensions..(row + 1) * self.dimensions]
     }
 
-    fn similarity(&self, row: usize, query: &[f32]) -> f32 {
-        let values = self.row(row).iter().zip(query);
-        let mut sums = [0.0_f32; 8];
-        for (at, (value, x)) in values.enumerate() {
-            sums[at % 8] += f32::from(*value) * x;
+    fn similarity(&self, row: usize, question: &Question) -> f32 {
+        question.product(self.row(row)) * self.scales[row]
+    }
+
+    /// Of two that are held here.
+    pub(super) fn cosine(&self, a: usize, b: usize) -> f32 {
+        let pairs = self.row(a).iter().zip(self.row(b));
+        // Two bytes' product has 14 bits, so thousands of them fit.
+        let sum: i32 = pairs
+            .map(|(a, b)| i32::from(i16::from(*a)) * i32::from(i16::from(*b)))
+            .sum();
+        sum as f32 * self.scales[a] * self.scales[b]
+    }
+
+    /// Builds the graph, if there is none yet and for as long as it `goes_on`. True: it was built now.
+    pub(super) fn build_graph(self: &Arc<Self>, goes_on: impl Fn() -> bool) -> bool {
+        if self.has_graph() {
+            return false;
         }
-        sums.iter().sum::<f32>() * self.scales[row]
+        let built = Graph::build(self, goes_on);
+        built.is_some_and(|graph| self.graph.set(graph).is_ok())
+    }
+
+    pub(super) fn has_graph(&self) -> bool {
+        self.graph.get().is_some()
     }
 
     /// For each vector as many words as it takes, a bit for each number.
@@ -100,7 +123,12 @@ impl Vectors {
     pub(super) fn encode<W: Write>(&self, writer: &mut Writer<W>) -> io::Result<()> {
         writer.u64(self.dimensions as u64)?;
         writer.i8s(&self.values)?;
-        writer.f32s(&self.scales)
+        writer.f32s(&self.scales)?;
+        writer.u64(u64::from(self.has_graph()))?;
+        match self.graph.get() {
+            Some(graph) => graph.encode(writer),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn decode<R: Read>(reader: &mut Reader<R>) -> Option<Self> {
@@ -108,9 +136,13 @@ impl Vectors {
             dimensions: usize::try_from(reader.u64()?).ok()?,
             values: reader.i8s()?,
             scales: reader.f32s()?,
-            signs: OnceLock::new(),
+            ..Self::default()
         };
         let fits = vectors.values.len() == vectors.scales.len().checked_mul(vectors.dimensions)?;
+        if reader.u64()? == 1 {
+            let graph = Graph::decode(reader, vectors.len())?;
+            vectors.graph.set(graph).ok()?;
+        }
         fits.then_some(vectors)
     }
 }
@@ -119,12 +151,14 @@ impl Vectors {
 pub struct DenseIndex {
     parts: Vec<(Arc<Vectors>, Arc<Numbers>)>,
     signs_from: usize,
+    graph_from: usize,
     /// Number → part and row.
     places: Vec<(u32, u32)>,
 }
 
 impl DenseIndex {
-    pub(super) fn new(parts: Vec<(Arc<Vectors>, Arc<Numbers>)>) -> Self {
+    /// The graph of a segment with as many vectors as `graph_from` is asked, once there is one.
+    pub(super) fn new(parts: Vec<(Arc<Vectors>, Arc<Numbers>)>, graph_from: usize) -> Self {
         let count = parts.iter().map(|(_, numbers)| numbers.live).sum();
         let mut places = vec![(0, 0); count];
         for (part, (_, numbers)) in (0..).zip(&parts) {
@@ -138,12 +172,13 @@ impl DenseIndex {
             parts,
             places,
             signs_from: SIGNS_FROM,
+            graph_from,
         };
         // Now, while it is built, and not with the first question.
         for (vectors, _) in index
             .parts
             .iter()
-            .filter(|(vectors, _)| index.has_signs(vectors))
+            .filter(|(vectors, _)| index.has_signs(vectors) && index.graph_of(vectors).is_none())
         {
             vectors.signs();
         }
@@ -153,18 +188,32 @@ impl DenseIndex {
     /// The vectors alone, numbered in their order.
     pub fn of(vectors: Vectors) -> Self {
         let numbers = Numbers::new((0_u32..).take(vectors.len()).collect());
-        Self::new(vec![(Arc::new(vectors), Arc::new(numbers))])
+        Self::new(vec![(Arc::new(vectors), Arc::new(numbers))], usize::MAX)
+    }
+
+    /// The same, found by a graph, which is built now.
+    pub fn with_graph(vectors: Vectors) -> Self {
+        let mut index = Self::of(vectors);
+        index.graph_from = 0;
+        for (vectors, _) in &index.parts {
+            vectors.build_graph(|| true);
+        }
+        index
+    }
+
+    fn graph_of<'a>(&self, vectors: &'a Vectors) -> Option<&'a Graph> {
+        let graph = vectors.graph.get();
+        graph.filter(|_| vectors.len() >= self.graph_from)
     }
 
     fn has_signs(&self, vectors: &Vectors) -> bool {
         vectors.len() >= self.signs_from
     }
 
-    /// `query` is of unit length.
-    pub fn similarity(&self, number: usize, query: &[f32]) -> f32 {
+    pub(super) fn similarity(&self, number: usize, question: &Question) -> f32 {
         let (part, row) = self.places[number];
         let vectors = &self.parts[part as usize].0;
-        vectors.similarity(row as usize, query)
+        vectors.similarity(row as usize, question)
     }
 
     /// As it is held: each number is right to a 254th of the largest.
@@ -177,23 +226,28 @@ impl DenseIndex {
     }
 
     /// The most similar ones, best first; ties go to the lower number.
-    pub fn search(&self, query: &[f32], limit: usize) -> Vec<(usize, f32)> {
-        let query_shares = Shares::of(query);
-        let query_signs: Vec<u64> = query
-            .chunks(64)
-            .map(|part| signs_of(part.iter().map(|x| *x < 0.0)))
-            .collect();
-        let mut near = Top::new(limit * SCAN_FACTOR);
+    pub fn search(&self, question: &Question, limit: usize) -> Vec<(usize, f32)> {
+        let mut best = Top::new(limit);
         let mut near_by_signs = Top::new((limit * SIGNS_FACTOR).max(LEAST_BY_SIGNS));
         for (vectors, numbers) in &self.parts {
-            if vectors.dimensions != query.len() || query.is_empty() {
+            let dimensions = question.values.len();
+            if vectors.dimensions != dimensions || dimensions == 0 {
+                continue;
+            }
+            if let Some(graph) = self.graph_of(vectors) {
+                let similarity = |row| vectors.similarity(row, question);
+                let is_live = |row: usize| numbers.of_row[row] != GONE;
+                let breadth = (limit * BREADTH_FACTOR).max(LEAST_BREADTH);
+                for (row, similarity) in graph.search(breadth, similarity, is_live) {
+                    best.push(numbers.of_row[row] as usize, similarity);
+                }
                 continue;
             }
             if self.has_signs(vectors) {
-                let rows = vectors.signs().chunks_exact(query_signs.len());
+                let rows = vectors.signs().chunks_exact(question.signs.len());
                 for (row, &number) in rows.zip(&numbers.of_row) {
                     if number != GONE {
-                        near_by_signs.push(number as usize, -differing(row, &query_signs));
+                        near_by_signs.push(number as usize, -differing(row, &question.signs));
                     }
                 }
                 continue;
@@ -202,13 +256,12 @@ impl DenseIndex {
             let rows = rows.zip(&vectors.scales).zip(&numbers.of_row);
             for ((row, scale), &number) in rows {
                 if number != GONE {
-                    near.push(number as usize, query_shares.product(row) * scale);
+                    best.push(number as usize, question.product(row) * scale);
                 }
             }
         }
-        let mut best = Top::new(limit);
-        for (number, _) in near.finish().into_iter().chain(near_by_signs.finish()) {
-            best.push(number, self.similarity(number, query));
+        for (number, _) in near_by_signs.finish() {
+            best.push(number, self.similarity(number, question));
         }
         best.finish()
     }
@@ -228,20 +281,25 @@ fn differing(a: &[u64], b: &[u64]) -> f32 {
     bits.sum::<u32>() as f32
 }
 
-/// A question's vector in whole numbers of 13 bits: products with bytes, summed over a vector of thousands, stay below
-/// the 31 bits that there are.
-struct Shares {
+/// A question's vector of unit length in whole numbers of 13 bits: products with bytes, summed over a vector of thousands,
+/// stay below the 31 bits that there are, and cosines are right to the fourth decimal.
+pub struct Question {
     values: Vec<i16>,
     scale: f32,
+    signs: Vec<u64>,
 }
 
-impl Shares {
-    fn of(vector: &[f32]) -> Self {
+impl Question {
+    pub fn new(vector: &[f32]) -> Self {
         let largest = vector.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         let scale = if largest > 0.0 { largest / 4095.0 } else { 1.0 };
+        let parts = vector.chunks(64);
         Self {
             values: vector.iter().map(|x| (x / scale).round() as i16).collect(),
             scale,
+            signs: parts
+                .map(|part| signs_of(part.iter().map(|x| *x < 0.0)))
+                .collect(),
         }
     }
 
@@ -308,6 +366,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_graph_finds_what_floats_find_and_is_read_as_it_was_written() {
+        let vectors = around_topics(2000);
+        let mut rows = Vectors::new(384);
+        vectors.iter().for_each(|vector| rows.push(vector));
+        let built = DenseIndex::with_graph(rows.clone());
+        check_recall(&built, &vectors);
+        let again = DenseIndex::with_graph(rows);
+        assert!(
+            built.parts[0].0 == again.parts[0].0,
+            "the same vectors give the same graph"
+        );
+
+        let mut writer = Writer::new(Vec::new());
+        built.parts[0].0.encode(&mut writer).unwrap();
+        let bytes = writer.finish().unwrap();
+        let mut reader = Reader::new(bytes.as_slice(), bytes.len() as u64);
+        let read = Vectors::decode(&mut reader).unwrap();
+        assert!(reader.ends_well() && read.has_graph() && read == *built.parts[0].0);
+        for end in [bytes.len() / 2, bytes.len() - 1000, bytes.len() - 1] {
+            let mut reader = Reader::new(&bytes[..end], end as u64);
+            assert_eq!(Vectors::decode(&mut reader), None);
+        }
+
+        // Of every two rows one is gone: its neighbours are still found through it.
+        let numbers = (0..2000).map(|row| if row % 2 == 0 { row / 2 } else { GONE });
+        let numbers = Numbers::new(numbers.collect());
+        let half = DenseIndex::new(vec![(Arc::new(read), Arc::new(numbers))], 0);
+        let left: Vec<Vec<f32>> = vectors.into_iter().step_by(2).collect();
+        check_recall(&half, &left);
+    }
+
+    #[test]
+    fn a_graph_that_is_not_wanted_any_more_is_given_up() {
+        let mut rows = Vectors::new(4);
+        (0..600).for_each(|_| rows.push(&[1.0, 0.0, 0.0, 0.0]));
+        let rows = Arc::new(rows);
+        assert!(!rows.build_graph(|| false));
+        assert!(!rows.has_graph());
+        // All are equal, and all are found.
+        assert!(rows.build_graph(|| true));
+        let numbers = Arc::new(Numbers::in_order(600));
+        let found = DenseIndex::new(vec![(rows, numbers)], 0)
+            .search(&Question::new(&[1.0, 0.0, 0.0, 0.0]), 5);
+        assert_eq!(found.len(), 5);
+    }
+
     fn check_recall(index: &DenseIndex, vectors: &[Vec<f32>]) {
         let mut same = 0;
         for query in vectors.iter().step_by(vectors.len() / 50) {
@@ -317,7 +422,7 @@ mod tests {
                 exact.push(number, product(vector));
             }
             let exact = exact.finish();
-            let found = index.search(query, 10);
+            let found = index.search(&Question::new(query), 10);
             assert_eq!(found[0].0, exact[0].0);
             assert!((found[0].1 - 1.0).abs() < 0.005);
             same += found
@@ -331,10 +436,10 @@ mod tests {
     #[test]
     fn ties_go_to_the_lower_number_and_odd_input_finds_nothing() {
         let index = index(&[vec![1.0, 0.0], vec![1.0, 0.0], vec![0.0, 1.0]]);
-        let found = index.search(&[1.0, 0.0], 2);
+        let found = index.search(&Question::new(&[1.0, 0.0]), 2);
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [0, 1]);
-        assert!(index.search(&[1.0], 2).is_empty());
-        assert!(index.search(&[], 2).is_empty());
-        assert_eq!(index.search(&[0.0, 0.0], 3).len(), 3);
+        assert!(index.search(&Question::new(&[1.0]), 2).is_empty());
+        assert!(index.search(&Question::new(&[]), 2).is_empty());
+        assert_eq!(index.search(&Question::new(&[0.0, 0.0]), 3).len(), 3);
     }
 }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+mod cross;
 mod graph;
 mod hashing;
 mod minilm;
+mod sessions;
 
+pub use cross::CrossEncoder;
 pub use hashing::HashingEmbedder;
 pub use minilm::{GRAPH, MiniLm, WEIGHTS};
 

@@ -14,18 +14,32 @@ use super::words::Word;
 const K1: f32 = 1.2;
 const B: f32 = 0.75;
 
-/// More than any candidate list needs.
-const MAX_HITS: usize = 1000;
-
 /// The rarest words of a very long question decide; the rest costs time only.
 const MAX_TERMS: usize = 128;
 
 /// Words of all segments under the numbers of a snapshot. Scores do not depend on how the texts are spread over
 /// segments: counts are of all that are not gone.
 pub struct LexicalIndex {
-    parts: Vec<(Arc<Postings>, Arc<Numbers>)>,
+    parts: Vec<Part>,
     texts: usize,
-    average_length: f32,
+    /// Number → part and row.
+    places: Vec<(u32, u32)>,
+}
+
+struct Part {
+    postings: Arc<Postings>,
+    numbers: Arc<Numbers>,
+    /// Of each text, what its length makes of [`K1`].
+    marks: Vec<f32>,
+}
+
+/// What every text scores for one question, between 0 and 1.
+pub struct Scores<'a> {
+    index: &'a LexicalIndex,
+    /// By part and row.
+    sums: Vec<Vec<f32>>,
+    /// What a text could reach at most.
+    bound: f32,
 }
 
 /// A question's words, corrected, each once.
@@ -41,26 +55,34 @@ struct Term {
 
 impl LexicalIndex {
     pub(super) fn new(parts: Vec<(Arc<Postings>, Arc<Numbers>)>) -> Self {
-        let mut texts = 0_usize;
+        let texts = parts.iter().map(|(_, numbers)| numbers.live).sum();
         let mut length = 0_u64;
-        for (postings, numbers) in &parts {
-            texts += numbers.live;
-            for (of_text, number) in postings.lengths().iter().zip(&numbers.of_row) {
-                if *number != GONE {
-                    length += u64::from(*of_text);
+        let mut places = vec![(0, 0); texts];
+        for (part, (postings, numbers)) in (0..).zip(&parts) {
+            let rows = (0..).zip(postings.lengths()).zip(&numbers.of_row);
+            for ((row, of_text), &number) in rows.filter(|(_, number)| **number != GONE) {
+                length += u64::from(*of_text);
+                if let Some(place) = places.get_mut(number as usize) {
+                    *place = (part, row);
                 }
             }
         }
+        // Both stay far below 2^52.
+        let average = (length as f64 / texts.max(1) as f64).max(1.0) as f32;
+        let mark = |length: &u32| K1 * (1.0 - B + B * (*length as f32 / average));
+        let parts = parts.into_iter().map(|(postings, numbers)| Part {
+            marks: postings.lengths().iter().map(mark).collect(),
+            postings,
+            numbers,
+        });
         Self {
-            parts,
+            parts: parts.collect(),
             texts,
-            // Both stay far below 2^52.
-            average_length: (length as f64 / texts.max(1) as f64).max(1.0) as f32,
+            places,
         }
     }
 
-    /// The best texts with their scores between 0 and 1, best first.
-    pub fn search(&self, query: &LexicalQuery) -> Vec<(usize, f32)> {
+    pub fn search(&self, query: &LexicalQuery) -> Scores<'_> {
         let mut bound = 0.0;
         let mut terms = Vec::new();
         for word in &query.words {
@@ -78,42 +100,38 @@ impl LexicalIndex {
         terms.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         terms.truncate(MAX_TERMS);
 
-        let mut top = Top::new(MAX_HITS);
-        for (at, (postings, numbers)) in self.parts.iter().enumerate() {
-            let lengths = postings.lengths();
-            let mut scores = vec![0.0_f32; lengths.len()];
-            for term in &terms {
-                for (_, list) in term.lists.iter().filter(|(part, _)| *part == at) {
-                    for (row, frequency) in postings.list(list) {
-                        let (Some(score), Some(&length)) = (scores.get_mut(row), lengths.get(row))
-                        else {
-                            continue;
-                        };
-                        let frequency = frequency as f32;
-                        let share = length as f32 / self.average_length;
-                        *score +=
-                            term.weight * frequency / (frequency + K1 * (1.0 - B + B * share));
+        let empty = |part: &Part| vec![0.0_f32; part.marks.len()];
+        let mut sums: Vec<Vec<f32>> = self.parts.iter().map(empty).collect();
+        for term in &terms {
+            for (at, list) in &term.lists {
+                let (part, sums) = (&self.parts[*at], &mut sums[*at]);
+                part.postings.each_block(list, |rows, frequencies| {
+                    for (&row, &frequency) in rows.iter().zip(frequencies) {
+                        let row = row as usize;
+                        if let (Some(sum), Some(mark)) = (sums.get_mut(row), part.marks.get(row)) {
+                            let frequency = frequency as f32;
+                            *sum += term.weight * frequency / (frequency + mark);
+                        }
                     }
-                }
-            }
-            for (score, &number) in scores.iter().zip(&numbers.of_row) {
-                if *score > 0.0 && number != GONE {
-                    top.push(number as usize, (score / bound).min(1.0));
-                }
+                });
             }
         }
-        top.finish()
+        Scores {
+            index: self,
+            sums,
+            bound,
+        }
     }
 
     /// In how many texts a word is, and where.
     fn find(&self, word: &str) -> (usize, Vec<(usize, List)>) {
         let mut count = 0;
         let mut lists = Vec::new();
-        for (part, (postings, numbers)) in self.parts.iter().enumerate() {
-            let Some(list) = postings.find(word) else {
+        for (part, of) in self.parts.iter().enumerate() {
+            let Some(list) = of.postings.find(word) else {
                 continue;
             };
-            let of_part = live_count(postings, numbers, &list);
+            let of_part = of.live_count(&list);
             if of_part > 0 {
                 lists.push((part, list));
             }
@@ -131,9 +149,9 @@ impl LexicalIndex {
     /// In how many of the texts each word occurs.
     pub(super) fn word_counts(&self) -> HashMap<String, usize> {
         let mut counts: HashMap<String, usize> = HashMap::new();
-        for (postings, numbers) in &self.parts {
-            postings.each_word(|word, list| {
-                let count = live_count(postings, numbers, list);
+        for part in &self.parts {
+            part.postings.each_word(|word, list| {
+                let count = part.live_count(list);
                 if count == 0 {
                     return;
                 }
@@ -149,17 +167,50 @@ impl LexicalIndex {
     }
 }
 
-fn live_count(postings: &Postings, numbers: &Numbers, list: &List) -> usize {
-    if numbers.is_whole() {
-        return list.count();
+impl Part {
+    fn live_count(&self, list: &List) -> usize {
+        if self.numbers.is_whole() {
+            return list.count();
+        }
+        let mut count = 0;
+        self.postings.each_block(list, |rows, _| {
+            let of_row = |row: &&u32| self.numbers.of_row.get(**row as usize);
+            let is_live = |row: &&u32| of_row(row).is_some_and(|number| *number != GONE);
+            count += rows.iter().filter(is_live).count();
+        });
+        count
     }
-    let is_live = |row: usize| {
-        numbers
-            .of_row
-            .get(row)
-            .is_some_and(|number| *number != GONE)
-    };
-    postings.list(list).filter(|(row, _)| is_live(*row)).count()
+}
+
+impl Scores<'_> {
+    pub fn of(&self, number: usize) -> f32 {
+        let place = self.index.places.get(number);
+        let sum = place.and_then(|&(part, row)| self.sums.get(part as usize)?.get(row as usize));
+        sum.map_or(0.0, |sum| self.share(*sum))
+    }
+
+    /// The best `limit` texts that have a word of the question, best first.
+    pub fn best(&self, limit: usize) -> Vec<(usize, f32)> {
+        let mut top = Top::new(limit);
+        for (part, sums) in self.index.parts.iter().zip(&self.sums) {
+            for (sum, &number) in sums.iter().zip(&part.numbers.of_row) {
+                if *sum > 0.0 && number != GONE {
+                    top.push(number as usize, *sum);
+                }
+            }
+        }
+        let best = top.finish().into_iter();
+        best.map(|(number, sum)| (number, self.share(sum)))
+            .collect()
+    }
+
+    fn share(&self, sum: f32) -> f32 {
+        if sum > 0.0 {
+            (sum / self.bound).min(1.0)
+        } else {
+            0.0
+        }
+    }
 }
 
 impl LexicalQuery {
@@ -207,11 +258,13 @@ mod tests {
 
     fn search(index: &LexicalIndex, query: &str) -> Vec<(usize, f32)> {
         let vocabulary = Vocabulary::new(index.word_counts());
-        let hits = index.search(&LexicalQuery::new(query, &vocabulary, |_| false));
+        let scores = index.search(&LexicalQuery::new(query, &vocabulary, |_| false));
+        let hits = scores.best(100);
         assert!(
             hits.iter().all(|(_, score)| (0.0..=1.0).contains(score)),
             "{hits:?}"
         );
+        assert!(hits.iter().all(|(text, score)| scores.of(*text) == *score));
         hits
     }
 

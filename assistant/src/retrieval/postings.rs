@@ -10,13 +10,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use tantivy::directory::{Directory, OwnedBytes, RamDirectory};
 use tantivy::index::SegmentComponent;
-use tantivy::postings::{Postings as _, TermInfo};
+use tantivy::postings::TermInfo;
 use tantivy::schema::{IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::store::Compressor;
 use tantivy::tokenizer::{TextAnalyzer, TokenizerManager, WhitespaceTokenizer};
-use tantivy::{
-    DocSet, Index, IndexSettings, InvertedIndexReader, Segment, SegmentReader, TERMINATED,
-};
+use tantivy::{Index, IndexSettings, InvertedIndexReader, Segment, SegmentReader};
 
 use super::codec::{Reader, Writer};
 use super::words::words;
@@ -132,23 +130,21 @@ impl Postings {
         }
     }
 
-    /// Texts and frequencies, in the order of the texts.
-    pub(super) fn list(&self, list: &List) -> impl Iterator<Item = (usize, u32)> {
+    /// Texts and their frequencies, in the order of the texts, some dozens at a time.
+    pub(super) fn each_block(&self, list: &List, mut say: impl FnMut(&[u32], &[u32])) {
+        let option = IndexRecordOption::WithFreqs;
         let read = |index: &Arc<InvertedIndexReader>| {
-            let option = IndexRecordOption::WithFreqs;
-            index.read_postings_from_terminfo(&list.0, option).ok()
+            index
+                .read_block_postings_from_terminfo(&list.0, option)
+                .ok()
         };
-        let mut postings = self.index.as_ref().and_then(read);
-        std::iter::from_fn(move || {
-            let postings = postings.as_mut()?;
-            let text = postings.doc();
-            if text == TERMINATED {
-                return None;
-            }
-            let frequency = postings.term_freq();
-            postings.advance();
-            Some((text as usize, frequency))
-        })
+        let Some(mut block) = self.index.as_ref().and_then(read) else {
+            return;
+        };
+        while block.block_len() > 0 {
+            say(block.docs(), block.freqs());
+            block.advance();
+        }
     }
 
     pub(super) fn encode<W: Write>(&self, writer: &mut Writer<W>) -> io::Result<()> {
@@ -262,14 +258,18 @@ mod tests {
             prop_assert_eq!(Postings::decode(&mut reader), None);
             let mut seen = Vec::new();
             postings.each_word(|word, list| {
-                let expected: Vec<(usize, u32)> = texts
-                    .iter()
-                    .map(|text| words(text).iter().filter(|known| *known == word).count() as u32)
-                    .enumerate()
+                let expected: Vec<(u32, u32)> = (0..)
+                    .zip(&texts)
+                    .map(|(at, text)| (at, words(text).iter().filter(|known| *known == word).count() as u32))
                     .filter(|(_, frequency)| *frequency > 0)
                     .collect();
                 assert_eq!(list.count(), expected.len());
-                assert_eq!(postings.list(list).collect::<Vec<_>>(), expected);
+                let mut listed = Vec::new();
+                postings.each_block(list, |texts, frequencies| {
+                    assert_eq!(texts.len(), frequencies.len());
+                    listed.extend(texts.iter().copied().zip(frequencies.iter().copied()));
+                });
+                assert_eq!(listed, expected);
                 assert_eq!(postings.find(word).map(|list| list.count()), Some(list.count()));
                 seen.push(word.to_owned());
             });

@@ -1,12 +1,13 @@
 //! One question against one snapshot.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use utoipa::ToSchema;
 
-use super::dense::DenseIndex;
-use super::embed::{Embedder, Embedding};
+use super::dense::{DenseIndex, Question};
+use super::embed::{CrossEncoder, Embedder, Embedding};
 use super::fuse::{ANSWERABLE_WORDS_ONLY, Ranking, Ranks, Signals, kind_of};
 use super::snapshot::Snapshot;
 use crate::runbook::Runbook;
@@ -20,6 +21,9 @@ const CANDIDATE_PAGES: usize = 50;
 /// them before pages are compared with it again (Rocchio's feedback, on vectors).
 const FEEDBACK_PAGES: usize = 3;
 const FEEDBACK: f32 = 0.3;
+
+/// As many passages are given to a reranker, the best first.
+const RERANKED: usize = 20;
 
 /// Passages of one page in a list, unless the question is about one page.
 const PER_RUNBOOK: usize = 2;
@@ -110,6 +114,7 @@ pub fn url(id: &str) -> String {
 pub(super) fn search(
     snapshot: &Snapshot,
     embedder: Option<&dyn Embedder>,
+    reranker: Option<&CrossEncoder>,
     ranking: Ranking,
     question: &str,
     limit: usize,
@@ -124,42 +129,54 @@ pub(super) fn search(
     let words = snapshot.words_of_question(question, embedder);
     let passage_words = snapshot.passage_words.search(&words);
     let page_words = snapshot.page_words.search(&words);
-    let title_words: HashMap<usize, f32> =
-        snapshot.title_words.search(&words).into_iter().collect();
+    let title_words = snapshot.title_words.search(&words);
     let vector = match embedder {
         Some(embedder) => Some(embedder.embed_query(question)?),
         None => None,
     };
-    let dense = snapshot.meaning.as_ref().zip(vector.as_ref());
+    let asked = vector.as_deref().map(Question::new);
+    let dense = snapshot.meaning.as_ref().zip(asked.as_ref());
     let named = match ranking {
         Ranking::Fused => snapshot.names.in_question(question),
         _ => Vec::new(),
     };
-    let about = dense.map(|(meaning, vector)| with_feedback(&meaning.intros, vector));
+    let about = dense
+        .zip(vector.as_ref())
+        .map(|((meaning, asked), vector)| {
+            let nearest = meaning.intros.search(asked, FEEDBACK_PAGES);
+            Question::new(&with_feedback(&meaning.intros, &nearest, vector))
+        });
 
-    let mut candidates: HashSet<usize> = HashSet::new();
-    let mut nearest: HashMap<usize, usize> = HashMap::new();
-    let mut pages: HashSet<usize> = named.iter().map(|(page, _)| *page).collect();
+    let mut candidates: Vec<usize> = Vec::new();
+    let mut ranks: HashMap<usize, Ranks> = HashMap::new();
+    let mut pages: Vec<usize> = named.iter().map(|(page, _)| *page).collect();
     if filters.is_empty() {
+        let most_words = passage_words.best(CANDIDATES);
+        let near = dense.map_or(Vec::new(), |(meaning, asked)| {
+            meaning.passages.search(asked, CANDIDATES)
+        });
+        if ranking == Ranking::ReciprocalRank {
+            for (rank, (passage, _)) in most_words.iter().enumerate() {
+                ranks.entry(*passage).or_default().words = Some(rank);
+            }
+            for (rank, (passage, _)) in near.iter().enumerate() {
+                ranks.entry(*passage).or_default().meaning = Some(rank);
+            }
+        }
         candidates.extend(
-            passage_words
-                .iter()
-                .take(CANDIDATES)
-                .map(|(passage, _)| *passage),
+            most_words
+                .into_iter()
+                .chain(near)
+                .map(|(passage, _)| passage),
         );
         pages.extend(
             page_words
-                .iter()
-                .take(CANDIDATE_PAGES)
-                .map(|(page, _)| *page),
+                .best(CANDIDATE_PAGES)
+                .into_iter()
+                .map(|(page, _)| page),
         );
-        if let Some((meaning, vector)) = dense {
-            let near = meaning.passages.search(vector, CANDIDATES);
-            candidates.extend(near.iter().map(|(passage, _)| *passage));
-            nearest.extend(near.into_iter().map(|(passage, _)| passage).zip(0..));
-            let near = meaning
-                .intros
-                .search(about.as_ref().unwrap_or(vector), CANDIDATE_PAGES);
+        if let Some(((meaning, _), about)) = dense.zip(about.as_ref()) {
+            let near = meaning.intros.search(about, CANDIDATE_PAGES);
             pages.extend(near.into_iter().map(|(page, _)| page));
         }
     } else {
@@ -168,18 +185,13 @@ pub(super) fn search(
     for page in pages.into_iter().filter(|page| allowed[*page]) {
         candidates.extend(snapshot.passages_of(page));
     }
+    // Passages of one page follow each other.
+    candidates.sort_unstable();
+    candidates.dedup();
 
-    let most_words: HashMap<usize, usize> = passage_words
-        .iter()
-        .map(|(passage, _)| *passage)
-        .zip(0..)
-        .collect();
-    let passage_words: HashMap<usize, f32> = passage_words.into_iter().collect();
-    let page_words: HashMap<usize, f32> = page_words.into_iter().collect();
-    let of =
-        |scores: &HashMap<usize, f32>, key: usize| scores.get(&key).copied().unwrap_or_default();
     let kind = kind_of(question);
-    let mut intros: HashMap<usize, f32> = HashMap::new();
+    let mut page_before = None;
+    let mut intro_meaning = 0.0;
     let mut hits = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let (page, passage) = &snapshot.passages[candidate];
@@ -190,22 +202,21 @@ pub(super) fn search(
             named == page && section.is_none_or(|section| section == passage.section)
         });
         let mut signals = Signals {
-            passage_words: of(&passage_words, candidate),
-            page_words: of(&page_words, *page),
-            title_words: of(&title_words, *page),
+            passage_words: passage_words.of(candidate),
+            page_words: page_words.of(*page),
+            title_words: title_words.of(*page),
             name: if name { 1.0 } else { 0.0 },
             ..Signals::default()
         };
         let score = match dense.zip(about.as_ref()) {
-            Some(((meaning, vector), about)) => {
-                signals.passage_meaning = meaning.passages.similarity(candidate, vector);
-                signals.intro_meaning = *intros
-                    .entry(*page)
-                    .or_insert_with(|| meaning.intros.similarity(*page, about));
-                let ranks = Ranks {
-                    words: most_words.get(&candidate).copied(),
-                    meaning: nearest.get(&candidate).copied(),
-                };
+            Some(((meaning, asked), about)) => {
+                if page_before != Some(*page) {
+                    page_before = Some(*page);
+                    intro_meaning = meaning.intros.similarity(*page, about);
+                }
+                signals.intro_meaning = intro_meaning;
+                signals.passage_meaning = meaning.passages.similarity(candidate, asked);
+                let ranks = ranks.get(&candidate).copied().unwrap_or_default();
                 ranking.score(&signals, kind, ranks)
             }
             None => signals.score_of_words(),
@@ -213,16 +224,10 @@ pub(super) fn search(
         hits.push(Hit {
             candidate,
             named: name,
-            // Rounded before sorting: what is shown as equal is ordered by place, on every machine.
-            score: (f64::from(score) * 10_000.0).round() / 10_000.0,
+            score: rounded(f64::from(score)),
         });
     }
-    hits.sort_by(|a, b| {
-        b.named
-            .cmp(&a.named)
-            .then(b.score.total_cmp(&a.score))
-            .then(a.candidate.cmp(&b.candidate))
-    });
+    hits.sort_unstable_by(best_first);
 
     let threshold = f64::from(if dense.is_some() {
         kind.answerable()
@@ -235,22 +240,30 @@ pub(super) fn search(
         .any(|hit| hit.named || hit.score >= threshold);
 
     let one_page = allowed.iter().filter(|allowed| **allowed).count() == 1;
+    let wanted = reranker.map_or(limit, |_| limit.max(RERANKED));
     let mut taken: HashMap<usize, usize> = HashMap::new();
-    let mut results = Vec::new();
+    let mut listed = Vec::new();
     for hit in hits {
-        if results.len() == limit {
+        if listed.len() == wanted {
             break;
         }
-        let (page, passage) = &snapshot.passages[hit.candidate];
-        let of_page = taken.entry(*page).or_default();
+        let of_page = taken.entry(snapshot.passages[hit.candidate].0).or_default();
         if hit.score <= 0.0 || (*of_page == PER_RUNBOOK && !one_page) {
             continue;
         }
         *of_page += 1;
+        listed.push(hit);
+    }
+    if let Some(reranker) = reranker {
+        rerank(&mut listed, snapshot, reranker, question);
+        listed.truncate(limit);
+    }
+    let results = (1..).zip(listed).map(|(rank, hit)| {
+        let (page, passage) = &snapshot.passages[hit.candidate];
         let runbook = &runbooks[*page];
         let section = &runbook.sections[passage.section];
-        results.push(SearchResult {
-            rank: results.len() + 1,
+        SearchResult {
+            rank,
             score: hit.score,
             runbook: RunbookReference::new(runbook),
             section: SectionReference {
@@ -260,8 +273,9 @@ pub(super) fn search(
                 line_end: passage.line_end,
             },
             text: passage.text(runbook).into_owned(),
-        });
-    }
+        }
+    });
+    let results = results.collect();
     Ok(SearchResponse {
         query: question.to_owned(),
         answerable,
@@ -270,11 +284,10 @@ pub(super) fn search(
 }
 
 /// The question and what the pages nearest to it say, as one vector of unit length.
-fn with_feedback(intros: &DenseIndex, question: &[f32]) -> Embedding {
-    let nearest = intros.search(question, FEEDBACK_PAGES);
+fn with_feedback(intros: &DenseIndex, nearest: &[(usize, f32)], question: &[f32]) -> Embedding {
     let share = FEEDBACK / nearest.len().max(1) as f32;
     let mut moved = question.to_vec();
-    for (page, _) in nearest {
+    for &(page, _) in nearest {
         for (moved, intro) in moved.iter_mut().zip(intros.vector(page)) {
             *moved += share * intro;
         }
@@ -286,6 +299,49 @@ fn with_feedback(intros: &DenseIndex, question: &[f32]) -> Embedding {
         .sqrt();
     moved.iter_mut().for_each(|number| *number /= length);
     moved
+}
+
+/// Half of a score is what the reranker says. Pages that an alert's name calls for stay first. Where the reranker fails the
+/// order stays as it was: it can only add.
+fn rerank(listed: &mut [Hit], snapshot: &Snapshot, reranker: &CrossEncoder, question: &str) {
+    let texts: Vec<String> = listed
+        .iter()
+        .take(RERANKED)
+        .map(|hit| {
+            let (page, passage) = &snapshot.passages[hit.candidate];
+            passage.with_breadcrumb(&snapshot.library.runbooks[*page])
+        })
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let fits = match reranker.fit(question, &texts) {
+        Ok(fits) => fits,
+        Err(error) => {
+            warn!(
+                error = error.to_string(),
+                "a question is answered without the reranker"
+            );
+            return;
+        }
+    };
+    let mut fits = fits.into_iter();
+    for hit in listed.iter_mut() {
+        // What it has not read fits as little as can be: behind all that it has.
+        let fit = fits.next().map_or(0.0, f64::from);
+        hit.score = rounded((hit.score + fit) / 2.0);
+    }
+    listed.sort_unstable_by(best_first);
+}
+
+/// What is shown as equal is ordered by place, on every machine.
+fn rounded(score: f64) -> f64 {
+    (score * 10_000.0).round() / 10_000.0
+}
+
+fn best_first(a: &Hit, b: &Hit) -> std::cmp::Ordering {
+    b.named
+        .cmp(&a.named)
+        .then(b.score.total_cmp(&a.score))
+        .then(a.candidate.cmp(&b.candidate))
 }
 
 struct Hit {

@@ -49,11 +49,13 @@ pub(super) struct Made {
 }
 
 impl Snapshot {
-    /// Only pages that no segment holds are cut and indexed, and only passages that are new are embedded.
+    /// Only pages that no segment holds are cut and indexed, and only passages that are new are embedded. Graphs of
+    /// segments with `graph_from` passages are asked, where they are there.
     pub(super) fn build(
         library: Library,
         embedder: Option<&dyn Embedder>,
         made: Made,
+        graph_from: usize,
         save: impl Fn(&[Arc<Segment>]),
     ) -> anyhow::Result<Self> {
         let segments = segments(&library, embedder, made, save)?;
@@ -99,7 +101,7 @@ impl Snapshot {
         };
         let vectors = |field: fn(&Segment) -> &Arc<Vectors>, numbers: &[Arc<Numbers>]| {
             let vectors = segments.iter().map(|segment| Arc::clone(field(segment)));
-            DenseIndex::new(vectors.zip(numbers.iter().cloned()).collect())
+            DenseIndex::new(vectors.zip(numbers.iter().cloned()).collect(), graph_from)
         };
         let passage_words = words(|segment| &segment.passage_words, &of_passages);
         Ok(Self {

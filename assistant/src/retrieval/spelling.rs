@@ -11,28 +11,38 @@ const MIN_PASSAGES: usize = 3;
 pub(super) struct Vocabulary {
     counts: HashMap<String, usize>,
     /// Common words by their first letter: a slip there is rare, and looking elsewhere is dear.
-    by_letter: HashMap<char, Vec<(String, usize)>>,
+    by_letter: HashMap<char, Vec<Common>>,
+}
+
+#[derive(Debug)]
+struct Common {
+    word: String,
+    length: usize,
+    letters: u32,
+    count: usize,
 }
 
 impl Vocabulary {
     /// From the number of passages that have each word.
     pub(super) fn new(counts: HashMap<String, usize>) -> Self {
-        let mut by_letter: HashMap<char, Vec<(String, usize)>> = HashMap::new();
+        let mut by_letter: HashMap<char, Vec<Common>> = HashMap::new();
         for (word, &count) in &counts {
             let is_plain = word.chars().all(char::is_alphabetic);
             if count >= MIN_PASSAGES
                 && is_plain
                 && let Some(letter) = word.chars().next()
             {
-                by_letter
-                    .entry(letter)
-                    .or_default()
-                    .push((word.clone(), count));
+                by_letter.entry(letter).or_default().push(Common {
+                    word: word.clone(),
+                    length: word.chars().count(),
+                    letters: letters(word),
+                    count,
+                });
             }
         }
         // The map's order differs from run to run; answers must not.
         for words in by_letter.values_mut() {
-            words.sort();
+            words.sort_by(|a, b| a.word.cmp(&b.word));
         }
         Self { counts, by_letter }
     }
@@ -57,15 +67,24 @@ impl Vocabulary {
             return None;
         }
         let first = word.chars().next()?;
-        self.by_letter
-            .get(&first)?
-            .iter()
-            .filter(|(candidate, _)| candidate.chars().count().abs_diff(length) <= allowed)
-            .map(|(candidate, count)| (distance(word, candidate), candidate, *count))
-            .filter(|(distance, candidate, _)| *distance <= allowed && candidate.as_str() != word)
-            .min_by_key(|(distance, _, count)| (*distance, usize::MAX - count))
-            .map(|(_, candidate, _)| candidate.as_str())
+        // A slip changes two letters of the set at most: most words need no closer look.
+        let has = letters(word);
+        let is_near = |common: &&Common| {
+            common.length.abs_diff(length) <= allowed
+                && (common.letters ^ has).count_ones() as usize <= 2 * allowed
+        };
+        let near = self.by_letter.get(&first)?.iter().filter(is_near);
+        near.map(|common| (distance(word, &common.word), common))
+            .filter(|(distance, common)| *distance <= allowed && common.word != word)
+            .min_by_key(|(distance, common)| (*distance, usize::MAX - common.count))
+            .map(|(_, common)| common.word.as_str())
     }
+}
+
+/// Which letters occur, a bit each; those of other alphabets share bits.
+fn letters(word: &str) -> u32 {
+    word.chars()
+        .fold(0, |letters, c| letters | 1 << (u32::from(c) % 32))
 }
 
 /// Two neighbours swapped are one slip, not two.

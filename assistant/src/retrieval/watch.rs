@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{error, warn};
 
-use super::{Retriever, Shared};
+use super::{Retriever, Shared, build_graphs};
 use crate::runbook::load::fingerprint;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +24,15 @@ pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let weak = Arc::downgrade(shared);
     let thread = std::thread::Builder::new().name("runbooks".into());
     thread.spawn(move || run(&weak))?;
+    // Its own, because a graph takes minutes and an edit must not wait for it. The other thread saves what it made.
+    let weak = Arc::downgrade(shared);
+    let thread = std::thread::Builder::new().name("graphs".into());
+    thread.spawn(move || {
+        while weak.strong_count() > 0 {
+            build_graphs(&weak);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    })?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runwire_assistant::retrieval::embed::{EmbedError, Embedder, Embedding, HashingEmbedder};
-use runwire_assistant::retrieval::{Filters, Retriever, SearchResponse};
+use runwire_assistant::retrieval::{Filters, Options, Retriever, SearchResponse};
 
 use crate::service::service;
 
@@ -164,6 +164,96 @@ fn only_what_changed_is_embedded_again() {
         ask(&retriever, "turn forwarder off").results[0].runbook.id,
         "resolver"
     );
+}
+
+/// From so few passages on that the tests' pages have one.
+fn with_graph(folder: &Path, cache: &Path) -> (Retriever, Counting) {
+    let counting = Counting::default();
+    let options = Options {
+        graph_from: 100,
+        ..Options::default()
+    };
+    let embedder: Box<dyn Embedder> = Box::new(counting.clone());
+    let folders = vec![folder.to_owned()];
+    let retriever = Retriever::with(folders, Some(embedder), Some(cache), options);
+    (retriever, counting)
+}
+
+#[test]
+fn a_graph_is_built_beside_saved_with_the_index_and_follows_edits() {
+    let service = service(None);
+    let folder = service.folder.path();
+    for page in 0..150 {
+        let text = format!("# Page {page}\n\nThe queue of listener {page} is full.\n");
+        fs::write(folder.join(format!("page-{page}.md")), text).unwrap();
+    }
+    let (plain_cache, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (plain, _) = start(folder, plain_cache.path());
+    let expected = QUESTIONS.map(|question| ask(&plain, question));
+    assert_eq!(plain.state().graphs, 0);
+
+    let (retriever, _) = with_graph(folder, cache.path());
+    retriever.refresh().unwrap();
+    assert_eq!(retriever.state().graphs, 0, "search does not wait for it");
+    assert_eq!(
+        QUESTIONS.map(|question| ask(&retriever, question)),
+        expected
+    );
+    retriever.build_graphs();
+    assert_eq!(retriever.state().graphs, 1);
+    assert_eq!(
+        QUESTIONS.map(|question| ask(&retriever, question)),
+        expected
+    );
+    drop(retriever);
+
+    let (retriever, counting) = with_graph(folder, cache.path());
+    retriever.watch().unwrap();
+    let within = |what: &str, limit: Duration, holds: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !holds() {
+            assert!(
+                started.elapsed() < limit,
+                "{what} took longer than {limit:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let is_ready = || retriever.state().ready;
+    within("the start", Duration::from_secs(10), &is_ready);
+    assert_eq!((retriever.state().graphs, count(&counting)), (1, 0));
+    assert_eq!(
+        QUESTIONS.map(|question| ask(&retriever, question)),
+        expected
+    );
+    let first = |question: &str| {
+        let results = ask(&retriever, question).results;
+        results
+            .into_iter()
+            .next()
+            .map_or_else(String::new, |result| result.runbook.id)
+    };
+    fs::write(folder.join("page-7.md"), "# Zebra\n\nStripes.\n").unwrap();
+    within("an edit", Duration::from_secs(2), &|| {
+        first("zebra stripes") == "page-7"
+    });
+    assert_eq!((retriever.state().graphs, count(&counting)), (1, 2));
+    fs::remove_file(folder.join("page-7.md")).unwrap();
+    within("a deletion", Duration::from_secs(2), &|| {
+        first("zebra stripes") != "page-7"
+    });
+    // So much is new that all is put together again: the graph is built again, by itself.
+    for page in 0..150 {
+        let text = format!("# Other {page}\n\nThe line of printer {page} is long.\n");
+        fs::write(folder.join(format!("other-{page}.md")), text).unwrap();
+    }
+    within("new pages", Duration::from_secs(5), &|| {
+        first("printer 33").starts_with("other-33")
+    });
+    within("their graph", Duration::from_secs(20), &|| {
+        retriever.state().graphs > 0
+    });
+    assert_eq!(first("printer 33"), "other-33");
 }
 
 const QUESTIONS: [&str; 5] = [

@@ -15,5 +15,7 @@ mod narrate;
 mod openapi;
 mod pages;
 mod readme;
+mod replicas;
+mod rerank;
 mod search;
 mod service;

@@ -1,30 +1,36 @@
 //! all-MiniLM-L6-v2, or another model that the user has as an ONNX graph, on ONNX Runtime through fastembed.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use fastembed::{
     InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel,
 };
 use ort::environment::Environment;
 
+use super::sessions::Sessions;
 use super::{EmbedError, Embedder, Embedding, MAX_TOKENS, Precision, graph};
-
-/// More sessions than this would only wait for each other's cores.
-const MAX_SESSIONS: usize = 4;
 
 /// A graph in the model's folder is used as it is; without one it is made from the weights that we know.
 pub const GRAPH: &str = "model.onnx";
 pub const WEIGHTS: &str = "model.safetensors";
 
+/// Tokens of a question that are read, but for the two marks of its ends: each costs time while somebody waits.
+const QUESTION_TOKENS: usize = 62;
+
+/// They are in fewer bytes than this, unless somebody writes spaces.
+const QUESTION_BYTES: usize = 4096;
+
+/// A payload's marks are half of its tokens and say nothing.
+const MARKS: &[char] = &['{', '}', '[', ']', '"', '\'', ',', ';'];
+
 pub struct MiniLm {
     name: String,
     dimensions: usize,
-    /// One thread works on one text: several threads on one hurt the tail of short queries.
-    sessions: Vec<Mutex<TextEmbedding>>,
-    next: AtomicUsize,
+    sessions: Sessions<TextEmbedding>,
     count: Box<dyn Fn(&str) -> usize + Send + Sync>,
+    /// Where the first [`QUESTION_TOKENS`] of a text end; at its end if it has no more.
+    end: Box<dyn Fn(&str) -> usize + Send + Sync>,
 }
 
 impl MiniLm {
@@ -53,32 +59,34 @@ impl MiniLm {
             (name, model)
         };
 
-        let tokenizer_files = TokenizerFiles {
-            tokenizer_file: read(&folder.join("tokenizer.json"))?,
-            config_file: read(&folder.join("config.json"))?,
-            special_tokens_map_file: read(&folder.join("special_tokens_map.json"))?,
-            tokenizer_config_file: read(&folder.join("tokenizer_config.json"))?,
-        };
-        let model =
-            UserDefinedEmbeddingModel::new(model, tokenizer_files).with_pooling(Pooling::Mean);
+        let model = UserDefinedEmbeddingModel::new(model, tokenizer_files(folder)?)
+            .with_pooling(Pooling::Mean);
         let environment = environment(runtime)?;
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut sessions = Vec::new();
-        for _ in 0..count.min(MAX_SESSIONS) {
+        let sessions = Sessions::open(|| {
             let options = InitOptionsUserDefined::new()
                 .with_environment(environment.clone())
                 .with_max_length(MAX_TOKENS)
                 .with_intra_threads(1)
                 .with_session_config("session.intra_op.allow_spinning", "0");
-            let session = TextEmbedding::try_new_from_user_defined(model.clone(), options)
-                .map_err(|error| EmbedError::Runtime(error.to_string()))?;
-            sessions.push(session);
-        }
+            TextEmbedding::try_new_from_user_defined(model.clone(), options)
+                .map_err(|error| EmbedError::Runtime(error.to_string()))
+        })?;
 
-        let mut tokenizer = sessions[0].tokenizer.clone();
+        let mut tokenizer = sessions.lend().tokenizer.clone();
         tokenizer
             .with_truncation(None)
             .map_err(|error| EmbedError::Inference(error.to_string()))?;
+        let for_questions = tokenizer.clone();
+        let end = move |text: &str| {
+            let tokens = for_questions.encode(text, false);
+            let offsets = tokens
+                .as_ref()
+                .map_or(&[][..], |tokens| tokens.get_offsets());
+            match offsets.len() > QUESTION_TOKENS {
+                true => text.floor_char_boundary(offsets[QUESTION_TOKENS - 1].1),
+                false => text.len(),
+            }
+        };
         // A text that the tokenizer refuses could not be embedded either: as if it were too long.
         let count = move |text: &str| {
             tokenizer
@@ -88,9 +96,9 @@ impl MiniLm {
         let mut model = Self {
             name,
             dimensions: 0,
-            sessions: sessions.into_iter().map(Mutex::new).collect(),
-            next: AtomicUsize::new(0),
+            sessions,
             count: Box::new(count),
+            end: Box::new(end),
         };
         model.dimensions = model.run("length")?.len();
         Ok(model)
@@ -99,7 +107,8 @@ impl MiniLm {
     fn run(&self, text: &str) -> Result<Embedding, EmbedError> {
         let failed = |reason: String| EmbedError::Inference(reason);
         let mut vectors = self
-            .session()
+            .sessions
+            .lend()
             .embed([text], None)
             .map_err(|error| failed(error.to_string()))?;
         vectors
@@ -125,18 +134,6 @@ impl MiniLm {
         }
         Ok(sum)
     }
-
-    /// A free session, or the next in turn.
-    fn session(&self) -> MutexGuard<'_, TextEmbedding> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let in_turn = |offset| &self.sessions[(first.wrapping_add(offset)) % self.sessions.len()];
-        for offset in 0..self.sessions.len() {
-            if let Ok(session) = in_turn(offset).try_lock() {
-                return session;
-            }
-        }
-        in_turn(0).lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Embedder for MiniLm {
@@ -158,7 +155,7 @@ impl Embedder for MiniLm {
     }
 
     fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Embedding>, EmbedError> {
-        let share = texts.len().div_ceil(self.sessions.len()).max(1);
+        let share = texts.len().div_ceil(self.sessions.count()).max(1);
         // One text at a time: on a CPU a batch brings nothing, and padding makes the results depend on neighbours.
         let embed = |texts: &[&str]| texts.iter().map(|text| self.embed(text)).collect();
         std::thread::scope(|scope| {
@@ -177,9 +174,15 @@ impl Embedder for MiniLm {
         })
     }
 
-    /// The first tokens of a question decide: parts would cost the time of as many questions.
+    /// A long question, as payloads of alerts are, is read without its marks, and what is still too long not to its end.
     fn embed_query(&self, text: &str) -> Result<Embedding, EmbedError> {
-        self.run(text)
+        let text = &text[..text.floor_char_boundary(QUESTION_BYTES)];
+        // No token is shorter than a byte.
+        if text.len() <= QUESTION_TOKENS || (self.end)(text) == text.len() {
+            return self.run(text);
+        }
+        let plain = text.replace(MARKS, " ");
+        self.run(&plain[..(self.end)(&plain)])
     }
 }
 
@@ -201,7 +204,17 @@ fn halves<'a>(text: &'a str, fits: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
     parts
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
+/// They go by the same names in every model's folder.
+pub(super) fn tokenizer_files(folder: &Path) -> Result<TokenizerFiles, EmbedError> {
+    Ok(TokenizerFiles {
+        tokenizer_file: read(&folder.join("tokenizer.json"))?,
+        config_file: read(&folder.join("config.json"))?,
+        special_tokens_map_file: read(&folder.join("special_tokens_map.json"))?,
+        tokenizer_config_file: read(&folder.join("tokenizer_config.json"))?,
+    })
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
     std::fs::read(path).map_err(|error| EmbedError::File {
         path: path.display().to_string(),
         reason: error.to_string(),
@@ -209,7 +222,7 @@ fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
 }
 
 /// A process can have one environment only: it is made once and lent to whoever asks.
-fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedError> {
+pub(super) fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedError> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = environment.as_ref() {
@@ -250,7 +263,7 @@ mod tests {
                 "KubePodCrashLooping: our app keeps dying a few seconds after boot, and nobody knows why it does",
             ] {
                 let tokens = {
-                    let session = model.session();
+                    let session = model.sessions.lend();
                     session
                         .tokenizer
                         .encode(text, true)
