@@ -2,12 +2,14 @@
 //!
 //! ```sh
 //! cargo bench --package runwire-assistant --bench search -- speed CORPUS QUERIES.jsonl [PASSAGES]
-//! cargo bench --package runwire-assistant --bench search -- graph CORPUS
+//! cargo bench --package runwire-assistant --bench search -- load ADDRESS:PORT QUERIES.jsonl
+//! cargo bench --package runwire-assistant --bench search -- graph CORPUS LARGEST-GRAPH SIZE…
 //! cargo bench --package runwire-assistant --bench search -- scale CORPUS QUERIES.jsonl PASSAGES
 //! ```
 //!
-//! `speed`: start, edits, latency at 1 and 8 clients, requests per second. `graph`: the scan against a graph of hnsw_rs,
-//! by number of vectors. `scale`: a corpus copied many times, its vectors made by shaking real ones.
+//! `speed`: start, edits, latency at 1 and 8 clients, requests per second. `load`: the last two of any server with such a
+//! `/search`, such as the peer in `peer/`. `graph`: the scan against graphs, by number of vectors. `scale`: a corpus copied
+//! many times, its vectors made by shaking real ones. `README.md` beside says what came out.
 
 #![expect(clippy::print_stdout, reason = "the numbers are its output")]
 
@@ -20,6 +22,7 @@ use runwire_assistant::retrieval::embed::{Embedder, MiniLm, Precision};
 use runwire_assistant::retrieval::{Filters, Retriever};
 
 mod graph;
+mod load;
 mod scale;
 mod speed;
 
@@ -35,12 +38,16 @@ fn main() -> anyhow::Result<()> {
         ["speed", corpus, queries, passages] => {
             speed::run(Path::new(corpus), &read(queries)?, passages.parse()?)
         }
-        ["graph", corpus] => graph::run(Path::new(corpus)),
+        ["load", address, queries] => Ok(load::run(address, &speed::load_bodies(&read(queries)?))?),
+        ["graph", corpus, largest, ref sizes @ ..] => {
+            let sizes: Result<Vec<u64>, _> = sizes.iter().map(|size| size.parse()).collect();
+            graph::run(Path::new(corpus), &sizes?, largest.parse()?)
+        }
         ["scale", corpus, queries, passages] => {
             scale::run(Path::new(corpus), &read(queries)?, passages.parse()?)
         }
         _ => {
-            bail!("give `speed`, `graph` or `scale` and a corpus; the head of this file says more")
+            bail!("give `speed`, `load`, `graph` or `scale`; the head of this file says with what")
         }
     }
 }

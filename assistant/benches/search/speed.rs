@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,9 +13,7 @@ use runwire_assistant::metrics::Metrics;
 use runwire_assistant::prometheus::{self, Prometheus};
 use runwire_assistant::retrieval::{Filters, Retriever};
 
-use crate::{model, open, pages, quantiles, resident, time_queries};
-
-const LOAD_FOR: Duration = Duration::from_secs(10);
+use crate::{load, model, open, pages, quantiles, resident, time_queries};
 
 /// Of Markdown, as it is cut.
 const BYTES_OF_A_PASSAGE: usize = 440;
@@ -112,47 +109,14 @@ async fn over_http(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await });
-
-    // No TLS is spoken, but the client wants to know with what it would.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::new();
-    let url = format!("http://{address}/search");
-    for clients in [1, 8, 64] {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let mut workers = tokio::task::JoinSet::new();
-        for worker in 0..clients {
-            let (client, url, refused) = (client.clone(), url.clone(), Arc::clone(&refused));
-            let queries = queries.to_vec();
-            workers.spawn(async move {
-                let mut took = Vec::new();
-                let until = Instant::now() + LOAD_FOR;
-                for query in queries.iter().cycle().skip(worker * 7) {
-                    let started = Instant::now();
-                    if started > until {
-                        break;
-                    }
-                    let body = serde_json::json!({"query": query});
-                    let answer = client.post(&url).json(&body).send().await?;
-                    if answer.status().as_u16() == 429 {
-                        refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                    answer.bytes().await?;
-                    took.push(started.elapsed());
-                }
-                anyhow::Ok(took)
-            });
-        }
-        let mut took = Vec::new();
-        while let Some(worker) = workers.join_next().await {
-            took.extend(worker.context("a client panicked")??);
-        }
-        println!(
-            "over HTTP, {clients} clients: {:.0} requests/s, {} refused, {}",
-            took.len() as f64 / LOAD_FOR.as_secs_f64(),
-            refused.load(Ordering::Relaxed),
-            quantiles(took)
-        );
-    }
+    let bodies = load_bodies(queries);
+    let asked = tokio::task::spawn_blocking(move || load::run(&address.to_string(), &bodies));
+    asked.await.context("a client panicked")??;
     server.abort();
     Ok(())
+}
+
+pub(crate) fn load_bodies(queries: &[String]) -> Vec<String> {
+    let body = |query| serde_json::json!({"query": query}).to_string();
+    queries.iter().map(body).collect()
 }
