@@ -71,7 +71,7 @@ pub struct Options {
     pub reranker: Option<CrossEncoder>,
 }
 
-/// Where a graph wins, as measured (`benches/README.md`).
+/// Fewer are scanned in a few milliseconds, and a graph takes minutes to build.
 pub const GRAPH_FROM: usize = 50_000;
 
 impl Default for Options {
@@ -236,7 +236,7 @@ impl Retriever {
         watch::start(&self.shared)
     }
 
-    /// Builds the graphs that large segments lack: a millisecond a passage, while search goes on without them.
+    /// Builds the graphs that large segments lack, which takes minutes; search goes on without them.
     pub fn build_graphs(&self) {
         build_graphs(&Arc::downgrade(&self.shared));
         self.save();

@@ -1,5 +1,5 @@
 //! Which vectors lie near which (Malkov and Yashunin 2016). hnsw_rs finds it out; what is kept are the lists of its lowest
-//! layer, flat, in a tenth of the memory, and the points of the upper layers as places to begin at. Built once for the
+//! layer, flat, and the points of the upper layers as places to begin at. Built once for the
 //! vectors of a segment, saved with them, never changed.
 
 use std::cmp::{Ordering, Reverse};
@@ -30,7 +30,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Takes a millisecond a vector, so it asks now and then whether it `goes_on`; none if not.
+    /// Takes minutes where vectors are many, so it asks now and then whether it `goes_on`; none if not.
     pub(super) fn build(vectors: &Arc<Vectors>, goes_on: impl Fn() -> bool) -> Option<Self> {
         let count = u32::try_from(vectors.len()).ok()?;
         let rows = Rows(Arc::clone(vectors));
