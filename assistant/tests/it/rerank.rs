@@ -114,7 +114,10 @@ fn a_reranker_has_half_of_the_say_and_none_over_a_named_alert() {
         let (before, after) = (ask(&plain, question, 10), ask(&reranked, question, 10));
         for result in &after.results {
             let id = &result.runbook.id;
-            let was = before.results.iter().find(|before| before.runbook.id == *id);
+            let was = before
+                .results
+                .iter()
+                .find(|before| before.runbook.id == *id);
             let expected = (was.unwrap().score + fit(question, result)) / 2.0;
             assert!(
                 (result.score - expected).abs() < 0.000_11,
