@@ -18,7 +18,8 @@ type Course = (String, u32, Vec<u32>);
 fn courses(names: Vec<String>) -> impl Strategy<Value = Vec<Course>> {
     let steps = prop::collection::vec(prop_oneof![3 => Just(0_u32), 2 => 0..20_u32], 60);
     let one = (prop::sample::select(names), 0..1000_u32, steps);
-    prop::collection::vec(one, 10..40)
+    // So many that some of them make up a failure mode.
+    prop::collection::vec(one, 150..250)
 }
 
 /// Edges of the worlds' series, so that evidence and places are real ones.
