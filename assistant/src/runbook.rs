@@ -36,6 +36,7 @@ pub struct Runbook {
     pub sections: Vec<Section>,
     pub failure_modes: Vec<FailureMode>,
     pub symptoms: Vec<Symptom>,
+    pub forecasts: Vec<Forecast>,
     pub format: Format,
     /// The file as it was read, front matter included.
     pub source: String,
@@ -329,6 +330,21 @@ pub struct Symptom {
     /// Which end is meant where a series names only one workload.
     #[serde(default)]
     pub at: End,
+}
+
+/// What will be wrong if nobody acts: an alert, and no part of a diagnosis, which is about now.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forecast {
+    pub id: String,
+    #[serde(default)]
+    pub title: String,
+    #[serde(default)]
+    pub summary: String,
+    pub expr: String,
+    /// Where the page says what to do.
+    #[serde(default)]
+    pub anchor: String,
 }
 
 /// What is wrong with a file. The rest of the file, and every other file, is used all the same.

@@ -50,7 +50,7 @@ pub(super) fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode>
     Ok(ExitCode::FAILURE)
 }
 
-/// What is wrong with the PromQL of evidence and symptoms, and with modes that no page defines.
+/// What is wrong with the PromQL of evidence, symptoms and forecasts, and with modes that no page defines.
 fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warning> {
     let modes: BTreeSet<&str> = library
         .runbooks
@@ -84,9 +84,13 @@ fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warni
                 }
             }
         }
-        for symptom in &runbook.symptoms {
-            for reason in diagnosis::lint(&symptom.expr, known) {
-                findings.push(finding(runbook, &symptom.id, &symptom.id, reason));
+        let symptoms = runbook.symptoms.iter();
+        let forecasts = runbook.forecasts.iter();
+        let others = (symptoms.map(|symptom| (&symptom.id, &symptom.expr)))
+            .chain(forecasts.map(|forecast| (&forecast.id, &forecast.expr)));
+        for (id, expr) in others {
+            for reason in diagnosis::lint(expr, known) {
+                findings.push(finding(runbook, id, id, reason));
             }
         }
     }

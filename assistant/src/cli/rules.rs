@@ -149,6 +149,7 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
     let base = links.assistant;
     let mut modes = Vec::new();
     let mut symptoms = Vec::new();
+    let mut forecasts = Vec::new();
     for runbook in &library.runbooks {
         let url = |anchor: &str| match anchor {
             "" => format!("{base}/runbooks/{}", runbook.id),
@@ -187,6 +188,23 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
                 panel: panel.cloned(),
             });
         }
+        for forecast in &runbook.forecasts {
+            if Expression::parse(&forecast.expr).is_err() {
+                continue;
+            }
+            let panel = links.dashboards.panel_for(&forecast.expr);
+            let annotations =
+                annotations(&forecast.title, &forecast.summary, url(&forecast.anchor));
+            forecasts.push(Rule {
+                alert: alert_name(&forecast.id),
+                expr: forecast.expr.trim().to_owned(),
+                r#for: hold.to_owned(),
+                labels: labels(runbook, "warning", &forecast.id),
+                annotations: with_dashboard(annotations, links.grafana, panel),
+                id: forecast.id.clone(),
+                panel: panel.cloned(),
+            });
+        }
     }
     Rules {
         groups: vec![
@@ -197,6 +215,10 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
             Group {
                 name: "runwire-symptoms",
                 rules: symptoms,
+            },
+            Group {
+                name: "runwire-forecasts",
+                rules: forecasts,
             },
         ],
     }

@@ -92,6 +92,7 @@ pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runboo
         sections,
         failure_modes,
         symptoms: front_matter.symptoms,
+        forecasts: front_matter.forecasts,
         digest: digest(id, &source),
         format,
         source,

@@ -1,12 +1,12 @@
 //! The YAML at the head of a runbook. Pages from elsewhere have keys of their own: unknown ones are left alone at
-//! the top level, while inside `failure_modes` and `symptoms`, which are ours, a wrong key is a warning.
+//! the top level, while inside `failure_modes`, `symptoms` and `forecasts`, which are ours, a wrong key is a warning.
 
 use std::collections::{BTreeMap, HashSet};
 
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
-use crate::runbook::{FailureMode, Symptom, WarningKind};
+use crate::runbook::{FailureMode, Forecast, Symptom, WarningKind};
 
 #[derive(Default)]
 pub(super) struct FrontMatter {
@@ -16,6 +16,7 @@ pub(super) struct FrontMatter {
     /// With the line each begins on.
     pub(super) failure_modes: Vec<(usize, FailureMode)>,
     pub(super) symptoms: Vec<Symptom>,
+    pub(super) forecasts: Vec<Forecast>,
 }
 
 impl FrontMatter {
@@ -73,6 +74,10 @@ impl FrontMatter {
                 "symptoms" => {
                     let symptoms = items::<Symptom>(yaml, "symptoms", value, warn);
                     front_matter.symptoms = symptoms.into_iter().map(|(_, item)| item).collect();
+                }
+                "forecasts" => {
+                    let forecasts = items::<Forecast>(yaml, "forecasts", value, warn);
+                    front_matter.forecasts = forecasts.into_iter().map(|(_, item)| item).collect();
                 }
                 _ => {}
             }
