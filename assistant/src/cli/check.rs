@@ -1,6 +1,9 @@
 //! `check`: what is wrong with the runbooks, a line each. Exit code 1 if anything is.
 
+mod coverage;
+
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +20,11 @@ pub(super) struct CheckArgs {
     /// Names of the metrics there are, as a collector's /metrics gives them: then unknown ones are told
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
+
+    /// A file of Prometheus rules, yours or a mixin's: its alerts that no runbook answers to are told.
+    /// May be given several times
+    #[arg(long, value_name = "FILE")]
+    alert_rules: Vec<PathBuf>,
 
     #[command(flatten)]
     pub(super) settings: Settings,
@@ -41,12 +49,21 @@ pub(super) fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode>
     for finding in &findings {
         println!("{finding}");
     }
-    let count = library.runbooks.len();
-    if findings.is_empty() {
-        println!("{count} runbooks, nothing wrong");
+    let mut wrong = findings.len();
+    let mut checked = format!("{} runbooks", library.runbooks.len());
+    for file in &args.alert_rules {
+        let (lines, alerts) = coverage::uncovered(file, &library)?;
+        for line in &lines {
+            println!("{line}");
+        }
+        wrong += lines.len();
+        let _ = write!(checked, ", {alerts} alerts of {}", file.display());
+    }
+    if wrong == 0 {
+        println!("{checked}: nothing wrong");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{count} runbooks, {} findings", findings.len());
+    println!("{checked}: {wrong} findings");
     Ok(ExitCode::FAILURE)
 }
 
