@@ -300,4 +300,23 @@ int protocol_ingress(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Attached to nothing: user space runs it to write zeros over what it has read from the ring, which
+ * it may not write to. 0 if there was no room.
+ */
+SEC("cgroup_skb/egress")
+int protocol_erase(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct blank *blank = bpf_map_lookup_elem(&blanks, &zero);
+	struct blank *to = bpf_ringbuf_reserve(&segments, sizeof(*to), 0);
+
+	if (!to)
+		return 0;
+	if (blank)
+		bpf_probe_read_kernel(to, sizeof(*to), blank);
+	bpf_ringbuf_discard(to, BPF_RB_NO_WAKEUP);
+	return 1;
+}
+
 char LICENSE[] SEC("license") = "GPL";

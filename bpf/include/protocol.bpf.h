@@ -20,6 +20,18 @@ struct {
 	__uint(max_entries, 1 << 22);
 } segments SEC(".maps");
 
+/* A record that takes a page of the ring, with its header. */
+struct blank {
+	__u8 bytes[4096 - 8];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct blank);
+} blanks SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

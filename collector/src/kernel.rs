@@ -25,7 +25,7 @@ use thiserror::Error;
 pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
 pub use interface::{Attachment, Tap, Way, remove_stale_filters};
 pub use maps::{MapFill, ReadError};
-pub use ring::{Bell, Number, Ring};
+pub use ring::{Bell, Eraser, Number, Ring};
 pub use syscall::{
     keep_capabilities, monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs,
 };

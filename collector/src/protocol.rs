@@ -3,8 +3,11 @@
 
 mod dns;
 mod http;
+mod passing;
 #[cfg(test)]
 mod tests;
+
+pub use passing::PassingBytes;
 
 /// What is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,21 +5,39 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::programs::{CgroupSkb, ProgramError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::FromBytes;
 
 use super::maps::{failed, missing};
-use super::{Object, ReadError};
+use super::{Object, ReadError, syscall};
 
 /// However much there is to read, so long a rest is taken.
 const REST: Duration = Duration::from_millis(20);
 
 /// The reading end of a ring, taken out of its object.
-pub struct Ring(RingBuf<MapData>);
+pub struct Ring {
+    buffer: RingBuf<MapData>,
+    /// In bytes.
+    capacity: u32,
+}
+
+/// Overwrites what a ring held: the kernel lets user space read a ring and not write to it, and what
+/// was read stays until as much has come again as the ring holds.
+pub struct Eraser {
+    program: OwnedFd,
+    /// Runs that it takes to go round the ring once.
+    runs: u32,
+}
 
 /// The only entry of an array of one, taken out of its object.
 pub struct Number(Array<MapData, u64>);
+
+/// Bytes of a ring that one run of a program for an [`Eraser`] takes: a record with its header.
+const ERASED_AT_ONCE: u32 = 4096;
+/// Of a ring's room, the share that is taken away for a moment.
+const SHARE: u32 = 16;
 
 /// Rings when a program asks for its records to be read.
 pub struct Bell(OwnedFd);
@@ -28,8 +46,25 @@ impl Object {
     /// Can be done once; the programs go on writing.
     pub fn take_ring(&mut self, name: &str) -> Result<Ring, ReadError> {
         let map = (self.ebpf.take_map(name)).ok_or_else(|| missing(self.name, name))?;
-        let ring = RingBuf::try_from(map).map_err(|error| failed(self.name, name, error))?;
-        Ok(Ring(ring))
+        let Map::RingBuf(data) = &map else {
+            return Err(missing(self.name, name));
+        };
+        let info = data.info();
+        let capacity = (info.map_err(|error| failed(self.name, name, error))?).max_entries();
+        let buffer = RingBuf::try_from(map).map_err(|error| failed(self.name, name, error))?;
+        Ok(Ring { buffer, capacity })
+    }
+
+    /// `program` must write a record of zeros to the ring that [`Object::take_ring`] gave, and
+    /// return 0 if it could not.
+    pub fn take_eraser(&mut self, program: &str, ring: &Ring) -> Result<Eraser, ProgramError> {
+        let eraser: &mut CgroupSkb = self.program(program)?;
+        eraser.load()?;
+        let program = eraser.fd()?.as_fd().try_clone_to_owned();
+        Ok(Eraser {
+            program: program.map_err(ProgramError::IOError)?,
+            runs: ring.capacity.div_ceil(ERASED_AT_ONCE) + 1,
+        })
     }
 
     /// As [`Object::number`], for a thread of its own.
@@ -84,13 +119,31 @@ impl Number {
 impl Ring {
     /// What has come since the last time, a record at a time.
     pub fn drain(&mut self, mut read: impl FnMut(&[u8])) {
-        while let Some(record) = self.0.next() {
+        while let Some(record) = self.buffer.next() {
             read(&record);
         }
     }
 
     pub fn bell(&self) -> io::Result<Bell> {
-        self.0.as_fd().try_clone_to_owned().map(Bell)
+        self.buffer.as_fd().try_clone_to_owned().map(Bell)
+    }
+}
+
+impl Eraser {
+    /// Leaves nothing in the ring of what was there. `drain` must take out all that comes, and is
+    /// called more than once; what programs write meanwhile is among it.
+    pub fn erase(&self, mut drain: impl FnMut()) -> io::Result<()> {
+        let at_once = (self.runs / SHARE).max(1);
+        let mut left = self.runs;
+        while left > 0 {
+            let runs = left.min(at_once);
+            if syscall::run_program(self.program.as_fd(), runs)? == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            drain();
+            left -= runs;
+        }
+        Ok(())
     }
 }
 

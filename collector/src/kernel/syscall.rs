@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 const MAP_UPDATE_ELEM: libc::c_long = 2;
+const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 const OBJECT_INFO: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
@@ -79,6 +80,20 @@ struct ObjectInfo {
 struct IteratorCreate {
     link: u32,
     flags: u32,
+}
+
+/// The beginning of `union bpf_attr` for PROG_TEST_RUN; the rest is zero.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    returned: u32,
+    input_length: u32,
+    output_length: u32,
+    input: u64,
+    output: u64,
+    repeat: u32,
+    duration: u32,
 }
 
 /// Calls bpf(2). `attributes` must be the variant that `command` reads, and what it points to must
@@ -301,6 +316,21 @@ pub(super) fn linked_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
         },
     )?;
     Ok(info[4])
+}
+
+/// Runs a program on packets `times` times, on a packet of zeros that goes nowhere. Returns what the
+/// last run returned.
+pub(super) fn run_program(program: BorrowedFd<'_>, times: u32) -> io::Result<u32> {
+    let packet = [0_u8; 64];
+    let mut run = TestRun {
+        program: number(program),
+        input_length: size_of_val(&packet) as u32,
+        input: packet.as_ptr().addr() as u64,
+        repeat: times,
+        ..TestRun::default()
+    };
+    bpf(PROG_TEST_RUN, &mut run)?;
+    Ok(run.returned)
 }
 
 /// Returns once every BPF program that runs now has ended: they run inside RCU read sections, and

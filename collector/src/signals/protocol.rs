@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{debug, warn};
 use zerocopy::FromBytes as _;
 
 use super::labels::{Ends, address, inward, outward};
@@ -21,7 +22,7 @@ use crate::elf;
 use crate::enrich::{Enricher, NetnsId};
 use crate::export::{Labels, Registry, owner};
 use crate::kernel::{
-    Bell, Direction, KernelTypes, Number, Object, Refusal, Ring, monotonic_nanoseconds,
+    Bell, Direction, Eraser, KernelTypes, Number, Object, Refusal, Ring, monotonic_nanoseconds,
 };
 use crate::tls::handshake::{End, Outcome};
 use crate::tls::table::{Server, TlsTable};
@@ -36,6 +37,8 @@ static ELF: &[u8] = elf!("protocol");
 
 /// How often the ring is looked into.
 const LOOK: Duration = Duration::from_millis(100);
+/// What was read stays in the ring so long at most.
+const ERASE_AFTER: u64 = 3_000_000_000;
 const TLS13: u16 = 0x0304;
 
 pub(super) struct Protocol {
@@ -52,6 +55,10 @@ pub(super) struct Reader {
     ring: Ring,
     /// Pieces that the ring had no room for, ever.
     lost_pieces: Number,
+    /// `None` if the kernel did not take it.
+    eraser: Option<Eraser>,
+    /// When the first of what is in the ring still was read.
+    unerased_since: Option<u64>,
     connections: Connections,
 }
 
@@ -70,9 +77,13 @@ impl Protocol {
     fn start_reading(&mut self, object: &mut Object) -> anyhow::Result<()> {
         let ring = object.take_ring("segments")?;
         let bell = ring.bell()?;
+        let eraser = (object.take_eraser("protocol_erase", &ring))
+            .inspect_err(|error| warn!(%error, "first bytes of connections stay in the kernel's ring until others take their place"));
         let reader = Arc::new(Mutex::new(Reader {
             ring,
             lost_pieces: object.take_number("lost_segments")?,
+            eraser: eraser.ok(),
+            unerased_since: None,
             connections: Connections::new(self.handshake_timeout),
         }));
         let shared = Arc::downgrade(&reader);
@@ -99,16 +110,32 @@ fn read_until_dropped(bell: &Bell, reader: &Weak<Mutex<Reader>>) {
 
 impl Reader {
     fn read(&mut self) {
-        let connections = &mut self.connections;
-        self.ring.drain(|record| {
-            if let Ok((segment, bytes)) = stream_segment::read_from_prefix(record) {
-                let length = bytes.len().min(segment.length as usize);
-                connections.segment(&segment, &bytes[..length]);
-            }
-        });
+        let has_read = drain(&mut self.ring, &mut self.connections);
         let now = monotonic_nanoseconds();
+        if has_read {
+            self.unerased_since.get_or_insert(now);
+        }
+        if (self.unerased_since).is_some_and(|since| now.saturating_sub(since) >= ERASE_AFTER) {
+            self.unerased_since = None;
+            self.erase();
+        }
+        let connections = &mut self.connections;
         connections.lost_pieces(self.lost_pieces.read(), now);
         connections.tick(now);
+    }
+
+    fn erase(&mut self) {
+        let Some(eraser) = &self.eraser else {
+            return;
+        };
+        let mut has_read = false;
+        let erased = eraser.erase(|| has_read |= drain(&mut self.ring, &mut self.connections));
+        if has_read {
+            self.unerased_since = Some(monotonic_nanoseconds());
+        }
+        if let Err(error) = erased {
+            debug!(%error, "cannot erase first bytes from the kernel's ring");
+        }
     }
 
     /// The next connection from this port is ours, and does not count.
@@ -116,6 +143,19 @@ impl Reader {
         self.connections
             .ignore(netns.0, local_port, monotonic_nanoseconds());
     }
+}
+
+/// Whether there was anything.
+fn drain(ring: &mut Ring, connections: &mut Connections) -> bool {
+    let mut has_read = false;
+    ring.drain(|record| {
+        has_read = true;
+        if let Ok((segment, bytes)) = stream_segment::read_from_prefix(record) {
+            let length = bytes.len().min(segment.length as usize);
+            connections.segment(&segment, &bytes[..length]);
+        }
+    });
+    has_read
 }
 
 pub(super) fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {

@@ -62,7 +62,7 @@ const LONGEST_ALERT: usize = 24;
 /// A server may still refuse what the client took for a finished handshake.
 const REFUSAL_NS: u64 = 1_000_000_000;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Handshake {
     client: Direction,
     server: Direction,
@@ -76,7 +76,7 @@ pub struct Handshake {
     after: After,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Direction {
     reader: Reader,
     has_changed: bool,

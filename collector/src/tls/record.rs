@@ -1,5 +1,7 @@
 //! One direction of a TLS connection: bytes as they come → records → what is plain in them.
 
+use crate::protocol::PassingBytes;
+
 /// What a record, or a message that takes several, says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -30,12 +32,12 @@ const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
 /// Puts records together, however they were cut.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Reader {
     /// Not yet a whole record.
-    bytes: Vec<u8>,
+    bytes: PassingBytes,
     /// Not yet a whole message.
-    message: Vec<u8>,
+    message: PassingBytes,
     is_hidden: bool,
     is_done: bool,
 }
@@ -46,7 +48,7 @@ impl Reader {
         if self.is_done {
             return events;
         }
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend(bytes);
         let mut at = 0;
         while !self.is_done {
             let rest = &self.bytes[at..];
@@ -67,14 +69,14 @@ impl Reader {
             let Some(fragment) = rest.get(HEADER..HEADER + length) else {
                 break;
             };
-            let (kind, fragment) = (header[0], fragment.to_vec());
+            let (kind, fragment) = (header[0], PassingBytes::from(fragment));
             at += HEADER + length;
             self.record(kind, &fragment, &mut events);
         }
-        self.bytes.drain(..at);
+        self.bytes.forget_first(at);
         if self.is_done {
-            self.bytes = Vec::new();
-            self.message = Vec::new();
+            self.bytes.clear();
+            self.message.clear();
         }
         events
     }
@@ -91,7 +93,7 @@ impl Reader {
                 events.push(Event::HiddenMessage);
             }
             (HANDSHAKE, _) => {
-                self.message.extend_from_slice(fragment);
+                self.message.extend(fragment);
                 self.messages(events);
             }
             _ => {}
@@ -99,7 +101,7 @@ impl Reader {
     }
 
     fn messages(&mut self, events: &mut Vec<Event>) {
-        while let &[kind, high, middle, low, ..] = self.message.as_slice() {
+        while let &[kind, high, middle, low, ..] = &self.message[..] {
             let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             if length > MAX_MESSAGE {
                 self.is_done = true;
@@ -109,9 +111,9 @@ impl Reader {
             if self.message.len() < 4 + length {
                 return;
             }
-            let rest = self.message.split_off(4 + length);
-            let message = std::mem::replace(&mut self.message, rest);
-            events.push(Event::Message(kind, message[4..].to_vec()));
+            let body = self.message[4..4 + length].to_vec();
+            self.message.forget_first(4 + length);
+            events.push(Event::Message(kind, body));
         }
     }
 }

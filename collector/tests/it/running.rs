@@ -4,5 +4,6 @@ mod capabilities;
 mod clients;
 pub(crate) mod collector;
 mod command_line;
+mod first_bytes;
 mod reload;
 mod restart;

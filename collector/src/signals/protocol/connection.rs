@@ -5,7 +5,7 @@ use crate::abi::{
     STREAM_FIN, STREAM_LOST, STREAM_RST, STREAM_SENT, STREAM_TLS, STREAM_TLS_AFTER,
     STREAM_TLS_RECORD, TCP_ROLE_CLIENT, TCP_ROLE_SERVER, stream_segment,
 };
-use crate::protocol::{Patience, Protocol, classify};
+use crate::protocol::{PassingBytes, Patience, Protocol, classify};
 use crate::tls::handshake::{Handshake, Outcome, Side};
 
 /// After this we make do with the bytes that there are.
@@ -57,7 +57,7 @@ pub(super) struct Connection {
 /// What one side sends.
 struct Half {
     stream: Stream,
-    first: Vec<u8>,
+    first: PassingBytes,
     has_spoken: bool,
     in_tls: bool,
 }
@@ -133,9 +133,9 @@ impl Connection {
         };
         self.protocol = classify(&self.client.first, &self.server.first, patience);
         if self.protocol.is_some() {
-            self.was_alert = matches!(self.server.first.as_slice(), &[21, 3, _, 0, 2, ..]);
-            self.client.first = Vec::new();
-            self.server.first = Vec::new();
+            self.was_alert = matches!(self.server.first[..], [21, 3, _, 0, 2, ..]);
+            self.client.first.clear();
+            self.server.first.clear();
         }
     }
 
@@ -191,7 +191,7 @@ impl Connection {
         half.has_spoken = true;
         if is_undecided {
             let room = MAX_FIRST.saturating_sub(half.first.len());
-            half.first.extend(ready.iter().take(room));
+            half.first.extend(&ready[..ready.len().min(room)]);
         }
         let in_tls = half.in_tls;
         if let Some(tls) = self.tls.as_mut().filter(|_| in_tls) {
@@ -215,7 +215,7 @@ impl Half {
     fn from(sequence: u32) -> Self {
         Self {
             stream: Stream::from(sequence),
-            first: Vec::new(),
+            first: PassingBytes::default(),
             has_spoken: false,
             in_tls: false,
         }

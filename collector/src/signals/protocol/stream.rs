@@ -1,11 +1,13 @@
 //! One direction of a connection: pieces as they come → bytes in order.
 
+use crate::protocol::PassingBytes;
+
 /// Pieces that wait for those before them.
 const MAX_WAITING: usize = 32 * 1024;
 
 pub(super) struct Stream {
     next: u32,
-    waiting: Vec<(u32, Vec<u8>)>,
+    waiting: Vec<(u32, PassingBytes)>,
     has_dropped: bool,
 }
 
@@ -24,12 +26,12 @@ impl Stream {
     }
 
     /// The bytes that are in order now.
-    pub(super) fn push(&mut self, sequence: u32, bytes: &[u8]) -> Vec<u8> {
-        let mut ready = Vec::new();
+    pub(super) fn push(&mut self, sequence: u32, bytes: &[u8]) -> PassingBytes {
+        let mut ready = PassingBytes::default();
         if self.is_ahead(sequence) {
             let waiting: usize = self.waiting.iter().map(|(_, bytes)| bytes.len()).sum();
             if waiting + bytes.len() <= MAX_WAITING {
-                self.waiting.push((sequence, bytes.to_vec()));
+                self.waiting.push((sequence, bytes.into()));
             } else {
                 self.has_dropped = true;
             }
@@ -48,10 +50,10 @@ impl Stream {
         sequence.wrapping_sub(self.next).cast_signed() > 0
     }
 
-    fn append(&mut self, sequence: u32, bytes: &[u8], ready: &mut Vec<u8>) {
+    fn append(&mut self, sequence: u32, bytes: &[u8], ready: &mut PassingBytes) {
         let known = self.next.wrapping_sub(sequence) as usize;
         let new = bytes.get(known..).unwrap_or_default();
-        ready.extend_from_slice(new);
+        ready.extend(new);
         #[expect(clippy::cast_possible_truncation, reason = "a piece of a segment")]
         let length = new.len() as u32;
         self.next = self.next.wrapping_add(length);
@@ -77,7 +79,7 @@ mod tests {
             for (at, length) in cuts {
                 let at = at.min(bytes.len() - 1);
                 let piece = &bytes[at..bytes.len().min(at + length)];
-                read.extend(stream.push(start.wrapping_add(at as u32), piece));
+                read.extend_from_slice(&stream.push(start.wrapping_add(at as u32), piece));
             }
             prop_assert_eq!(read, bytes);
         }
