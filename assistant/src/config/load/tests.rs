@@ -93,3 +93,31 @@ fn edit_distances() {
         assert_eq!(edit_distance(a, b), distance);
     }
 }
+
+#[test]
+fn every_key_is_in_the_readme() {
+    let readme = include_str!("../../../../README.md");
+    let (_, table) = readme.split_once("`runwire-assistant serve`\n").unwrap();
+    let table: Vec<&str> = (table.trim_start().lines())
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let settings = Settings::augment_args(clap::Command::new(""));
+    let mut keys = 0;
+    for argument in settings
+        .get_arguments()
+        .filter(|argument| *argument.get_id() != "config")
+    {
+        let start = format!(
+            "| `{}` | `--{}` | `{}` |",
+            argument.get_id(),
+            argument.get_long().unwrap(),
+            argument.get_env().unwrap().display(),
+        );
+        assert!(
+            table.iter().any(|row| row.starts_with(&start)),
+            "the README lacks the row {start}"
+        );
+        keys += 1;
+    }
+    assert_eq!(table.len(), keys + 2, "a row is of no key, or one is twice");
+}
