@@ -36,14 +36,18 @@ KERNELS ?= 6.1 6.12 6.16 newest
 kernels: setup ## boot other kernels in QEMU and test every signal there (some ten minutes each)
 	scripts/kernels $(KERNELS)
 
-# Where images go, and for which machines. Several platforms need a builder that has them, and a registry to push to.
+# Where images go, and for which machines: several platforms need a builder that has them. Without a registry the images are for this machine, and stay here.
 REGISTRY ?=
 PLATFORMS ?= linux/amd64,linux/arm64
+CONTAINERS ?= $(firstword $(foreach program,docker podman buildah,$(if $(shell command -v $(program)),$(program))) docker)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
-images: ## container images of both programs, pushed to REGISTRY (Docker with buildx)
-	@test -n "$(REGISTRY)" || { echo 'write where the images go: make images REGISTRY=registry.example.com/team' >&2; exit 2; }
+images: ## container images of both programs: here (docker, podman or buildah), or pushed to REGISTRY=… (Docker with buildx)
 	for image in collector assistant; do \
-		docker buildx build --file manifests/images/Dockerfile --target $$image --platform $(PLATFORMS) \
-			--tag $(REGISTRY)/runwire-$$image:$(VERSION) --push . || exit 1; \
+		if [ -n "$(REGISTRY)" ]; then \
+			docker buildx build --file manifests/images/Dockerfile --target $$image --platform $(PLATFORMS) \
+				--tag $(REGISTRY)/runwire-$$image:$(VERSION) --push . || exit 1; \
+		else \
+			$(CONTAINERS) build --file manifests/images/Dockerfile --target $$image --tag runwire-$$image:$(VERSION) . || exit 1; \
+		fi; \
 	done
