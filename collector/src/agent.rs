@@ -21,7 +21,7 @@ use crate::export::{
 use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
 use crate::k8s::{Cluster, KubernetesMetrics};
-use crate::kernel::MapFill;
+use crate::kernel::{MapFill, release_memory};
 use crate::signals::{self, SignalSettings, Signals};
 use crate::tls::table::TlsTable;
 use flows::TrackedFlows;
@@ -29,8 +29,9 @@ use process::Process;
 
 /// Requests this close to one another share a collection.
 const SHARED: Duration = Duration::from_millis(100);
-/// Minutes that a series stays after its workload went.
-const KEEP_SERIES: u8 = 15;
+/// Minutes that a series stays after its workload went: whoever scrapes every minute or more often
+/// has its last value by then, and Prometheus sees what it grew by in its own samples.
+const KEEP_SERIES: u8 = 5;
 
 pub struct Agent {
     registry: Registry,
@@ -239,7 +240,8 @@ impl Agent {
         drop(std::mem::take(&mut *lock(&self.sources)));
     }
 
-    /// Forgets series of workloads that have been gone for a while. To be called every minute.
+    /// Forgets series of workloads that have been gone for a while, and gives the memory of what has
+    /// gone since the last time back to the kernel. To be called every minute.
     pub fn sweep(&self) {
         let alive = self.enricher.alive();
         self.registry.sweep(KEEP_SERIES, |namespace, name, kind| {
@@ -247,6 +249,7 @@ impl Agent {
             let kind = (Kind::PASSING.into_iter()).find(|known| known.as_str() == kind);
             kind.is_none_or(|kind| alive.contains(&Workload::new(namespace, name, kind)))
         });
+        release_memory();
     }
 
     /// What the kernel's maps held when they were last looked at.

@@ -435,7 +435,8 @@ fn capabilities(
     }
 }
 
-/// Gives freed memory back to the kernel: loading programs needs some thirty megabytes for a moment.
+/// Gives freed memory back to the kernel: loading programs needs some thirty megabytes for a moment,
+/// and series come and go.
 pub fn release_memory() {
     // SAFETY: takes an integer, and may be called at any time.
     #[cfg(target_env = "gnu")]
