@@ -187,8 +187,7 @@ static __noinline int datagram(struct __sk_buff *skb, __u32 transport, __u32 dir
 	ports_of_packet(skb, transport, outgoing, &record);
 	if (is_known_query(&record))
 		return 0;
-	record.time_ns = bpf_ktime_get_ns();
-	record.cookie = bpf_get_socket_cookie(skb);
+	record.time_ns = bpf_ktime_get_coarse_ns();
 	record.cgroup = bpf_skb_cgroup_id(skb);
 	record.netns =
 		BPF_CORE_READ((struct sk_buff *)skb, sk, __sk_common.skc_net.net, net_cookie);
@@ -223,7 +222,6 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 		return 0;
 	record.transport = IPPROTO_TCP;
 	record.time_ns = bpf_ktime_get_ns();
-	record.cookie = bpf_get_socket_cookie(skb);
 	if (segment.flags & TCP_FIN)
 		record.flags |= STREAM_FIN;
 	if (segment.flags & TCP_RST)
@@ -282,6 +280,9 @@ static __always_inline void packet(struct __sk_buff *skb, __u32 direction)
 		return;
 	tp = bpf_tcp_sock(sk);
 	if (!tp || (outgoing ? tp->bytes_acked : tp->bytes_received) > DEEPEST)
+		return;
+	/* How a connection ends matters only if it speaks TLS. */
+	if (skb->len <= payload && !bpf_sk_storage_get(&streams, sk, 0, 0))
 		return;
 	segment_near_start(skb, transport, direction);
 }

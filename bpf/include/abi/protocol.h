@@ -40,8 +40,6 @@ struct stream_segment {
 	__u64 time_ns;
 	/** Inode of the socket's cgroup. */
 	__u64 cgroup;
-	/** Of the socket, or of its listener. */
-	__u64 cookie;
 	/** Of the socket's network namespace: the low half of its cookie. */
 	__u32 netns;
 	/** Sequence number of the first byte that follows. */
@@ -65,4 +63,4 @@ struct stream_segment {
 	__u8 flags;
 	__u32 reserved;
 };
-_Static_assert(sizeof(struct stream_segment) == 88, "padding in a record");
+_Static_assert(sizeof(struct stream_segment) == 80, "padding in a record");

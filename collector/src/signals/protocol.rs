@@ -1,11 +1,13 @@
 //! Protocols of connections and TLS handshakes, by the first bytes of each side: see
 //! `bpf/protocol.bpf.c`.
 
+mod agenda;
 mod certificates;
 mod connection;
 mod connections;
 mod families;
 mod prober;
+mod recent;
 mod stream;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

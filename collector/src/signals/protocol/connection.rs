@@ -9,7 +9,7 @@ use crate::protocol::{PassingBytes, Patience, Protocol, classify};
 use crate::tls::handshake::{Handshake, Outcome, Side};
 
 /// After this we make do with the bytes that there are.
-const PATIENCE: u64 = 1_500_000_000;
+pub(super) const PATIENCE: u64 = 1_500_000_000;
 /// Of each side, while its protocol is not known: a first request of HTTP/2.
 const MAX_FIRST: usize = 1024;
 
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) received_start: u32,
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
+    /// When it is to be looked at again; 0 before that is known.
+    pub(super) next_look: u64,
     pub(super) protocol: Option<Protocol>,
     pub(super) is_counted: bool,
     pub(super) is_ignored: bool,
@@ -76,6 +78,7 @@ impl Connection {
             received_start: segment.received_start,
             first_ns: segment.time_ns,
             last_ns: segment.time_ns,
+            next_look: 0,
             protocol: None,
             is_counted: false,
             is_ignored: false,
@@ -144,6 +147,21 @@ impl Connection {
         if self.tls.take().is_some() {
             self.has_lost_handshake = true;
         }
+    }
+
+    /// It was counted already, and only its handshake is of interest.
+    pub(super) fn skip_protocol(&mut self) {
+        self.protocol = Some(Protocol::Unknown);
+        self.is_counted = true;
+    }
+
+    /// Nothing more is expected of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_counted && self.tls.is_none()
+    }
+
+    pub(super) fn spoke_tls(&self) -> bool {
+        self.client.in_tls || self.server.in_tls
     }
 
     /// Whether the client speaks clear text to who expects TLS.

@@ -1,20 +1,26 @@
 //! First bytes of many connections, as the kernel sends them → protocols and handshakes. Pure: it
 //! looks at no clock. Bytes are dropped as soon as they have said what they are.
 
-use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::Duration;
 
-use super::connection::{Connection, Edge, Id, Key, start_of};
-use crate::abi::{STREAM_ANSWERS, stream_segment};
+// Their hash is several times as fast as the standard library's, and this is done for every segment.
+use hashbrown::{HashMap, HashSet};
+
+use super::agenda::Agenda;
+use super::connection::{Connection, Edge, Id, Key, PATIENCE, start_of};
+use super::recent::Recent;
+use crate::abi::{STREAM_ANSWERS, STREAM_TLS_RECORD, stream_segment};
 use crate::protocol::{Protocol, classify_datagram};
 use crate::tls::handshake::{End, Outcome, PLAINTEXT};
 
 const SECOND: u64 = 1_000_000_000;
 /// So long a client's side of the same connection has to turn up before the server's is counted.
 const OTHER_SIDE: u64 = SECOND;
-/// A connection is remembered so long after its last segment, lest it be counted twice.
+/// One that speaks TLS is kept so long after its last segment, lest its handshake count twice.
 const REMEMBER: u64 = 3 * SECOND;
+/// A handshake that goes on is looked at so often.
+const HANDSHAKE: u64 = SECOND / 4;
 const GENERATION: u64 = 10 * SECOND;
 const MAX_CONNECTIONS: usize = 65_536;
 const MAX_COUNTS: usize = 16_384;
@@ -55,10 +61,16 @@ pub(super) struct Finished {
 }
 
 pub(super) struct Connections {
+    /// Those of which something may still be found out.
     live: HashMap<Key, Connection>,
+    /// When to look at each of them again: `next_look` of a connection says which entry is its own.
+    agenda: Agenda<Key>,
     /// Datagrams seen at the server's side.
     held: Vec<(u64, Id, Edge, Protocol)>,
-    seen: Seen,
+    /// Connections whose client is on this host.
+    seen: Recent<Id>,
+    /// Connections that were counted at their server.
+    at_server: Recent<Id>,
     /// Where TLS is spoken from the first byte; with a namespace where the address is its own.
     tls_servers: HashSet<(u32, [u8; 16], u16)>,
     /// Namespace and local port of connections of our own.
@@ -71,20 +83,14 @@ pub(super) struct Connections {
     lost_until: Option<u64>,
 }
 
-/// Connections whose client is on this host, of the last ten to twenty seconds.
-#[derive(Default)]
-struct Seen {
-    current: HashSet<Id>,
-    previous: HashSet<Id>,
-    since: u64,
-}
-
 impl Connections {
     pub(super) fn new(handshake_timeout: Duration) -> Self {
         Self {
             live: HashMap::new(),
+            agenda: Agenda::new(),
             held: Vec::new(),
-            seen: Seen::default(),
+            seen: Recent::new(GENERATION),
+            at_server: Recent::new(GENERATION),
             tls_servers: HashSet::new(),
             ignored: HashMap::new(),
             found: Found::default(),
@@ -141,37 +147,56 @@ impl Connections {
         }
         self.ticked = now_ns;
         self.seen.age(now_ns);
+        self.at_server.age(now_ns);
         (self.ignored).retain(|_, since| now_ns.saturating_sub(*since) < GENERATION);
-        let keys: Vec<Key> = self.live.keys().copied().collect();
-        for key in keys {
-            self.look_at(&key, now_ns);
+        for key in self.agenda.due(now_ns) {
+            let is_due = |connection: &Connection| connection.next_look <= now_ns;
+            if self.live.get(&key).is_some_and(is_due) {
+                self.look_at(&key, now_ns);
+            }
         }
         let held = mem::take(&mut self.held);
         for (since, id, edge, protocol) in held {
             if now_ns.saturating_sub(since) < OTHER_SIDE {
                 self.held.push((since, id, edge, protocol));
-            } else if !self.seen.contains(&id) {
+            } else if !self.seen.has(&id) {
                 self.found.count(edge, protocol, 17);
             }
         }
     }
 
     /// Only from the first byte of the side that speaks first: of what was there before us, nobody
-    /// could tell the protocol.
+    /// could tell the protocol. Or where one that was counted changes to TLS.
     fn begin(&mut self, key: Key, segment: &stream_segment, bytes: &[u8]) -> bool {
-        let is_answer = u32::from(segment.flags) & STREAM_ANSWERS != 0;
-        if bytes.is_empty() || is_answer || segment.sequence != start_of(segment) {
+        let has = |flag: u32| u32::from(segment.flags) & flag != 0;
+        let is_first = !has(STREAM_ANSWERS) && segment.sequence == start_of(segment);
+        let may_change = has(STREAM_TLS_RECORD) && segment.sequence != start_of(segment);
+        if bytes.is_empty() || !(is_first || may_change) {
+            return false;
+        }
+        let mut connection = Connection::begin(segment);
+        let is_client = connection.edge.is_client;
+        let has_client = self.seen.has(&connection.id);
+        let was_counted = if is_client {
+            has_client
+        } else {
+            self.at_server.has(&connection.id)
+        };
+        // What a server sees of a connection whose client is here, the client sees too.
+        if was_counted != may_change || (has_client && !is_client) {
             return false;
         }
         if self.live.len() >= MAX_CONNECTIONS {
             self.found.lost += 1;
             return false;
         }
-        let mut connection = Connection::begin(segment);
+        if was_counted {
+            connection.skip_protocol();
+        }
         let ours = (segment.netns, segment.local_port);
         connection.is_ignored = self.ignored.remove(&ours).is_some();
-        if connection.edge.is_client {
-            self.seen.current.insert(connection.id);
+        if is_client {
+            self.seen.add(connection.id, segment.time_ns);
         }
         self.live.insert(key, connection);
         true
@@ -185,15 +210,18 @@ impl Connections {
         connection.decide(age);
         // The server's side waits for the client's, which counts if it is here too.
         if !connection.edge.is_client && age < OTHER_SIDE {
-            return;
+            return self.look_again(key, now_ns);
         }
-        let counts = !connection.is_ignored
-            && (connection.edge.is_client || !self.seen.contains(&connection.id));
+        let counts =
+            !connection.is_ignored && (connection.edge.is_client || !self.seen.has(&connection.id));
         if let Some(protocol) = connection.protocol
             && !connection.is_counted
         {
             connection.is_counted = true;
             if counts {
+                if !connection.edge.is_client {
+                    self.at_server.add(connection.id, now_ns);
+                }
                 self.found.count(connection.edge, protocol, 6);
                 let server = connection.server(key);
                 if connection.is_plain(self.tls_servers.contains(&server)) {
@@ -218,12 +246,26 @@ impl Connections {
             Some(outcome) if counts => self.finished(*key, outcome),
             _ => {}
         }
-        let idle = |connection: &Connection| now_ns.saturating_sub(connection.last_ns);
-        let is_over = (self.live.get(key)).is_some_and(|connection| {
-            connection.is_counted && connection.tls.is_none() && idle(connection) >= REMEMBER
-        });
-        if is_over {
-            self.live.remove(key);
+        self.look_again(key, now_ns);
+    }
+
+    /// Forgets a connection that is over, and sees to it that any other is looked at in time.
+    fn look_again(&mut self, key: &Key, now_ns: u64) {
+        let Some(connection) = self.live.get_mut(key) else {
+            return;
+        };
+        let mut next = next_change(connection, now_ns);
+        if next <= now_ns {
+            if connection.is_over() {
+                self.live.remove(key);
+                return;
+            }
+            next = now_ns + HANDSHAKE;
+        }
+        let is_planned = now_ns < connection.next_look && connection.next_look <= next;
+        if !is_planned {
+            connection.next_look = next;
+            self.agenda.put(now_ns, next, *key);
         }
     }
 
@@ -272,7 +314,7 @@ impl Connections {
         });
         let id = (hash, u32::from(client_port));
         if edge.is_client {
-            self.seen.current.insert(id);
+            self.seen.add(id, segment.time_ns);
             self.found.count(edge, protocol, 17);
         } else if self.held.len() < MAX_COUNTS {
             self.held.push((segment.time_ns, id, edge, protocol));
@@ -282,21 +324,24 @@ impl Connections {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// When a look at it may tell something that no segment does.
+fn next_change(connection: &Connection, now_ns: u64) -> u64 {
+    let other_side = connection.first_ns + OTHER_SIDE;
+    if !connection.edge.is_client && now_ns < other_side {
+        other_side
+    } else if connection.tls.is_some() {
+        now_ns + HANDSHAKE
+    } else if connection.is_over() && !connection.spoke_tls() {
+        now_ns
+    } else if connection.is_counted {
+        connection.last_ns + REMEMBER
+    } else {
+        connection.first_ns + PATIENCE
+    }
 }
 
-impl Seen {
-    fn contains(&self, id: &Id) -> bool {
-        self.current.contains(id) || self.previous.contains(id)
-    }
-
-    fn age(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.since) >= GENERATION {
-            self.previous = mem::take(&mut self.current);
-            self.since = now_ns;
-        }
-    }
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -48,7 +48,6 @@ impl End {
         stream_segment {
             time_ns: ms * MS,
             cgroup: 1,
-            cookie: 1,
             netns: self.netns,
             sequence: start.wrapping_add(at),
             sent_start: self.sent,
@@ -178,6 +177,8 @@ fn a_handshake_that_lost_a_piece_is_lost_and_not_failed() {
     timed_out.lost_pieces(3, 1000 * MS);
     let mut later = End::client().sees(true, 0, STREAM_TLS | STREAM_TLS_RECORD, 2000);
     later.local_port += 1;
+    later.sent_start += 1;
+    later.sequence += 1;
     timed_out.segment(&later, &HELLO[3..264]);
     timed_out.lost_pieces(3, 20_000 * MS);
     timed_out.tick(20_000 * MS);
@@ -216,4 +217,65 @@ fn a_port_used_again_is_another_connection() {
         connections.segment(&end.sees(true, 0, 0, 1), b"*1\r\n$4\r\nPING\r\n");
     }
     assert_eq!(protocols(&mut connections), [(true, "redis", 3)]);
+}
+
+#[test]
+fn one_that_was_counted_may_change_to_tls() {
+    let smtp = |server_alone: bool| {
+        let mut connections = connections();
+        let mut ends = vec![End::server()];
+        if !server_alone {
+            ends.insert(0, End::client());
+        }
+        for end in &ends {
+            connections.segment(&end.sees(false, 0, 0, 1), b"220 mail\r\n");
+            let greeting =
+                b"EHLO a.example.org with a long line, so that no more is waited for\r\n";
+            connections.segment(&end.sees(true, 0, 0, 2), greeting);
+        }
+        connections.tick(1600 * MS);
+        assert!(connections.live.is_empty());
+        for end in &ends {
+            let hello = end.sees(true, 100, STREAM_TLS | STREAM_TLS_RECORD, 5000);
+            connections.segment(&hello, &HELLO[3..264]);
+            connections.segment(&end.sees(true, 361, STREAM_TLS | STREAM_FIN, 5001), &[]);
+        }
+        connections.tick(6100 * MS);
+        let found = connections.take();
+        (
+            found.protocols.values().sum::<u64>(),
+            found.handshakes.len(),
+        )
+    };
+    assert_eq!(smtp(false), (1, 1), "both ends are here");
+    assert_eq!(smtp(true), (1, 1));
+
+    // This one was there before us.
+    let mut connections = connections();
+    let hello = End::client().sees(true, 100, STREAM_TLS | STREAM_TLS_RECORD, 1);
+    connections.segment(&hello, &HELLO[3..264]);
+    connections.tick(6100 * MS);
+    assert!(connections.live.is_empty());
+}
+
+#[test]
+fn connections_that_are_soon_over_take_no_room() {
+    let mut connections = connections();
+    let many = u32::try_from(MAX_CONNECTIONS).unwrap() + 1000;
+    for at in 0..many {
+        for mut end in [End::client(), End::server()] {
+            let start = if end.is_client {
+                &mut end.sent
+            } else {
+                &mut end.received
+            };
+            *start = at;
+            let mut request = end.sees(true, 0, 0, 1000 + u64::from(at / 1000));
+            request.local_port = request.local_port.wrapping_add(at as u16);
+            connections.segment(&request, b"GET / HTTP/1.1\r\n");
+        }
+    }
+    let found = connections.take();
+    assert_eq!(found.lost, 0);
+    assert_eq!(found.protocols.values().sum::<u64>(), u64::from(many));
 }
