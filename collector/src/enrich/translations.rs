@@ -1,9 +1,12 @@
 //! Which connections go elsewhere than their client thinks: a Service address and the backend
 //! behind it, as connection tracking knows them. Does no IO and never waits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+// Its hash is several times as fast as the standard library's, and every connection is asked for.
+use hashbrown::HashMap;
 
 /// A connection, from the end that opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

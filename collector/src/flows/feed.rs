@@ -1,8 +1,9 @@
 //! What the kernel tells of connections → sightings, with the names of both ends and with what
 //! address translation made of them.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::{End, FlowTable, Flows, Phase, Sighting};
 use crate::abi::{FLOW_CLOSED, FLOW_FAILED, TCP_ROLE_SERVER, flow_record};

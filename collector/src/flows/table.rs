@@ -4,11 +4,10 @@
 //! was opened longest ago. Those do not come back while there is no room, so that a table that is
 //! too small does not churn.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use super::flow::{Edge, End, Flow, Key, Phase, Sighting, UDP};
 use super::history::History;
@@ -24,7 +23,7 @@ pub struct FlowTable {
     slots: Slots,
     free: Vec<u32>,
     index: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     open: List,
     ended: List,
     edges: HashSet<Arc<Edge>>,
@@ -90,7 +89,7 @@ impl FlowTable {
             slots: Slots::default(),
             free: Vec::new(),
             index: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             open: List::default(),
             ended: List::default(),
             edges: HashSet::new(),
