@@ -18,6 +18,7 @@ use crate::runbook::load::Loader;
 
 mod codec;
 pub mod dense;
+mod dot;
 pub mod embed;
 pub mod fuse;
 mod graph;

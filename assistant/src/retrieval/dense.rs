@@ -6,11 +6,12 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use super::codec::{Reader, Writer};
+use super::dot;
 use super::graph::Graph;
 use super::segment::{GONE, Numbers};
 use super::top::Top;
 
-/// From so many vectors of one segment on, their signs are scanned. Below, the scan of all takes about two milliseconds.
+/// From so many vectors of one segment on, their signs are scanned.
 const SIGNS_FROM: usize = 50_000;
 
 /// Signs name so many times what is asked for, and no fewer than the second number.
@@ -21,6 +22,9 @@ const LEAST_BY_SIGNS: usize = 2000;
 /// the best ten is not found.
 const BREADTH_FACTOR: usize = 2;
 const LEAST_BREADTH: usize = 256;
+
+/// Rows that are compared with a question at once.
+const BLOCK: usize = 64;
 
 /// Vectors of one segment, one after the other.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,17 +86,12 @@ impl Vectors {
     }
 
     fn similarity(&self, row: usize, question: &Question) -> f32 {
-        question.product(self.row(row)) * self.scales[row]
+        question.cosine(dot::product(self.row(row), &question.values)) * self.scales[row]
     }
 
     /// Of two that are held here.
     pub(super) fn cosine(&self, a: usize, b: usize) -> f32 {
-        let pairs = self.row(a).iter().zip(self.row(b));
-        // Two bytes' product has 14 bits, so thousands of them fit.
-        let sum: i32 = pairs
-            .map(|(a, b)| i32::from(i16::from(*a)) * i32::from(i16::from(*b)))
-            .sum();
-        sum as f32 * self.scales[a] * self.scales[b]
+        dot::pair(self.row(a), self.row(b)) as f32 * self.scales[a] * self.scales[b]
     }
 
     /// Builds the graph, if there is none yet and for as long as it `goes_on`. True: it was built now.
@@ -244,19 +243,28 @@ impl DenseIndex {
                 continue;
             }
             if self.has_signs(vectors) {
-                let rows = vectors.signs().chunks_exact(question.signs.len());
-                for (row, &number) in rows.zip(&numbers.of_row) {
-                    if number != GONE {
-                        near_by_signs.push(number as usize, -differing(row, &question.signs));
+                let mut counts = [0; BLOCK];
+                let rows = vectors.signs().chunks(BLOCK * question.signs.len());
+                for (rows, numbers) in rows.zip(numbers.of_row.chunks(BLOCK)) {
+                    dot::differences(rows, &question.signs, &mut counts);
+                    for (&number, &count) in numbers.iter().zip(&counts) {
+                        if number != GONE {
+                            // A vector has far fewer numbers than an f32 counts exactly.
+                            near_by_signs.push(number as usize, -(count as f32));
+                        }
                     }
                 }
                 continue;
             }
-            let rows = vectors.values.chunks_exact(vectors.dimensions);
-            let rows = rows.zip(&vectors.scales).zip(&numbers.of_row);
-            for ((row, scale), &number) in rows {
-                if number != GONE {
-                    best.push(number as usize, question.product(row) * scale);
+            let mut sums = [0; BLOCK];
+            let rows = vectors.values.chunks(BLOCK * dimensions);
+            let rows = rows.zip(vectors.scales.chunks(BLOCK));
+            for ((rows, scales), numbers) in rows.zip(numbers.of_row.chunks(BLOCK)) {
+                dot::products(rows, &question.values, &mut sums);
+                for ((&number, scale), &sum) in numbers.iter().zip(scales).zip(&sums) {
+                    if number != GONE {
+                        best.push(number as usize, question.cosine(sum) * scale);
+                    }
                 }
             }
         }
@@ -271,14 +279,6 @@ fn signs_of(are_negative: impl Iterator<Item = bool>) -> u64 {
     are_negative
         .enumerate()
         .fold(0, |signs, (at, negative)| signs | u64::from(negative) << at)
-}
-
-/// In how many signs they differ.
-#[inline]
-fn differing(a: &[u64], b: &[u64]) -> f32 {
-    let bits = a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones());
-    // A vector has far fewer numbers than an f32 counts exactly.
-    bits.sum::<u32>() as f32
 }
 
 /// A question's vector of unit length in whole numbers of 13 bits: products with bytes, summed over a vector of thousands,
@@ -303,13 +303,9 @@ impl Question {
         }
     }
 
-    /// Written so that the compiler uses the vector unit: pairs of 16 bits, multiplied and added at once.
+    /// Of products with a row's bytes; still to be multiplied with the row's scale.
     #[inline]
-    fn product(&self, row: &[i8]) -> f32 {
-        let mut sum = 0_i32;
-        for (a, b) in row.iter().zip(&self.values) {
-            sum += i32::from(i16::from(*a)) * i32::from(*b);
-        }
+    fn cosine(&self, sum: i32) -> f32 {
         sum as f32 * self.scale
     }
 }

@@ -1,6 +1,7 @@
 //! One question against one snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -121,10 +122,10 @@ pub(super) fn search(
     filters: &Filters,
 ) -> anyhow::Result<SearchResponse> {
     let runbooks = &snapshot.library.runbooks;
-    let allowed: Vec<bool> = runbooks
-        .iter()
-        .map(|runbook| filters.allow(runbook))
-        .collect();
+    // None: all.
+    let allowed: Option<Vec<bool>> =
+        (!filters.is_empty()).then(|| runbooks.iter().map(|page| filters.allow(page)).collect());
+    let is_allowed = |page: usize| allowed.as_ref().is_none_or(|allowed| allowed[page]);
 
     let words = snapshot.words_of_question(question, embedder);
     let passage_words = snapshot.passage_words.search(&words);
@@ -150,7 +151,7 @@ pub(super) fn search(
     let mut candidates: Vec<usize> = Vec::new();
     let mut ranks: HashMap<usize, Ranks> = HashMap::new();
     let mut pages: Vec<usize> = named.iter().map(|(page, _)| *page).collect();
-    if filters.is_empty() {
+    if allowed.is_none() {
         let most_words = passage_words.best(CANDIDATES);
         let near = dense.map_or(Vec::new(), |(meaning, asked)| {
             meaning.passages.search(asked, CANDIDATES)
@@ -182,7 +183,9 @@ pub(super) fn search(
     } else {
         pages = (0..runbooks.len()).collect();
     }
-    for page in pages.into_iter().filter(|page| allowed[*page]) {
+    pages.sort_unstable();
+    pages.dedup();
+    for page in pages.into_iter().filter(|page| is_allowed(*page)) {
         candidates.extend(snapshot.passages_of(page));
     }
     // Passages of one page follow each other.
@@ -195,7 +198,7 @@ pub(super) fn search(
     let mut hits = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let (page, passage) = &snapshot.passages[candidate];
-        if !allowed[*page] {
+        if !is_allowed(*page) {
             continue;
         }
         let name = named.iter().any(|(named, section)| {
@@ -227,7 +230,8 @@ pub(super) fn search(
             score: rounded(f64::from(score)),
         });
     }
-    hits.sort_unstable_by(best_first);
+    // A heap: only those that are listed are put in order, and most are not.
+    let mut hits = BinaryHeap::from(hits);
 
     let threshold = f64::from(if dense.is_some() {
         kind.answerable()
@@ -235,18 +239,17 @@ pub(super) fn search(
         ANSWERABLE_WORDS_ONLY
     });
     let answerable = hits
-        .iter()
-        .take(limit)
-        .any(|hit| hit.named || hit.score >= threshold);
+        .peek()
+        .is_some_and(|best| best.named || best.score >= threshold);
 
-    let one_page = allowed.iter().filter(|allowed| **allowed).count() == 1;
+    let pages_allowed = (0..runbooks.len()).filter(|page| is_allowed(*page));
+    let one_page = pages_allowed.take(2).count() == 1;
     let wanted = reranker.map_or(limit, |_| limit.max(RERANKED));
     let mut taken: HashMap<usize, usize> = HashMap::new();
     let mut listed = Vec::new();
-    for hit in hits {
-        if listed.len() == wanted {
-            break;
-        }
+    while listed.len() < wanted
+        && let Some(hit) = hits.pop()
+    {
         let of_page = taken.entry(snapshot.passages[hit.candidate].0).or_default();
         if hit.score <= 0.0 || (*of_page == PER_RUNBOOK && !one_page) {
             continue;
@@ -329,7 +332,7 @@ fn rerank(listed: &mut [Hit], snapshot: &Snapshot, reranker: &CrossEncoder, ques
         let fit = fits.next().map_or(0.0, f64::from);
         hit.score = rounded((hit.score + fit) / 2.0);
     }
-    listed.sort_unstable_by(best_first);
+    listed.sort_unstable_by(|a, b| b.cmp(a));
 }
 
 /// What is shown as equal is ordered by place, on every machine.
@@ -337,15 +340,32 @@ fn rounded(score: f64) -> f64 {
     (score * 10_000.0).round() / 10_000.0
 }
 
-fn best_first(a: &Hit, b: &Hit) -> std::cmp::Ordering {
-    b.named
-        .cmp(&a.named)
-        .then(b.score.total_cmp(&a.score))
-        .then(a.candidate.cmp(&b.candidate))
-}
-
 struct Hit {
     candidate: usize,
     named: bool,
     score: f64,
 }
+
+/// The better one is the greater: pages that an alert's name calls for, then the score, then what comes first.
+impl Ord for Hit {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.named
+            .cmp(&other.named)
+            .then(self.score.total_cmp(&other.score))
+            .then(other.candidate.cmp(&self.candidate))
+    }
+}
+
+impl PartialOrd for Hit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Hit {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Hit {}
