@@ -48,6 +48,8 @@ static __always_inline void near_start(struct __sk_buff *skb, struct bpf_sock *s
 
 	if (!stream && offset < LATEST_START)
 		stream = begin_stream(skb, sk, segment, direction, offset == 0);
+	/* Only of handshakes somebody wants to know how long they took. The exact clock is dear. */
+	record->time_ns = stream ? bpf_ktime_get_ns() : bpf_ktime_get_coarse_ns();
 	if (!stream) {
 		if (offset >= STREAM_SMALL || wanted == 0)
 			return;
@@ -221,7 +223,6 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	if (offset > DEEPEST)
 		return 0;
 	record.transport = IPPROTO_TCP;
-	record.time_ns = bpf_ktime_get_ns();
 	if (segment.flags & TCP_FIN)
 		record.flags |= STREAM_FIN;
 	if (segment.flags & TCP_RST)
@@ -231,6 +232,7 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 		return 0;
 	}
 	/* A listener's storage is no place for the state of one connection. */
+	record.time_ns = bpf_ktime_get_ns();
 	addresses_of_packet(skb, ip4, outgoing, &record);
 	ports_of_packet(skb, transport, outgoing, &record);
 	send_bytes(skb, &record, segment.payload,

@@ -189,14 +189,15 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 {
 	struct tcp_socket *state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
 	enum tcp_role role = state && state->role ? state->role : guess_role(tp);
+	__u64 now = bpf_ktime_get_ns();
 	struct tcp_edge *edge;
 	__u64 lifetime;
 
 	if (oldstate == TCP_SYN_SENT) {
 		role = TCP_ROLE_CLIENT;
-		flow_ended(sk, tp, state, role, FLOW_FAILED, failure_of(tp));
+		flow_ended(sk, tp, state, role, FLOW_FAILED, failure_of(tp), now);
 	} else {
-		flow_ended(sk, tp, state, role, FLOW_CLOSED, end_of(tp));
+		flow_ended(sk, tp, state, role, FLOW_CLOSED, end_of(tp), now);
 	}
 	edge = edge_of(sk, role);
 	if (!edge)
@@ -213,7 +214,7 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	report_rtt(tp, edge);
 	if (!state || !state->established_ns)
 		return;
-	lifetime = bpf_ktime_get_ns() - state->established_ns;
+	lifetime = now - state->established_ns;
 	__sync_fetch_and_add(&edge->lifetime_ns, lifetime);
 	__sync_fetch_and_add(&edge->lifetime_slots[histogram_slot(lifetime, tcp_lifetime_bounds,
 								  TCP_LIFETIME_SLOTS) &

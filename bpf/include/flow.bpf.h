@@ -41,7 +41,7 @@ static __always_inline __u32 idle_ticks(const struct tcp_sock *tp)
 
 static __always_inline void fill_flow(struct flow_record *record, const struct sock *sk,
 				      const struct tcp_sock *tp, const struct tcp_socket *state,
-				      __u32 role)
+				      __u32 role, __u64 now)
 {
 	record->cookie = bpf_get_socket_cookie((void *)sk);
 	record->cgroup = socket_cgroup(sk);
@@ -49,7 +49,7 @@ static __always_inline void fill_flow(struct flow_record *record, const struct s
 	record->established_ns = state ? state->established_ns : 0;
 	record->started_ns =
 		state && state->connect_ns ? state->connect_ns : record->established_ns;
-	record->now_ns = bpf_ktime_get_ns();
+	record->now_ns = now;
 	record->bytes_sent = bytes_delivered(tp);
 	record->bytes_received = bytes_received(tp);
 	record->segments_sent = tp->segs_out;
@@ -67,7 +67,7 @@ static __always_inline void fill_flow(struct flow_record *record, const struct s
 
 static __always_inline void flow_ended(const struct sock *sk, const struct tcp_sock *tp,
 				       const struct tcp_socket *state, __u32 role,
-				       enum flow_phase phase, __u32 reason)
+				       enum flow_phase phase, __u32 reason, __u64 now)
 {
 	struct flow_record *record;
 	__u32 zero = 0;
@@ -80,7 +80,7 @@ static __always_inline void flow_ended(const struct sock *sk, const struct tcp_s
 			__sync_fetch_and_add(lost, 1);
 		return;
 	}
-	fill_flow(record, sk, tp, state, role);
+	fill_flow(record, sk, tp, state, role, now);
 	record->phase = phase;
 	record->reason = reason;
 	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
@@ -92,6 +92,6 @@ static __always_inline bool flow_lives(struct seq_file *seq, const struct sock *
 {
 	struct flow_record record = {};
 
-	fill_flow(&record, sk, tp, state, state->role);
+	fill_flow(&record, sk, tp, state, state->role, bpf_ktime_get_ns());
 	return bpf_seq_write(seq, &record, sizeof(record)) == 0;
 }
