@@ -213,7 +213,7 @@ impl Default for SignalSettings {
 pub fn events_lost(registry: &Registry) -> Counter {
     registry.counter(
         "events_lost",
-        "Records that found no room, and collections of a signal that failed",
+        "Records that found no room, events that came while their program was interrupted, and collections of a signal that failed",
         &[&["signal", "reason"]],
     )
 }

@@ -1,10 +1,10 @@
 //! What our programs cost: the kernel counts their runs and time while someone asks it to.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use super::Object;
+use super::{Object, syscall};
 
 /// While this lives, the kernel measures every BPF program, at about 60 ns a run.
 #[derive(Debug)]
@@ -22,8 +22,11 @@ impl Measuring {
 #[derive(Clone, Debug)]
 pub struct ProgramRuns {
     pub program: String,
+    /// While the kernel measures.
     pub runs: u64,
     pub time: Duration,
+    /// Events that it did not run for: it was interrupted on the same CPU by one of its own.
+    pub missed: u64,
 }
 
 impl Object {
@@ -32,11 +35,13 @@ impl Object {
             .programs()
             .filter_map(|(name, program)| {
                 // Those that were not loaded have none.
-                let info = program.info().ok()?;
+                let program = program.fd().ok()?.as_fd();
+                let [time, runs, missed] = syscall::program_counts(program).ok()?;
                 Some(ProgramRuns {
                     program: name.to_owned(),
-                    runs: info.run_count(),
-                    time: info.run_time(),
+                    runs,
+                    time: Duration::from_nanos(time),
+                    missed,
                 })
             })
             .collect()

@@ -318,6 +318,22 @@ pub(super) fn linked_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info[4])
 }
 
+/// What the kernel counts of a program: nanoseconds and runs while it measures, and runs that it
+/// left out because the program was running on that CPU already.
+pub(super) fn program_counts(program: BorrowedFd<'_>) -> io::Result<[u64; 3]> {
+    // `struct bpf_prog_info`; older kernels leave the end as it is.
+    let mut info = [0_u64; 27];
+    bpf(
+        OBJECT_INFO,
+        &mut ObjectInfo {
+            object: number(program),
+            info_length: size_of_val(&info) as u32,
+            info: info.as_mut_ptr().addr() as u64,
+        },
+    )?;
+    Ok([info[24], info[25], info[26]])
+}
+
 /// Runs a program on packets `times` times, on a packet of zeros that goes nowhere. Returns what the
 /// last run returned.
 pub(super) fn run_program(program: BorrowedFd<'_>, times: u32) -> io::Result<u32> {

@@ -352,15 +352,19 @@ impl Signals {
             self.insert_failures
                 .add(Labels::new(&[running.signal.name()]), new);
             for now in running.object.program_runs() {
+                let before = (running.counted_runs).insert(now.program.clone(), now.clone());
+                let (runs, time, missed) = before.map_or((0, 0.0, 0), |before| {
+                    (before.runs, before.time.as_secs_f64(), before.missed)
+                });
+                let missed = now.missed.saturating_sub(missed);
+                if missed > 0 {
+                    let labels = Labels::new(&[running.signal.name(), "interrupted"]);
+                    self.events_lost.add(labels, missed);
+                }
                 // Nothing is measured unless someone asked the kernel to.
                 if now.runs == 0 {
                     continue;
                 }
-                let before = running
-                    .counted_runs
-                    .insert(now.program.clone(), now.clone());
-                let (runs, time) =
-                    before.map_or((0, 0.0), |before| (before.runs, before.time.as_secs_f64()));
                 let labels = Labels::new(&[&now.program]);
                 self.runs.add(labels.clone(), now.runs.saturating_sub(runs));
                 self.run_seconds
