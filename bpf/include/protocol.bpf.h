@@ -11,7 +11,7 @@
 
 enum {
 	/*
-	 * User space looks ten times a second or more; it is woken only before the ring is full,
+	 * User space looks five times a second or more; it is woken only before the ring is full,
 	 * and not by every record that comes until it looks: the interrupt that wakes it costs more
 	 * than all else that is done for a record. Several CPUs may jump over the mark together.
 	 */

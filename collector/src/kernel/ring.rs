@@ -2,19 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::{CgroupSkb, ProgramError};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use zerocopy::FromBytes;
 
 use super::maps::{failed, missing};
 use super::{Object, ReadError, syscall};
-
-/// However much there is to read, so long a rest is taken.
-const REST: Duration = Duration::from_millis(20);
 
 /// The reading end of a ring, taken out of its object.
 pub struct Ring {
@@ -39,8 +35,9 @@ const ERASED_AT_ONCE: u32 = 4096;
 /// Of a ring's room, the share that is taken away for a moment.
 const SHARE: u32 = 16;
 
-/// Rings when a program asks for its records to be read.
-pub struct Bell(OwnedFd);
+/// Rings when a program asks for its records to be read, and not because there are some: so it is
+/// for the program to say how often.
+pub struct Bell(Epoll);
 
 impl Object {
     /// Can be done once; the programs go on writing.
@@ -125,7 +122,10 @@ impl Ring {
     }
 
     pub fn bell(&self) -> io::Result<Bell> {
-        self.buffer.as_fd().try_clone_to_owned().map(Bell)
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake_ups = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(self.buffer.as_fd(), EpollEvent::new(wake_ups, 0))?;
+        Ok(Bell(epoll))
     }
 }
 
@@ -150,11 +150,9 @@ impl Eraser {
 impl Bell {
     /// Returns after `timeout`, or earlier when a program asks for attention.
     pub fn wait(&self, timeout: Duration) {
-        thread::sleep(REST);
-        let rest = timeout.saturating_sub(REST);
-        let milliseconds = u16::try_from(rest.as_millis()).unwrap_or(u16::MAX);
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let milliseconds = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX);
+        let mut event = [EpollEvent::empty()];
         // Interrupted, it was no shorter a wait than somebody wanted.
-        let _ = poll(&mut fds, PollTimeout::from(milliseconds));
+        let _ = self.0.wait(&mut event, EpollTimeout::from(milliseconds));
     }
 }

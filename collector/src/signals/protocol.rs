@@ -38,7 +38,7 @@ pub(super) const NAME: &str = "protocol";
 static ELF: &[u8] = elf!("protocol");
 
 /// How often the ring is looked into.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(200);
 /// What was read stays in the ring so long at most.
 const ERASE_AFTER: u64 = 3_000_000_000;
 const TLS13: u16 = 0x0304;
