@@ -52,6 +52,7 @@ enum { REPORT_RETRIES = 4 };
 
 static __always_inline __u64 advance64(__u64 *reported, __u64 now)
 {
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < REPORT_RETRIES; i++) {
 		__u64 seen = *(volatile __u64 *)reported;
 
@@ -65,6 +66,7 @@ static __always_inline __u64 advance64(__u64 *reported, __u64 now)
 
 static __always_inline __u32 advance32(__u32 *reported, __u32 now)
 {
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < REPORT_RETRIES; i++) {
 		__u32 seen = *(volatile __u32 *)reported;
 
