@@ -16,6 +16,7 @@ pub(super) struct Node {
     memory: Gauge,
     memory_limit: Gauge,
     orphans: Gauge,
+    processed: Counter,
     dropped: Counter,
     squeezes: Counter,
     seen: Softnet,
@@ -25,6 +26,7 @@ pub(super) struct Node {
 /// Sums over all CPUs of `/proc/net/softnet_stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Softnet {
+    processed: u32,
     dropped: u32,
     squeezes: u32,
 }
@@ -49,6 +51,11 @@ impl Node {
             orphans: registry.gauge(
                 "tcp_orphan_sockets",
                 "TCP sockets of the node that no program has open any more and that are not closed yet",
+                &[],
+            ),
+            processed: registry.counter(
+                "softnet_processed_packets",
+                "Received packets that the CPUs of the node took from their backlogs and devices",
                 &[],
             ),
             dropped: registry.counter(
@@ -96,6 +103,7 @@ impl Node {
         };
         let now = parse_softnet(&text);
         for (counter, before, now) in [
+            (&self.processed, self.seen.processed, now.processed),
             (&self.dropped, self.seen.dropped, now.dropped),
             (&self.squeezes, self.seen.squeezes, now.squeezes),
         ] {
@@ -125,9 +133,10 @@ impl Reading for Node {
 fn parse_softnet(text: &str) -> Softnet {
     let mut sums = Softnet::default();
     for line in text.lines() {
-        let mut values = (line.split_ascii_whitespace().skip(1))
+        let mut values = (line.split_ascii_whitespace())
             .map(|value| u32::from_str_radix(value, 16).unwrap_or(0));
         let mut next = || values.next().unwrap_or(0);
+        sums.processed = sums.processed.wrapping_add(next());
         sums.dropped = sums.dropped.wrapping_add(next());
         sums.squeezes = sums.squeezes.wrapping_add(next());
     }
@@ -139,6 +148,7 @@ fn softnet_is_of_all_cpus() {
     let text =
         "003e77b2 00000002 0000001c 00000000 00000000\n003965ee 00000001 00000023 00000000\n";
     let expected = Softnet {
+        processed: 0x3e_77b2 + 0x39_65ee,
         dropped: 3,
         squeezes: 0x3f,
     };
