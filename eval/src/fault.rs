@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::lab::Lab;
 use crate::scenario::{Scenario, Step};
 use crate::traffic::Traffic;
-use crate::{command, netns, stop};
+use crate::{command, conntrack, netns, stop};
 
 /// What belongs to the lab of a scenario, before there is traffic.
 pub(crate) fn prepare(scenario: &Scenario, lab: &mut Lab) -> Result<()> {
@@ -45,6 +45,7 @@ fn apply(step: &Step, scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic)
             command::run(&format!("tc -n {} {run}", namespace(node)?))?;
         }
         Step::Sysctl { node, key, value } => netns::sysctl(namespace(node)?, key, value)?,
+        Step::FillConntrack { node } => conntrack::fill(namespace(node)?)?,
         Step::Wire { node, change } => lab
             .wires
             .get_mut(node)

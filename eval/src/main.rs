@@ -17,6 +17,7 @@ mod catalogue;
 mod certificates;
 mod cluster;
 mod command;
+mod conntrack;
 mod demo;
 mod fault;
 mod http;

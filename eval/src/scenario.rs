@@ -164,6 +164,8 @@ pub(crate) enum Step {
         key: String,
         value: String,
     },
+    /// The connection-tracking table of a node gets entries of strangers until it is full.
+    FillConntrack { node: String },
     /// Delay, jitter and loss of the user-space wire of a node.
     Wire { node: String, change: Value },
     /// Other settings for a running actor.
@@ -247,7 +249,9 @@ impl Scenario {
                 Step::Nft { node: role, .. }
                 | Step::Ip { node: role, .. }
                 | Step::Tc { node: role, .. } => node(role),
-                Step::Sysctl { node: role, .. } | Step::Wire { node: role, .. } => node(role),
+                Step::Sysctl { node: role, .. }
+                | Step::Wire { node: role, .. }
+                | Step::FillConntrack { node: role } => node(role),
                 Step::Set { actor: id, .. } | Step::Stop { actor: id } => actor(id),
                 Step::Start { actor: id } | Step::Restart { actor: id } => actor(id),
                 Step::Wait { .. } => Ok(()),

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 pub(super) const TYPE_A: u16 = 1;
 pub(super) const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
+pub(super) const NXDOMAIN: u8 = 3;
 const HEADER: usize = 12;
+/// In the third byte of a message: this answer was cut, ask over TCP.
+const TRUNCATED: u8 = 0x02;
 
 pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut message = Vec::with_capacity(HEADER + name.len() + 6);
@@ -60,6 +63,36 @@ pub(super) fn response_code(message: &[u8], id: u16) -> Option<u8> {
     is_answer.then_some(header[3] & 0x0f)
 }
 
+/// That answer with the mark that it was cut, and no record.
+pub(super) fn truncated(query: &[u8], address: IpAddr) -> Option<Vec<u8>> {
+    let mut message = answer(query, 0, address)?;
+    message.truncate(HEADER + question(query)?.len());
+    message[2] |= TRUNCATED;
+    message[6..8].fill(0);
+    Some(message)
+}
+
+pub(super) fn is_truncated(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & TRUNCATED != 0)
+}
+
+/// As it goes over TCP: behind its length.
+pub(super) fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).expect("messages of the lab are short");
+    [&length.to_be_bytes(), message].concat()
+}
+
+/// Whether the question is for a name in this zone; the empty one holds every name.
+pub(super) fn is_in_zone(query: &[u8], zone: &str) -> bool {
+    let mut wire = Vec::new();
+    for label in zone.split('.').filter(|label| !label.is_empty()) {
+        wire.push(u8::try_from(label.len()).unwrap_or_default());
+        wire.extend(label.to_ascii_lowercase().into_bytes());
+    }
+    wire.push(0);
+    question(query).is_some_and(|question| question[..question.len() - 4].ends_with(&wire))
+}
+
 /// Name, type and class of the one question.
 fn question(message: &[u8]) -> Option<&[u8]> {
     let header = message.get(..HEADER)?;
@@ -100,6 +133,27 @@ mod tests {
         let message = answer(&query, 2, ADDRESS).unwrap();
         assert_eq!(response_code(&message, 7), Some(2));
         assert_eq!(message.len(), query.len());
+    }
+
+    #[test]
+    fn a_cut_answer_says_so_and_carries_no_record() {
+        let query = query(7, "cart.example", TYPE_A);
+        let message = truncated(&query, ADDRESS).unwrap();
+        assert!(is_truncated(&message));
+        assert!(!is_truncated(&answer(&query, 0, ADDRESS).unwrap()));
+        assert_eq!(message[6..8], [0, 0]);
+        assert_eq!(message.len(), query.len());
+        assert_eq!(framed(&[1, 2, 3]), [0, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_zone_holds_the_names_that_end_in_it() {
+        let inside = query(7, "cart.shop.example", TYPE_A);
+        let outside = query(7, "cart.shop.example.svc.local", TYPE_A);
+        for (zone, expected) in [("", true), ("shop.example", true), ("op.example", false)] {
+            assert_eq!(is_in_zone(&inside, zone), expected, "{zone}");
+        }
+        assert!(!is_in_zone(&outside, "shop.example"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ pub(super) struct Settings {
     /// A connection for every request instead of one per worker.
     #[serde(default)]
     new_connection: bool,
+    /// Instead of the server's port, this one and those behind it, one after the other.
+    #[serde(default)]
+    scan_from: Option<u16>,
     #[serde(default = "default_upload")]
     upload_bytes: u32,
     #[serde(default = "default_download")]
@@ -101,10 +105,13 @@ fn work(live: &Live<Settings>, report: &Report, mut beat: Beat, workers: f64) {
 }
 
 fn connect(settings: &Settings) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(
-        &settings.to,
-        Duration::from_millis(settings.connect_timeout_ms),
-    )?;
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let mut to = settings.to;
+    if let Some(first) = settings.scan_from {
+        to.set_port(first.saturating_add(TRIED.fetch_add(1, Ordering::Relaxed)));
+    }
+    let stream =
+        TcpStream::connect_timeout(&to, Duration::from_millis(settings.connect_timeout_ms))?;
     let timeout = Some(Duration::from_millis(settings.timeout_ms));
     stream.set_read_timeout(timeout)?;
     stream.set_write_timeout(timeout)?;
