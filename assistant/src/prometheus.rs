@@ -1,7 +1,7 @@
 //! `Prometheus`: queries over its HTTP API, bounded in time, size and number; every way to fail is a [`QueryError`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, LOCATION};
@@ -127,9 +127,8 @@ pub struct Prometheus {
 impl Prometheus {
     pub fn new(settings: Settings) -> Result<Self, ClientError> {
         let identity = &settings.identity;
-        let http = client_builder(settings.timeout)
+        let http = client_builder(settings.timeout, identity.authorities.clone())
             .default_headers(identity.headers.clone())
-            .tls_certs_merge(identity.authorities.clone())
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ClientError::Setup)?;
@@ -356,19 +355,42 @@ impl Prometheus {
 
 /// An HTTP client without proxies and with one TLS library for the whole process.
 pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
-    client_builder(timeout).build().map_err(ClientError::Setup)
+    client_builder(timeout, Vec::new())
+        .build()
+        .map_err(ClientError::Setup)
 }
 
-/// The same, for those who have more to say about it.
-pub fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
+/// The same, for those who have more to say about it. A server's certificate may come from `authorities`, or from the system's.
+pub fn client_builder(
+    timeout: Duration,
+    authorities: Vec<reqwest::Certificate>,
+) -> reqwest::ClientBuilder {
     // Fails only if somebody was first, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .no_proxy()
         .connect_timeout(timeout)
         .timeout(timeout)
-        .user_agent(concat!("runwire-assistant/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("runwire-assistant/", env!("CARGO_PKG_VERSION")));
+    if *SYSTEM_HAS_AUTHORITIES {
+        builder.tls_certs_merge(authorities)
+    } else {
+        builder.tls_certs_only(authorities)
+    }
 }
+
+/// In a bare container there are none, and then no client that wants them can be made, not even for `http://`.
+static SYSTEM_HAS_AUTHORITIES: LazyLock<bool> = LazyLock::new(|| {
+    let made = reqwest::Client::builder().no_proxy().build();
+    if let Err(error) = &made {
+        tracing::warn!(
+            error = innermost(error),
+            "the system's certificate authorities cannot be used, so https:// is trusted only where the config names authorities; \
+             install ca-certificates"
+        );
+    }
+    made.is_ok()
+});
 
 /// The last cause in the chain: «connection refused» rather than «error sending request».
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {

@@ -141,15 +141,15 @@ fn without_controls(value: &mut Value) {
 }
 
 fn client(arguments: &Arguments) -> anyhow::Result<reqwest::Client> {
-    let mut builder = client_builder(PATIENCE);
+    let mut authorities = Vec::new();
     if let Some(path) = &arguments.ca {
         let shown = path.display();
         let pem = std::fs::read(path)
             .with_context(|| format!("cannot read {shown}, which --ca names"))?;
-        let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+        authorities = reqwest::Certificate::from_pem_bundle(&pem)
             .with_context(|| format!("{shown}, which --ca names, holds no certificates in PEM"))?;
-        builder = builder.tls_certs_merge(authorities);
     }
+    let mut builder = client_builder(PATIENCE, authorities);
     if let Some(path) = &arguments.token {
         let shown = path.display();
         let token = std::fs::read_to_string(path)

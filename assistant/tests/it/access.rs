@@ -413,10 +413,11 @@ async fn https_is_served_and_a_new_certificate_is_taken() {
     tokio::spawn(certificate.keep_fresh(Arc::clone(&troubles), Arc::clone(&metrics)));
     let trusts = async |pair: &(PathBuf, PathBuf)| {
         let authority = reqwest::Certificate::from_pem(&std::fs::read(&pair.0).unwrap()).unwrap();
-        let client = runwire_assistant::prometheus::client_builder(Duration::from_secs(5))
-            .tls_certs_only([authority])
-            .build()
-            .unwrap();
+        let client =
+            runwire_assistant::prometheus::client_builder(Duration::from_secs(5), Vec::new())
+                .tls_certs_only([authority])
+                .build()
+                .unwrap();
         let url = format!("https://localhost:{}/healthz", running.address.port());
         client
             .get(url)

@@ -1,4 +1,4 @@
-//! As a user without rights, in a network of its own: it starts, searches and diagnoses, and nothing wants out that no key names.
+//! As a user without rights and without certificate authorities, in a network of its own: it starts, searches and diagnoses, and nothing wants out that no key names.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -108,6 +108,10 @@ fn without_rights_and_network_it_answers_and_asks_nobody_whom_no_key_names() {
         "--regid",
         NOBODY,
         "--clear-groups",
+        // As in a bare container.
+        "env",
+        "SSL_CERT_FILE=/nowhere",
+        "SSL_CERT_DIR=/nowhere",
     ];
     let running = Program::start_by(&wrapper, &program, Path::new("../runbooks"), &state);
     let port = running.address.port();
