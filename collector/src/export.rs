@@ -40,7 +40,26 @@ struct Inner {
 /// current when it was made, and every scrape starts a new one.
 struct Scrapes {
     generation: u64,
-    seen: HashMap<Scraper, u64>,
+    seen: HashMap<Scraper, Seen>,
+}
+
+/// Generations; `u64::MAX` where there was no scrape, since who comes for the first time has no past to which a 0 could be added.
+#[derive(Clone, Copy)]
+struct Seen {
+    last: u64,
+    before: u64,
+    /// The one from which on all was shown twice, because the first time was late.
+    repeated: u64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            last: u64::MAX,
+            before: u64::MAX,
+            repeated: u64::MAX,
+        }
+    }
 }
 
 impl Registry {

@@ -45,7 +45,9 @@ impl Registry {
                 if scrapes.seen.len() >= MAX_SCRAPERS && !scrapes.seen.contains_key(&scraper) {
                     scrapes.seen.clear();
                 }
-                (scrapes.seen.insert(scraper, generation)).unwrap_or(u64::MAX)
+                let seen = scrapes.seen.entry(scraper).or_default();
+                seen.before = std::mem::replace(&mut seen.last, generation);
+                seen.before
             }
         };
         scrapes.generation += 1;
@@ -61,6 +63,17 @@ impl Registry {
             out.text.push_str("# EOF\n");
         }
         out.text
+    }
+
+    /// What was encoded last for this scraper came too late for it, so it may not have seen it, and is shown the same as 0 once
+    /// more. Not again and again: where all is slow, what is counted must be seen at last.
+    pub fn was_late(&self, scraper: &Scraper) {
+        if let Some(seen) = lock(&self.inner.scrapes).seen.get_mut(scraper)
+            && seen.before != seen.repeated
+        {
+            seen.last = seen.before;
+            seen.repeated = seen.before;
+        }
     }
 
     /// One sample of every family, with `…` for each label: what there is to ask for.

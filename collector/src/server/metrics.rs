@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -25,18 +26,22 @@ pub(super) async fn metrics(State(agent): State<Arc<Agent>>, request: Request) -
 }
 
 /// Every Prometheus says how long it waits; people and scripts do not.
-fn scraper(request: &Request) -> Option<Scraper> {
+fn scraper(request: &Request) -> Option<(Scraper, Duration)> {
     let headers = request.headers();
-    headers.get("x-prometheus-scrape-timeout-seconds")?;
+    let patience = headers.get("x-prometheus-scrape-timeout-seconds")?;
+    let patience = (patience.to_str().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds.parse().ok()?).ok())
+        .unwrap_or(Duration::MAX);
     let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
     let user_agent = headers.get(header::USER_AGENT);
-    Some(Scraper {
+    let scraper = Scraper {
         address: peer.ip(),
         user_agent: user_agent
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned(),
-    })
+    };
+    Some((scraper, patience))
 }
 
 /// The older format, unless the other is asked for and liked at least as much.

@@ -178,6 +178,29 @@ fn a_scraper_sees_a_new_series_from_zero() {
 }
 
 #[test]
+fn a_scraper_that_was_answered_too_late_sees_zero_once_more() {
+    let registry = Registry::new(100);
+    let opened = registry.counter("opened", "Opened", &[&["x"]]);
+    let shown = || {
+        let text = registry.encode(Format::Text, scraper(1));
+        let line = text.lines().find(|line| line.starts_with("runwire_opened"));
+        line.unwrap_or_default().to_owned()
+    };
+    let zero = "runwire_opened_total{x=\"1\"} 0";
+    let real = "runwire_opened_total{x=\"1\"} 5";
+    let late = || registry.was_late(&scraper(1).unwrap());
+    shown();
+    opened.add(Labels::new(&["1"]), 5);
+    assert_eq!(shown(), zero);
+    late();
+    assert_eq!(shown(), zero, "the first answer may have been lost");
+    late();
+    assert_eq!(shown(), real, "where all is slow, what is counted is seen");
+    late();
+    assert_eq!(shown(), real, "what was seen stays");
+}
+
+#[test]
 fn only_signals_that_are_on_are_shown() {
     let registry = Registry::new(100);
     let dns = registry.for_signal("dns");
