@@ -45,7 +45,9 @@ impl<T: Eq + Hash> Recent<T> {
     }
 
     fn begin_generation(&mut self, now_ns: u64) {
-        self.previous = mem::take(&mut self.current);
+        // As many again, most likely: a set that grows moves all that it holds.
+        let expected = HashSet::with_capacity(self.current.len());
+        self.previous = mem::replace(&mut self.current, expected);
         self.since = now_ns;
     }
 }
