@@ -13,6 +13,7 @@ mod mcp;
 mod model;
 mod narrate;
 mod openapi;
+mod own_model;
 mod pages;
 mod readme;
 mod replicas;
