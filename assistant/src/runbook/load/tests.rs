@@ -38,19 +38,24 @@ fn ids_are_paths_without_the_extension_and_hidden_files_are_not_pages() {
 
 #[test]
 fn a_broken_file_never_hides_another() {
+    // The parser's time grows with the square of this: nobody would see the end of it.
+    let nested = format!("---\ntitle: N\nalerts: {}\n---\n# N", "[".repeat(1 << 20));
     let folder = folder(&[
         ("bad.md", b"# One\n\nline \xff three"),
         ("good.md", b"# Good"),
         ("yaml.md", b"---\nalerts: [a\n---\n# Y"),
+        ("nested.md", nested.as_bytes()),
     ]);
     let missing = folder.path().join("missing");
     let library = load(&[folder.path().to_owned(), missing]);
-    assert_eq!(ids(&library), ["bad", "good", "yaml"]);
+    assert_eq!(ids(&library), ["bad", "good", "nested", "yaml"]);
     let kinds = kinds(&library);
-    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
     assert!(kinds[0].starts_with("3: is not UTF-8"));
     assert!(kinds[1].starts_with("1: cannot be read"));
-    assert!(kinds[2].contains("front matter is not valid YAML"));
+    assert!(kinds[2].starts_with("3: front matter is not valid YAML"));
+    assert!(kinds[2].ends_with("nested more than 100 deep"));
+    assert!(kinds[3].contains("front matter is not valid YAML"));
 }
 
 #[test]

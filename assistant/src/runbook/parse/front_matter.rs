@@ -8,6 +8,10 @@ use serde_yaml_ng::Value;
 
 use crate::runbook::{FailureMode, Forecast, Symptom, WarningKind};
 
+/// The parser's time grows with the square of the depth: fifty thousand brackets took it ten seconds, only to be
+/// refused.
+const MAX_DEPTH: usize = 100;
+
 #[derive(Default)]
 pub(super) struct FrontMatter {
     pub(super) title: Option<String>,
@@ -21,6 +25,11 @@ pub(super) struct FrontMatter {
 
 impl FrontMatter {
     pub(super) fn read(yaml: &str, warn: &mut impl FnMut(usize, WarningKind)) -> Self {
+        if let Some(line) = too_deep(yaml) {
+            let reason = format!("brackets are nested more than {MAX_DEPTH} deep");
+            warn(line + 1, WarningKind::FrontMatterYaml(reason));
+            return Self::default();
+        }
         let keys = match serde_yaml_ng::from_str::<Value>(yaml) {
             Ok(Value::Mapping(keys)) => keys,
             Ok(Value::Null) => return Self::default(),
@@ -238,4 +247,22 @@ fn line_of_item(yaml: &str, key: &str, index: usize) -> usize {
         }
     }
     key_line
+}
+
+/// The line, from 1, on which brackets are nested too deep. Those within quotes count as well: they come in pairs.
+fn too_deep(yaml: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (line, text) in (1..).zip(yaml.lines()) {
+        for byte in text.bytes() {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > MAX_DEPTH {
+                return Some(line);
+            }
+        }
+    }
+    None
 }
