@@ -3,6 +3,7 @@
 //! A [`Snapshot`] holds everything that was built from the runbooks of one moment. When files change, a new one is
 //! built beside it and takes its place at once, so that no reader ever sees half an index.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ mod trade;
 mod watch;
 pub mod words;
 
-use embed::{CrossEncoder, Embedder, MiniLm, Precision};
+use embed::{CrossEncoder, Embedder, MiniLm, Precision, Remembering};
 use fuse::Ranking;
 pub use names::Names;
 pub use search::{Filters, RunbookReference, SearchResponse, SearchResult, SectionReference, url};
@@ -70,7 +71,12 @@ pub struct Options {
     /// From so many passages of one segment on, a graph finds the nearest vectors instead of a scan.
     pub graph_from: usize,
     pub reranker: Option<CrossEncoder>,
+    /// Vectors of so many questions are kept, so that those who ask the same again do not wait for the model.
+    pub remembered: usize,
 }
+
+/// With four kilobytes each at most, and a kilobyte and a half for the vector.
+const REMEMBERED: usize = 1024;
 
 /// Fewer are scanned in a few milliseconds, and a graph takes minutes to build.
 pub const GRAPH_FROM: usize = 50_000;
@@ -81,6 +87,7 @@ impl Default for Options {
             ranking: Ranking::default(),
             graph_from: GRAPH_FROM,
             reranker: None,
+            remembered: REMEMBERED,
         }
     }
 }
@@ -136,6 +143,7 @@ impl Retriever {
             ranking: config.ranking,
             graph_from: config.graph_from,
             reranker,
+            ..Options::default()
         };
         let (folders, cache) = (config.runbooks.clone(), config.cache.as_deref());
         Ok(Self::with(folders, embedder, cache, options))
@@ -157,6 +165,13 @@ impl Retriever {
     ) -> Self {
         let model = embedder.as_ref().map_or("words", |model| model.name());
         let store = cache.map(|cache| Store::new(cache, model, &folders));
+        let embedder = match NonZeroUsize::new(options.remembered) {
+            Some(count) => embedder.map(|embedder| {
+                let remembering = Remembering::new(embedder, count);
+                Box::new(remembering) as Box<dyn Embedder>
+            }),
+            None => embedder,
+        };
         Self {
             shared: Arc::new(Shared {
                 folders,

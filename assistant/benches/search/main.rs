@@ -7,8 +7,9 @@
 //! cargo bench --package runwire-assistant --bench search -- scale CORPUS QUERIES.jsonl PASSAGES
 //! ```
 //!
-//! `speed`: start, edits, latency at 1 and 8 clients, requests per second. `load`: the last two of any server with such a
-//! `/search`, such as the peer in `peer/`. `graph`: the scan against graphs, by number of vectors. `scale`: a corpus copied
+//! `speed`: start, edits, what the vector of a question takes of a search, latency at 1, 8 and 64 clients, requests per
+//! second, with every question as if new and then with those remembered that were asked before. `load`: the clients alone,
+//! for any server with such a `/search`, such as the peer in `peer/`. `graph`: the scan against graphs, by number of vectors. `scale`: a corpus copied
 //! many times, its vectors made by shaking real ones. `README.md` beside says what came out.
 
 #![expect(clippy::print_stdout, reason = "the numbers are its output")]
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use runwire_assistant::retrieval::embed::{Embedder, MiniLm, Precision};
-use runwire_assistant::retrieval::{Filters, Retriever};
+use runwire_assistant::retrieval::{Filters, Options, Retriever};
 
 mod graph;
 mod load;
@@ -73,8 +74,19 @@ fn model() -> anyhow::Result<MiniLm> {
     model.context("the benchmark needs the real model; scripts/setup fetches it")
 }
 
-fn open(runbooks: &Path, cache: &Path, embedder: Box<dyn Embedder>) -> anyhow::Result<Retriever> {
-    let retriever = Retriever::new(vec![runbooks.to_owned()], Some(embedder), Some(cache));
+/// The same questions are asked many times: unless that is what is measured, none may be `remembered`.
+fn open(
+    runbooks: &Path,
+    cache: &Path,
+    embedder: Box<dyn Embedder>,
+    remembered: usize,
+) -> anyhow::Result<Retriever> {
+    let options = Options {
+        remembered,
+        ..Options::default()
+    };
+    let folders = vec![runbooks.to_owned()];
+    let retriever = Retriever::with(folders, Some(embedder), Some(cache), options);
     retriever.refresh()?;
     Ok(retriever)
 }

@@ -111,7 +111,7 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     println!("resident with the model: {before} MiB");
 
     let started = Instant::now();
-    let retriever = open(&runbooks, &cache, Box::new(shaken.clone()))?;
+    let retriever = open(&runbooks, &cache, Box::new(shaken.clone()), 0)?;
     let count = retriever.state().passages;
     println!(
         "{count} passages indexed in {:?}, but for embedding",
@@ -130,7 +130,7 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     println!("on disk: {} MiB", file.metadata()?.len() >> 20);
 
     let started = Instant::now();
-    let retriever = open(&runbooks, &cache, Box::new(shaken))?;
+    let retriever = open(&runbooks, &cache, Box::new(shaken), 0)?;
     println!("started from the saved index in {:?}", started.elapsed());
     println!("resident: {} MiB", resident());
     time_queries(&retriever, queries, 1)?;

@@ -11,6 +11,7 @@ use runwire_assistant::config::{Config, Settings};
 use runwire_assistant::diagnosis::{DEADLINE, Engine};
 use runwire_assistant::metrics::Metrics;
 use runwire_assistant::prometheus::{self, Prometheus};
+use runwire_assistant::retrieval::embed::{Embedder, MiniLm};
 use runwire_assistant::retrieval::{Filters, Retriever};
 
 use crate::{load, model, open, pages, quantiles, resident, time_queries};
@@ -32,7 +33,7 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     let cache = place.path().join("cache");
 
     let started = Instant::now();
-    let retriever = open(&runbooks, &cache, Box::new(model()?))?;
+    let retriever = open(&runbooks, &cache, Box::new(model()?), 0)?;
     println!(
         "{} passages indexed in {:?}",
         retriever.state().passages,
@@ -42,7 +43,7 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     let started = Instant::now();
     let embedder = Box::new(model()?);
     let model_loaded = started.elapsed();
-    let retriever = open(&runbooks, &cache, embedder)?;
+    let retriever = open(&runbooks, &cache, embedder, 0)?;
     println!(
         "started from the saved index in {:?}, of which the model {model_loaded:?}; resident {} MiB",
         started.elapsed(),
@@ -60,6 +61,11 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     println!(
         "those of fewer than 80 bytes: {}",
         time_queries(&retriever, &short, 10)?
+    );
+
+    println!(
+        "the vectors of those alone: {}",
+        time_embedding(&model()?, &short)?
     );
 
     retriever.watch()?;
@@ -81,7 +87,21 @@ pub(crate) fn run(corpus: &Path, queries: &[String], passages: usize) -> anyhow:
     println!("an edit is found after: {}", quantiles(took));
 
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(over_http(&runbooks, retriever, &short))
+    println!("every question as if it were new");
+    runtime.block_on(over_http(&runbooks, retriever, &short))?;
+    println!("questions that were asked before");
+    let remembering = open(&runbooks, &cache, Box::new(model()?), 1024)?;
+    runtime.block_on(over_http(&runbooks, remembering, &short))
+}
+
+fn time_embedding(model: &MiniLm, questions: &[String]) -> anyhow::Result<String> {
+    let mut took = Vec::new();
+    for question in questions.iter().cycle().take(20 * questions.len()) {
+        let started = Instant::now();
+        model.embed_query(question)?;
+        took.push(started.elapsed());
+    }
+    Ok(quantiles(took))
 }
 
 fn found(retriever: &Retriever, word: &str) -> anyhow::Result<bool> {

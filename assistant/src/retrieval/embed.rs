@@ -6,11 +6,13 @@ mod cross;
 mod graph;
 mod hashing;
 mod minilm;
+mod remembering;
 mod sessions;
 
 pub use cross::CrossEncoder;
 pub use hashing::HashingEmbedder;
 pub use minilm::{GRAPH, MiniLm, WEIGHTS};
+pub(super) use remembering::Remembering;
 
 /// Of unit length, so that the dot product is the cosine.
 pub type Embedding = Vec<f32>;
