@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use health::{Health, HookHealth, SignalHealth, Status};
+pub use process::max_open_fds;
 pub use run::{listen, run};
 pub use settings::{Setting, Settings};
 

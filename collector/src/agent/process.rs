@@ -72,7 +72,7 @@ impl Process {
             let open = descriptors.count().saturating_sub(1);
             self.open_fds.set(Labels::default(), open as f64);
         }
-        if let Some(most) = read("limits").and_then(|limits| field(&limits, "Max open files")) {
+        if let Some(most) = max_open_fds() {
             self.max_fds.set(Labels::default(), most);
         }
         let held = capabilities::had();
@@ -82,6 +82,11 @@ impl Process {
         });
         self.capabilities.replace_all(series.collect());
     }
+}
+
+/// How many file descriptors this process may have open.
+pub fn max_open_fds() -> Option<f64> {
+    field(&read("limits")?, "Max open files")
 }
 
 struct Stat {

@@ -83,7 +83,14 @@ pub fn bundle(
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        file.write_all(&archive)?;
+        if let Err(error) = file.write_all(&archive) {
+            // A part of it helps nobody, and takes the place that is short.
+            let _ = fs::remove_file(&path);
+            let path = path.display();
+            return Err(error).with_context(|| {
+                format!("cannot write {path}: name another place with `--output`")
+            });
+        }
     }
     let missing = files.iter().filter(|file| file.content.is_err()).count();
     eprintln!(

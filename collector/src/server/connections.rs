@@ -27,8 +27,13 @@ use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use super::problem;
+use crate::agent::max_open_fds;
 
 const MAX_CONNECTIONS: usize = 512;
+/// File descriptors that are not for clients: without them signals could not be read.
+const OWN_FDS: usize = 200;
+/// Where the limit leaves next to nothing.
+const LEAST_CONNECTIONS: usize = 8;
 /// For the head of a request, and between requests.
 const HEAD: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 32 * 1024;
@@ -39,7 +44,7 @@ const UNREAD_MILLISECONDS: u32 = 30_000;
 
 /// Serves until the other end of `stopped` is dropped, and then what was asked before.
 pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(most_connections(max_open_fds())));
     let mut connections = JoinSet::new();
     let mut is_failing = false;
     loop {
@@ -73,6 +78,20 @@ pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Re
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// `limit` is how many file descriptors the process may have open, as far as known.
+fn most_connections(limit: Option<f64>) -> usize {
+    let left = limit.map_or(MAX_CONNECTIONS, |limit| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number that is not negative"
+        )]
+        let limit = limit as usize;
+        limit.saturating_sub(OWN_FDS)
+    });
+    left.clamp(LEAST_CONNECTIONS, MAX_CONNECTIONS)
 }
 
 async fn accept(
@@ -128,4 +147,12 @@ fn answer(
             )),
         }
     }
+}
+
+#[test]
+fn clients_get_the_file_descriptors_that_signals_do_not_need() {
+    assert_eq!(most_connections(None), 512);
+    assert_eq!(most_connections(Some(1024.0)), 512);
+    assert_eq!(most_connections(Some(230.0)), 30);
+    assert_eq!(most_connections(Some(64.0)), 8);
 }

@@ -38,6 +38,26 @@ fn clients_that_hang_do_not_hold_up_the_others() {
 
 #[test]
 #[ignore = "loads BPF: needs root"]
+fn clients_do_not_take_the_file_descriptors_that_signals_need() {
+    let mut collector = Collector::start_by(&["prlimit", "--nofile=230"], "collect_interval: 1s\n");
+    let connect = |_| TcpStream::connect(collector.address()).unwrap();
+    let held: Vec<TcpStream> = (0..150).map(connect).collect();
+    // Some collections.
+    std::thread::sleep(Duration::from_secs(4));
+    drop(held);
+    collector.eventually("others are served again", |collector| {
+        (collector.get("/healthz").0 == 200).then_some(())
+    });
+    assert!(
+        !collector.has_logged("signal is off"),
+        "{:?}",
+        collector.log()
+    );
+    assert_eq!(collector.get("/readyz").0, 200);
+}
+
+#[test]
+#[ignore = "loads BPF: needs root"]
 fn requests_that_are_too_large_are_refused() {
     let collector = Collector::start("");
     let header = "x".repeat(100_000);

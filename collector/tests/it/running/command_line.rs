@@ -130,6 +130,24 @@ fn a_bundle_holds_what_helps_and_no_secret() {
         "{contents}"
     );
     assert!(parts.iter().any(|(name, _)| name.ends_with("/doctor.txt")));
+
+    // A disk of one page, which is taken, seen by this shell alone.
+    let script = format!(
+        "mount -t tmpfs -o size=4k none {0} && cd {0} && head -c 4096 /dev/zero > full && {1} bundle --listen {address}; code=$?; ls; exit $code",
+        directory.path().display(),
+        env!("CARGO_BIN_EXE_runwire-collector"),
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("name another place with `--output`"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(stdout(&output), "full\n", "a part of an archive is left");
 }
 
 #[test]
