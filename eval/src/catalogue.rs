@@ -145,4 +145,43 @@ mod tests {
         assert!(!catalogue.modes["not-network"].is_fault);
         assert!(catalogue.modes.values().all(|mode| mode.family != "other"));
     }
+
+    /// Modes that no case here is about, with the reason; README.md tells them.
+    const NOT_MADE: [(&str, &str); 3] = [
+        (
+            "forward-broken",
+            "CoreDNS measures it, and there is none in the lab",
+        ),
+        (
+            "kube-proxy-lag",
+            "kube-proxy measures it, and there is none in the lab",
+        ),
+        (
+            "grpc-keepalive",
+            "what a server says when it closes HTTP/2 is not read",
+        ),
+    ];
+
+    #[test]
+    fn every_failure_mode_has_a_scenario_or_a_reason() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let catalogue = Catalogue::read(&here.join("../runbooks")).unwrap();
+        let mut made = BTreeSet::new();
+        for folder in ["scenarios", "synthetic"] {
+            for entry in fs::read_dir(here.join(folder)).unwrap() {
+                let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+                made.extend(text.split("failure_mode: ").skip(1).map(|rest| {
+                    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+                    rest.split(|c| !is_of_name(c)).next().unwrap().to_owned()
+                }));
+            }
+        }
+        let declared: BTreeSet<String> = catalogue.faults().map(|(id, _)| id.clone()).collect();
+        let missing: BTreeSet<&str> = declared.difference(&made).map(String::as_str).collect();
+        assert_eq!(missing, NOT_MADE.iter().map(|(id, _)| *id).collect());
+        let unknown: Vec<&String> = (made.iter())
+            .filter(|mode| !catalogue.modes.contains_key(*mode))
+            .collect();
+        assert!(unknown.is_empty(), "no runbook declares {unknown:?}");
+    }
 }

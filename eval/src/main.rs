@@ -41,6 +41,7 @@ mod sli;
 mod stack;
 mod state;
 mod stop;
+mod synthetic;
 mod table;
 mod traffic;
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::catalogue::Catalogue;
 use crate::score::Expected;
 use crate::series::{self, Series};
+use crate::synthetic;
 
 /// How many there are of each metric, whether or not it has any series.
 const COUNTED: &str = "runwire_series";
@@ -81,34 +82,40 @@ impl Recording {
         Ok(())
     }
 
-    /// Every recording of a folder, by name.
-    pub(crate) fn read_all(folder: &Path) -> Result<Vec<(Self, Vec<Series>)>> {
-        let entries = fs::read_dir(folder).with_context(|| {
-            format!(
-                "cannot read {}: pass a folder of recordings",
-                folder.display()
-            )
-        })?;
-        let mut files: Vec<PathBuf> = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
-        files.retain(|file| file.extension().is_some_and(|end| end == "json"));
-        files.sort();
-        if files.is_empty() {
-            bail!(
-                "{} holds no recording: make some with `run --record DIR`",
-                folder.display()
-            );
+    /// Every case of the folders, by name: recorded ones (`*.json`) and those made by rule (`*.yaml`).
+    pub(crate) fn read_all(folders: &[PathBuf]) -> Result<Vec<(Self, Vec<Series>)>> {
+        let mut cases = Vec::new();
+        for folder in folders {
+            let entries = fs::read_dir(folder).with_context(|| {
+                format!(
+                    "cannot read {}: pass a folder of recordings",
+                    folder.display()
+                )
+            })?;
+            let mut files: Vec<PathBuf> = entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<_, _>>()?;
+            files.sort();
+            let before = cases.len();
+            for file in &files {
+                let bad = || format!("bad case {}", file.display());
+                match file.extension().and_then(|end| end.to_str()) {
+                    Some("json") => cases.push(Self::read(file).with_context(bad)?),
+                    Some("yaml") => cases.extend(synthetic::read(file).with_context(bad)?),
+                    _ => {}
+                }
+            }
+            if cases.len() == before {
+                bail!(
+                    "{} holds no recording: make some with `run --record DIR`",
+                    folder.display()
+                );
+            }
         }
-        files
-            .iter()
-            .map(|file| {
-                Self::read(file).with_context(|| format!("bad recording {}", file.display()))
-            })
-            .collect()
+        Ok(cases)
     }
 
-    fn read(file: &Path) -> Result<(Self, Vec<Series>)> {
+    pub(crate) fn read(file: &Path) -> Result<(Self, Vec<Series>)> {
         let recording = serde_json::from_slice(&fs::read(file)?)?;
         let output = Command::new("gzip")
             .arg("-dc")

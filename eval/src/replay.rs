@@ -33,9 +33,9 @@ const LOOKBACK: &str = "2s";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What `run --record` wrote.
-    #[arg(value_name = "DIR", default_value = "eval/recorded")]
-    recordings: PathBuf,
+    /// What `run --record` wrote, and cases that are made by rule.
+    #[arg(value_name = "DIR", default_values = ["eval/recorded", "eval/synthetic"])]
+    recordings: Vec<PathBuf>,
     /// Folder of the rules of other tools.
     #[arg(long, value_name = "DIR", default_value = "eval/baselines")]
     baselines: PathBuf,
