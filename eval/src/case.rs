@@ -249,7 +249,9 @@ pub(crate) fn run(
 ) -> Result<Case> {
     let ports = Ports::free()?;
     let mut running = Running::start(template, seed, &means.programs, ports, folder, state)?;
-    let case = observe(&mut running, seed, folder).and_then(|(mut case, times)| {
+    let warmup = means.programs.lasting(running.scenario.warmup, 5);
+    let hold = means.programs.lasting(running.scenario.hold, 6);
+    let case = observe(&mut running, seed, folder, warmup, hold).and_then(|(mut case, times)| {
         compare(&running, &mut case, times, means)?;
         Ok(case)
     });
@@ -285,16 +287,19 @@ fn compare(running: &Running, case: &mut Case, times: Times, means: &Means) -> R
     .write(folder, series, &means.catalogue)
 }
 
-fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<(Case, Times)> {
+fn observe(
+    running: &mut Running,
+    seed: u64,
+    folder: &Path,
+    warmup: Duration,
+    hold: Duration,
+) -> Result<(Case, Times)> {
     let expected = running.expected();
     let offset = Random::new(seed, &running.scenario.name).unit();
-    say::progress(format_args!(
-        "  healthy traffic for {} s",
-        running.scenario.warmup
-    ));
+    say::progress(format_args!("  healthy traffic for {} s", warmup.as_secs()));
     // Two seconds of settling are not what the client usually sees.
     let mark = running.traffic.mark();
-    stop::sleep(Duration::from_secs(running.scenario.warmup) + Duration::from_secs_f64(offset))?;
+    stop::sleep(warmup + Duration::from_secs_f64(offset))?;
     running.check()?;
     let healthy_windows = running.traffic.windows(&mark, 2);
     let answer = running.ask(None)?;
@@ -305,7 +310,8 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<(Case, Tim
     let mark = running.traffic.mark();
     say::progress(format_args!(
         "  for {} s: {}",
-        running.scenario.hold, running.scenario.summary
+        hold.as_secs(),
+        running.scenario.summary
     ));
     let proof = running.scenario.proof.clone();
     let counted = proof
@@ -315,7 +321,6 @@ fn observe(running: &mut Running, seed: u64, folder: &Path) -> Result<(Case, Tim
     let started = Instant::now();
     let fault = Timestamp::now().as_millisecond();
     running.inject()?;
-    let hold = Duration::from_secs(running.scenario.hold);
     let mut seconds_to_answer = None;
     let mut false_alarms = 0;
     let mut questions = 0;

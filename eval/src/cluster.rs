@@ -14,6 +14,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::nodes::Nodes;
@@ -59,6 +60,10 @@ pub(crate) struct Options {
     /// Where Prometheus writes down every query with its cost, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     query_log: Option<PathBuf>,
+    /// What the two nodes exported: written there, or read where it is there already, so that two builds are asked about the
+    /// same.
+    #[arg(long, value_name = "DIR")]
+    recording: Option<PathBuf>,
     #[command(flatten)]
     programs: Programs,
 }
@@ -69,8 +74,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         .prefix("runwire-cluster-")
         .tempdir()
         .context("cannot create a folder for logs and data")?;
-    let (healthy, _) = record(options, &options.healthy, work.path())?;
-    let (broken, expected) = record(options, &options.fault, work.path())?;
+    let healthy = recorded(options, &options.healthy, work.path())?;
+    let broken = recorded(options, &options.fault, work.path())?;
+    let expected = broken.failure_mode.clone();
+    let (healthy, broken) = (healthy.template(), broken.template());
     let series = healthy.len();
     let middle = options.nodes / 2;
     let nodes = Nodes::serve(healthy, broken, middle)?;
@@ -122,8 +129,41 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(right == seconds.len())
 }
 
-/// Runs a scenario and takes what the collector exports, twice; and the mode that is expected.
-fn record(options: &Options, name: &str, work: &Path) -> Result<(NodeTemplate, String)> {
+/// What the collector of one node exported at two moments.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    first: String,
+    second: String,
+    seconds: f64,
+    /// What the pods of the node are called.
+    workloads: Vec<String>,
+    failure_mode: String,
+}
+
+impl Recorded {
+    fn template(&self) -> NodeTemplate {
+        NodeTemplate::new(&self.first, &self.second, self.seconds, &self.workloads)
+    }
+}
+
+fn recorded(options: &Options, name: &str, work: &Path) -> Result<Recorded> {
+    let Some(folder) = &options.recording else {
+        return record(options, name, work);
+    };
+    let file = folder.join(format!("{name}.json"));
+    if let Ok(text) = fs::read(&file) {
+        return serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a recorded node; remove it", file.display()));
+    }
+    let recorded = record(options, name, work)?;
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&file, serde_json::to_vec(&recorded)?))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(recorded)
+}
+
+/// Runs a scenario and takes what the collector exports, twice.
+fn record(options: &Options, name: &str, work: &Path) -> Result<Recorded> {
     say::progress(format_args!("recording a node: {name}"));
     let files = scenario::files(&options.scenarios, &[name.to_owned()])?;
     let template = Template::read(&files[0])?;
@@ -142,10 +182,13 @@ fn record(options: &Options, name: &str, work: &Path) -> Result<(NodeTemplate, S
     stop::sleep(apart)?;
     running.check()?;
     let (_, second) = http::get(&url)?;
-    let workloads = running.workloads();
-    let node = NodeTemplate::new(&first, &second, apart.as_secs_f64(), &workloads);
-    let mode = running.expected().failure_mode.unwrap_or_default();
-    Ok((node, mode))
+    Ok(Recorded {
+        first,
+        second,
+        seconds: apart.as_secs_f64(),
+        workloads: running.workloads(),
+        failure_mode: running.expected().failure_mode.unwrap_or_default(),
+    })
 }
 
 fn prometheus(options: &Options, nodes: &Nodes, ports: Ports, work: &Path) -> Result<Program> {

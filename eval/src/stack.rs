@@ -29,6 +29,9 @@ pub(crate) struct Programs {
     /// The namespaces of the lab are pods, named by an API server of Kubernetes.
     #[arg(long)]
     pub(crate) kubernetes: bool,
+    /// How often Prometheus scrapes the lab, in seconds; a scenario lasts a few scrapes at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    scrape_interval: u16,
 }
 
 impl Programs {
@@ -53,6 +56,11 @@ impl Programs {
 
     pub(crate) fn runbooks(&self) -> &Path {
         &self.runbooks
+    }
+
+    /// Whichever is longer: what a scenario says, or so many scrapes.
+    pub(crate) fn lasting(&self, seconds: u64, scrapes: u64) -> Duration {
+        Duration::from_secs(seconds.max(u64::from(self.scrape_interval) * scrapes))
     }
 
     pub(crate) fn assistant(&self) -> Result<PathBuf> {
@@ -166,8 +174,11 @@ impl Stack {
         stack.program("assistant", &assistant, &flags)?;
         stack.wait_to_listen("assistant", assistant_port)?;
         let config = folder.join("prometheus.yml");
-        fs::write(&config, prometheus_config(collector_port, assistant_port))
-            .with_context(|| format!("cannot write {}", config.display()))?;
+        fs::write(
+            &config,
+            prometheus_config(programs.scrape_interval, collector_port, assistant_port),
+        )
+        .with_context(|| format!("cannot write {}", config.display()))?;
         let flags = format!(
             "--config.file={} --storage.tsdb.path={} --web.listen-address=127.0.0.1:{prometheus_port} --log.level=warn",
             config.display(),
@@ -342,11 +353,11 @@ fn listens(port: u16) -> bool {
     false
 }
 
-fn prometheus_config(collector: u16, assistant: u16) -> String {
+fn prometheus_config(interval: u16, collector: u16, assistant: u16) -> String {
     format!(
         "global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
+  scrape_interval: {interval}s
+  scrape_timeout: {interval}s
 scrape_configs:
   - job_name: runwire-collector
     static_configs: [{{targets: ['127.0.0.1:{collector}']}}]
