@@ -17,6 +17,9 @@ use super::{bound, narrow, spine};
 /// The range that stands for the window of a request.
 const PLACEHOLDER: Duration = Duration::from_secs(300);
 
+/// The range that stands for the latest few scrapes, the shortest that can tell anything.
+const LATEST: Duration = Duration::from_secs(15);
+
 /// Walking an expression recurses, so how deep one can be is bounded before it is parsed.
 const MAX_LENGTH: usize = 8192;
 const MAX_OPERATORS: usize = 256;
@@ -87,6 +90,13 @@ impl Expression {
         })
     }
 
+    /// With every `[15s]` turned into `latest`.
+    #[must_use]
+    pub fn with_latest(mut self, latest: Duration) -> Self {
+        set_range(&mut self.left, LATEST, latest);
+        self
+    }
+
     /// LEFT, with every `[5m]` turned into `window`.
     pub fn query(&self, window: Duration) -> String {
         let mut left = self.left.clone();
@@ -132,6 +142,38 @@ impl Expression {
         Some(format!("count(({spine}) > 0)"))
     }
 
+    /// Between which workloads there is any of what it is about, where [`Expression::query_spine`] finds some: only pairs of these
+    /// can be beyond the threshold. `None`: it is not about pairs, or that would not follow.
+    pub fn query_pairs(&self, window: Duration) -> Option<String> {
+        // A filter on the result is one on the spine: without a spine between some pair, there is no result between it.
+        let probe = Self {
+            left: self.left_among("probe")?,
+            ..self.clone()
+        };
+        if !narrow::is_of_pairs_among(&probe.spine()?, "probe") {
+            return None;
+        }
+        let mut spine = self.spine()?;
+        set_window(&mut spine, window);
+        Some(format!(
+            "count by (src_workload, dst_workload) (({spine}) > 0)"
+        ))
+    }
+
+    /// The same for those series alone whose workloads are among `names`, a regular expression, at every end that the result
+    /// tells. `None`: it tells none, or that cannot be said of it.
+    pub fn among(&self, names: &str) -> Option<Self> {
+        Some(Self {
+            left: self.left_among(names)?,
+            ..self.clone()
+        })
+    }
+
+    fn left_among(&self, names: &str) -> Option<Expr> {
+        let labels = self.labels()?;
+        narrow::among(&self.left, |label| labels.contains(label), names)
+    }
+
     /// How much work [`Expression::query_beyond`] is, in series that are read or made on the way. `series` says how many a
     /// metric has.
     pub fn cost(&self, series: &impl Fn(&str) -> f64) -> f64 {
@@ -144,12 +186,23 @@ impl Expression {
     }
 
     fn spine(&self) -> Option<Expr> {
-        let above_nothing = match self.comparison {
-            Comparison::Greater => self.threshold >= 0.0,
-            Comparison::GreaterOrEqual => self.threshold > 0.0,
-            _ => false,
+        let spine = match self.comparison {
+            Comparison::Greater if self.threshold >= 0.0 => spine::of(&self.left),
+            Comparison::GreaterOrEqual if self.threshold > 0.0 => spine::of(&self.left),
+            Comparison::Less | Comparison::LessOrEqual => spine::of_any(&self.left),
+            _ => None,
         };
-        above_nothing.then(|| spine::of(&self.left)).flatten()
+        spine.map(spine::of_sums)
+    }
+
+    /// Whether [`Expression::query`] is sure to be no more work than [`Expression::query_beyond`], and its answer about as short:
+    /// it leaves out what is below a floor, or [`Expression::query_spine`] has said as much already.
+    pub fn is_sparse(&self) -> bool {
+        let says_as_much = || {
+            let spine = matches!(self.comparison, Comparison::Greater) && self.threshold == 0.0;
+            spine && spine::of(&self.left).as_ref() == Some(&self.left)
+        };
+        !self.is_bounded() && (spine::of_any(&self.left).is_some() || says_as_much())
     }
 
     /// Whether [`Expression::query_beyond`] is much cheaper than the query itself.
@@ -435,13 +488,17 @@ fn cost(expr: &Expr, series: &impl Fn(&str) -> f64) -> (f64, f64) {
 }
 
 fn set_window(expr: &mut Expr, window: Duration) {
+    set_range(expr, PLACEHOLDER, window);
+}
+
+fn set_range(expr: &mut Expr, placeholder: Duration, range: Duration) {
     match expr {
-        Expr::MatrixSelector(selector) if selector.range == PLACEHOLDER => selector.range = window,
-        Expr::Subquery(subquery) if subquery.range == PLACEHOLDER => subquery.range = window,
+        Expr::MatrixSelector(selector) if selector.range == placeholder => selector.range = range,
+        Expr::Subquery(subquery) if subquery.range == placeholder => subquery.range = range,
         _ => {}
     }
     for part in parts_mut(expr) {
-        set_window(part, window);
+        set_range(part, placeholder, range);
     }
 }
 
@@ -622,6 +679,15 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_scrapes_are_as_long_as_they_take() {
+        let expression = Expression::parse("rate(x[15s]) / rate(x[5m]) == 0").unwrap();
+        let query = expression
+            .with_latest(Duration::from_secs(45))
+            .query(Duration::from_secs(60));
+        assert_eq!(query, "rate(x[45s]) / rate(x[1m])");
+    }
+
+    #[test]
     fn what_cannot_be_evidence_is_refused() {
         check(
             "rate(x[5m])",
@@ -722,6 +788,41 @@ mod tests {
         assert_eq!(
             lint("runwire_c > 1", Some(&known)),
             ["asks for `runwire_c`, which no collector exports"]
+        );
+    }
+
+    #[test]
+    fn where_it_can_be_is_told_by_pairs() {
+        let pairs = |text: &str| {
+            let expression = Expression::parse(text).unwrap();
+            expression.query_pairs(Duration::from_secs(60))
+        };
+        const BY: &str = "sum by (src_workload, dst_workload)";
+        assert_eq!(
+            pairs(&format!(
+                "({BY} (increase(x[5m])) >= 3) / {BY} (increase(y[5m])) > 0.1"
+            ))
+            .as_deref(),
+            Some("count by (src_workload, dst_workload) ((increase(x[1m])) > 0)")
+        );
+        for text in [
+            // Whose clients suffer says nothing of who they are.
+            &format!(
+                "0 * {BY} (y) + on (dst_workload) group_left () (sum by (dst_workload) (x) >= 3) > 0.1"
+            ),
+            "sum by (dst_workload) (x) > 1",
+            &format!("{BY} (label_replace(x, \"src_workload\", \"$1\", \"pod\", \"(.*)\")) > 1"),
+            &format!("{BY} (x) < 1"),
+        ] {
+            assert_eq!(pairs(text), None, "{text}");
+        }
+        let near = Expression::parse(&format!("{BY} (x) > 1")).unwrap();
+        assert_eq!(
+            near.among("a|b")
+                .map(|near| near.query(Duration::from_secs(1))),
+            Some(format!(
+                "{BY} (x{{dst_workload=~\"a|b\",src_workload=~\"a|b\"}})"
+            ))
         );
     }
 

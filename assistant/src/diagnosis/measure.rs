@@ -12,7 +12,7 @@ use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
 use super::scope::Scope;
-use super::screen::{Answers, Asked, Depth, Need, Screen};
+use super::screen::{Answers, Asked, Depth, Need, Screen, Unit};
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
@@ -22,8 +22,13 @@ use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 const SHORTEST_RECENT: Duration = Duration::from_secs(15);
 /// `rate()` needs two samples, and a third where one is late.
 const SCRAPES_IN_RECENT: u32 = 3;
+/// Less would take an ordinary pause for silence.
+const SHORTEST_LATEST: Duration = Duration::from_secs(5);
 /// Of a histogram, about.
 const BUCKETS: f64 = 16.0;
+
+/// What a metric's name has behind that of its family.
+const SUFFIXES: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
 
 /// A runbook's failure mode or symptom, with its evidence measured.
 pub struct Measured {
@@ -68,7 +73,10 @@ pub async fn measure(
     deadline: Deadline,
 ) -> Measured {
     let range = display_duration(&snapshot.window);
-    let families = "sum by (metric) (runwire_series)".to_owned();
+    let families = format!(
+        "sum by (metric) (runwire_series{{metric=~\"{}\"}})",
+        pattern(runbooks)
+    );
     let workloads = format!(
         "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
     );
@@ -77,31 +85,14 @@ pub async fn measure(
     let calls = format!(
         "count by ({edge}) (last_over_time(runwire_tcp_connect_attempts_total[{range}])) or count by ({edge}) (last_over_time(runwire_dns_queries_total[{range}]))"
     );
-    let scrapes = format!("max(count_over_time(runwire_series[{range}]))");
-    let latest = display_duration(&shortest_recent(snapshot.window));
-    let latest_scrapes = format!("max(count_over_time(runwire_series[{latest}]))");
-    let first = BTreeSet::from(
-        [
-            &families,
-            &workloads,
-            &present,
-            &calls,
-            &scrapes,
-            &latest_scrapes,
-        ]
-        .map(String::clone),
-    );
+    let first = BTreeSet::from([&families, &workloads, &present, &calls].map(String::clone));
     let answers = snapshot.evaluate(prometheus, first, deadline).await;
     let ok = |query: &String| answers[query].as_ref().ok();
 
     let outage = answers[&families].as_ref().err().map(Missing::to_string);
     let topology = topology(ok(&workloads), ok(&present), ok(&calls));
     let mut facts = Facts {
-        recent: recent_window(
-            snapshot.window,
-            ok(&scrapes).map_or(0.0, first_value),
-            ok(&latest_scrapes).map_or(0.0, first_value),
-        ),
+        recent: shortest_recent(snapshot.window),
         topology: Arc::new(topology),
         is_topology_known: true,
         outage,
@@ -115,8 +106,7 @@ pub async fn measure(
             }
         }
     }
-    let families = ok(&families).map(series_of_families).unwrap_or_default();
-
+    let families = ok(&families);
     let mut asked: Vec<Asked> = Vec::new();
     // Each mode's evidence, and each symptom.
     let mut units: Vec<Range<usize>> = Vec::new();
@@ -132,10 +122,22 @@ pub async fn measure(
             asked.push((as_evidence(symptom), parse(&symptom.expr)));
         }
     }
+
     let mut readings = if let Some(outage) = &facts.outage {
         asked.iter().map(|_| Err(outage.clone())).collect()
     } else {
-        let catalogue = catalogue(prometheus, snapshot, &asked, families, deadline).await;
+        let known = families.map(series_of_families).unwrap_or_default();
+        let (catalogue, scrapes) = tokio::join!(
+            catalogue(prometheus, snapshot, &asked, known, deadline),
+            scrapes(prometheus, snapshot, families, deadline),
+        );
+        facts.recent = recent_window(snapshot.window, scrapes);
+        let latest = latest_window(snapshot.window, scrapes.late).min(facts.recent);
+        for (_, expression) in &mut asked {
+            *expression = expression
+                .clone()
+                .map(|expression| expression.with_latest(latest));
+        }
         let units: Vec<&[Asked]> = units.into_iter().map(|unit| &asked[unit]).collect();
         let screen = Screen {
             prometheus,
@@ -145,8 +147,8 @@ pub async fn measure(
             depth,
             deadline,
         };
-        let (needs, answers) = screen.ask(&units).await;
-        read(&screen, &asked, &needs, answers, scope, &mut facts).await
+        let measured = screen.ask(&units).await;
+        read(&screen, &units, measured, scope, &mut facts).await
     };
     let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
     let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
@@ -193,6 +195,71 @@ fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
     }
 }
 
+/// The names under which a collector may count what is asked for, read off the texts: parsing takes longer than the server should
+/// wait for its first query.
+fn pattern(runbooks: &[Arc<Runbook>]) -> String {
+    let mut families = BTreeSet::new();
+    for runbook in runbooks {
+        let modes = runbook.failure_modes.iter();
+        let evidence = modes.flat_map(|mode| &mode.evidence);
+        let evidence = evidence.map(|evidence| evidence.expr.as_str());
+        let symptoms = runbook.symptoms.iter();
+        for text in evidence.chain(symptoms.map(|symptom| symptom.expr.as_str())) {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let words = text.split(|c| !is_name(c));
+            families.extend(
+                words
+                    .filter(|word| word.starts_with("runwire_"))
+                    .map(family),
+            );
+        }
+    }
+    let families = families.into_iter().collect::<Vec<_>>().join("|");
+    format!("(runwire_)?({families})({})?", SUFFIXES.join("|"))
+}
+
+/// Every metric that is asked for and can be looked for by name.
+fn metrics(asked: &[Asked]) -> impl Iterator<Item = &String> {
+    asked
+        .iter()
+        .filter_map(|(_, expression)| expression.as_ref().ok())
+        .flat_map(Expression::metrics)
+        .filter(|metric| is_metric_name(metric))
+}
+
+/// How often the collectors were scraped.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scrapes {
+    in_window: f64,
+    /// In [`shortest_recent`].
+    late: f64,
+}
+
+/// By a few of the series that every collector has: all of them would be more than most evidence.
+async fn scrapes(
+    prometheus: &Prometheus,
+    snapshot: &Arc<Snapshot>,
+    families: Option<&Answer>,
+    deadline: Deadline,
+) -> Scrapes {
+    let names = families.map(|answer| label_values("metric", answer));
+    let names: Vec<String> = names.into_iter().flatten().collect();
+    let Some(last) = names.len().checked_sub(1) else {
+        return Scrapes::default();
+    };
+    let few = BTreeSet::from([0, last / 2, last].map(|index| names[index].as_str()));
+    let few = few.into_iter().collect::<Vec<_>>().join("|");
+    let count = |window: Duration| {
+        let range = display_duration(&window);
+        format!("max(count_over_time(runwire_series{{metric=~\"{few}\"}}[{range}]))")
+    };
+    let queries = [snapshot.window, shortest_recent(snapshot.window)].map(count);
+    let answers = snapshot.evaluate(prometheus, BTreeSet::from(queries.clone()), deadline);
+    let answers = answers.await;
+    let [in_window, late] = queries.map(|query| answers[&query].as_ref().map_or(0.0, first_value));
+    Scrapes { in_window, late }
+}
+
 /// What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
 async fn catalogue(
     prometheus: &Prometheus,
@@ -201,11 +268,8 @@ async fn catalogue(
     families: BTreeMap<String, f64>,
     deadline: Deadline,
 ) -> Catalogue {
-    let elsewhere: BTreeSet<&str> = asked
-        .iter()
-        .filter_map(|(_, expression)| expression.as_ref().ok())
-        .flat_map(Expression::metrics)
-        .filter(|metric| !families.contains_key(family(metric)) && is_metric_name(metric))
+    let elsewhere: BTreeSet<&str> = metrics(asked)
+        .filter(|metric| !families.contains_key(family(metric)))
         .map(String::as_str)
         .collect();
     let existing = if elsewhere.is_empty() {
@@ -225,20 +289,24 @@ async fn catalogue(
 
 async fn read(
     screen: &Screen<'_>,
-    asked: &[Asked],
-    needs: &[Need],
-    mut answers: Answers,
+    units: &[&[Asked]],
+    mut measured: Vec<Unit>,
     scope: &Scope,
     facts: &mut Facts,
 ) -> Vec<Result<Reading, String>> {
-    let expressions = || {
-        asked
-            .iter()
-            .zip(needs)
+    let mut narrowed = HashMap::new();
+    for (unit, measured) in units.iter().zip(&measured) {
+        let asked = unit.iter().zip(&measured.needs);
+        let expressions = asked
             .filter(|(_, need)| **need == Need::Ask)
-            .filter_map(|((_, expression), _)| expression.as_ref().ok())
-    };
-    let narrowed = narrow(expressions(), &screen.windows, scope, &answers);
+            .filter_map(|((_, expression), _)| expression.as_ref().ok());
+        narrowed.extend(narrow(
+            expressions,
+            &screen.windows,
+            scope,
+            &measured.answers,
+        ));
+    }
     if !narrowed.is_empty() {
         let narrow = screen.evaluate(narrowed.values().cloned().collect()).await;
         // What is shown is what was asked.
@@ -246,21 +314,29 @@ async fn read(
             .into_iter()
             .filter(|(_, query)| narrow[query].is_ok())
             .collect();
-        answers.extend(narrow);
+        for unit in &mut measured {
+            unit.answers.extend(narrow.clone());
+        }
     }
-    asked
-        .iter()
-        .zip(needs)
-        .map(|((query, expression), need)| {
-            let expression = expression.as_ref().map_err(String::clone)?;
-            let answers = (*need == Need::Ask).then_some(&answers);
-            let mut reading = reading(screen, query, expression, answers, facts);
-            if *need == Need::Needless {
-                reading.gap.get_or_insert(Gap::Needless);
-            }
-            Ok(reading)
-        })
-        .collect()
+    let mut readings = Vec::new();
+    for (unit, measured) in units.iter().zip(&measured) {
+        for ((query, expression), need) in unit.iter().zip(&measured.needs) {
+            readings.push(
+                expression
+                    .as_ref()
+                    .map_err(String::clone)
+                    .map(|expression| {
+                        let answers = (*need == Need::Ask).then_some(&measured.answers);
+                        let mut reading = reading(screen, query, expression, answers, facts);
+                        if *need == Need::Needless {
+                            reading.gap.get_or_insert(Gap::Needless);
+                        }
+                        reading
+                    }),
+            );
+        }
+    }
+    readings
 }
 
 /// Queries that are to be asked for the scope alone, because the whole cluster's answer is too much, by the query for that.
@@ -485,7 +561,7 @@ impl Catalogue {
 /// The name under which a collector counts the series of a metric.
 fn family(metric: &str) -> &str {
     let name = metric.strip_prefix("runwire_").unwrap_or(metric);
-    ["_total", "_bucket", "_sum", "_count"]
+    SUFFIXES
         .iter()
         .find_map(|suffix| name.strip_suffix(suffix))
         .unwrap_or(name)
@@ -520,15 +596,27 @@ fn shortest_recent(window: Duration) -> Duration {
 }
 
 /// The part of the window that counts as now: as short as the scrape interval allows, so that what has just begun is not
-/// diluted by the healthy minutes before it. `scrapes` and `latest` say how many scrapes there were in the window and in
-/// [`shortest_recent`].
-fn recent_window(window: Duration, scrapes: f64, latest: f64) -> Duration {
+/// diluted by the healthy minutes before it.
+fn recent_window(window: Duration, scrapes: Scrapes) -> Duration {
+    let Scrapes { in_window, late } = scrapes;
     let shortest = shortest_recent(window);
-    if latest > f64::from(SCRAPES_IN_RECENT) || scrapes < 1.0 {
+    if late > f64::from(SCRAPES_IN_RECENT) || in_window < 1.0 {
         return shortest;
     }
-    let interval = Duration::from_secs_f64((window.as_secs_f64() / scrapes).round().max(1.0));
+    let interval = Duration::from_secs_f64((window.as_secs_f64() / in_window).round().max(1.0));
     shortest.max(interval * SCRAPES_IN_RECENT).min(window)
+}
+
+/// The shortest window that tells whether something still happens. `scrapes` is how many there were in [`shortest_recent`]; where
+/// there were too few, no window is as short as that.
+fn latest_window(window: Duration, scrapes: f64) -> Duration {
+    let shortest = shortest_recent(window);
+    if scrapes < f64::from(SCRAPES_IN_RECENT) {
+        return window;
+    }
+    let interval = (shortest.as_secs_f64() / scrapes).ceil();
+    let latest = Duration::from_secs_f64(interval * f64::from(SCRAPES_IN_RECENT));
+    latest.clamp(SHORTEST_LATEST.min(window), window)
 }
 
 fn first_value(answer: &Answer) -> f64 {
@@ -608,8 +696,24 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_window_is_as_short_as_scrapes_allow() {
+        for (window, scrapes, expected) in [
+            (300, 30.0, 5),
+            (300, 31.0, 5),
+            (300, 6.0, 15),
+            (300, 3.0, 30),
+            // Too few: what is recent must do.
+            (300, 2.0, 300),
+            (300, 0.0, 300),
+        ] {
+            let latest = latest_window(Duration::from_secs(window), scrapes);
+            assert_eq!(latest.as_secs(), expected, "{scrapes} scrapes");
+        }
+    }
+
+    #[test]
     fn the_recent_window_holds_enough_scrapes() {
-        for (window, scrapes, latest, expected) in [
+        for (window, in_window, late, expected) in [
             (300, 300.0, 30.0, 30),
             // Twenty seconds of history say little of the interval in five minutes; the latest scrapes say it.
             (300, 20.0, 20.0, 30),
@@ -620,11 +724,11 @@ mod tests {
             (300, 0.0, 0.0, 30),
             (86400, 5760.0, 576.0, 8640),
         ] {
-            let recent = recent_window(Duration::from_secs(window), scrapes, latest);
+            let recent = recent_window(Duration::from_secs(window), Scrapes { in_window, late });
             assert_eq!(
                 recent.as_secs(),
                 expected,
-                "{window} s with {scrapes} scrapes, {latest} of them late"
+                "{window} s with {in_window} scrapes, {late} of them late"
             );
         }
     }

@@ -5,7 +5,7 @@ use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::token::{T_COUNT_VALUES, T_LAND, T_LOR, T_LUNLESS};
 use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{
-    BinModifier, BinaryExpr, Call, Expr, LabelModifier, StringLiteral, VectorMatchCardinality,
+    self, BinModifier, BinaryExpr, Call, Expr, LabelModifier, StringLiteral, VectorMatchCardinality,
 };
 
 use super::scope::Scope;
@@ -33,7 +33,7 @@ pub(super) fn narrowed(expr: &Expr, has: impl Fn(&str) -> bool, scope: &Scope) -
         }
         let mut end = expr.clone();
         for (label, value) in wanted {
-            end = only(end, label, value)?;
+            end = only(end, &Matcher::new(MatchOp::Equal, label, value))?;
         }
         parts.push(end.to_string());
     }
@@ -44,28 +44,64 @@ pub(super) fn narrowed(expr: &Expr, has: impl Fn(&str) -> bool, scope: &Scope) -
     }
 }
 
-/// The expression such that only series with this value of the label are in its result.
-fn only(expr: Expr, label: &str, value: &str) -> Option<Expr> {
-    let matcher = || Matcher::new(MatchOp::Equal, label, value);
+/// The expression for those series alone whose workloads are among `names`, a regular expression, at every end that the result
+/// tells. `None`: it tells none, or that cannot be said of it.
+pub(super) fn among(expr: &Expr, has: impl Fn(&str) -> bool, names: &str) -> Option<Expr> {
+    let mut among = None;
+    for (_, workload) in ENDS.iter().filter(|(_, workload)| has(workload)) {
+        let expr = among.unwrap_or_else(|| expr.clone());
+        among = Some(only(expr, &matching(workload, names)?)?);
+    }
+    among
+}
+
+/// Whether all that the expression reads is asked for by pairs among `names`.
+pub(super) fn is_of_pairs_among(expr: &Expr, names: &str) -> bool {
+    let matchers = match expr {
+        Expr::VectorSelector(selector) => &selector.matchers,
+        Expr::MatrixSelector(selector) => &selector.vs.matchers,
+        _ => {
+            let parts = super::expression::parts(expr);
+            let mut parts = parts
+                .into_iter()
+                .filter(|part| !matches!(part, Expr::NumberLiteral(_) | Expr::StringLiteral(_)));
+            return parts.all(|part| is_of_pairs_among(part, names));
+        }
+    };
+    let wanted = ["src_workload", "dst_workload"].map(|label| matching(label, names));
+    let mut wanted = wanted.into_iter();
+    wanted.all(|one| one.is_some_and(|one| matchers.matchers.contains(&one)))
+}
+
+fn matching(label: &str, names: &str) -> Option<Matcher> {
+    match parser::parse(&format!("x{{{label}=~\"{names}\"}}")).ok()? {
+        Expr::VectorSelector(mut selector) => selector.matchers.matchers.pop(),
+        _ => None,
+    }
+}
+
+/// The expression such that only series whose label the matcher admits are in its result.
+fn only(expr: Expr, matcher: &Matcher) -> Option<Expr> {
+    let label = matcher.name.as_str();
     Some(match expr {
         Expr::VectorSelector(mut selector) => {
-            selector.matchers.matchers.push(matcher());
+            selector.matchers.matchers.push(matcher.clone());
             Expr::VectorSelector(selector)
         }
         Expr::MatrixSelector(mut selector) => {
-            selector.vs.matchers.matchers.push(matcher());
+            selector.vs.matchers.matchers.push(matcher.clone());
             Expr::MatrixSelector(selector)
         }
         Expr::Paren(mut paren) => {
-            *paren.expr = only(*paren.expr, label, value)?;
+            *paren.expr = only(*paren.expr, matcher)?;
             Expr::Paren(paren)
         }
         Expr::Unary(mut unary) => {
-            *unary.expr = only(*unary.expr, label, value)?;
+            *unary.expr = only(*unary.expr, matcher)?;
             Expr::Unary(unary)
         }
         Expr::Subquery(mut subquery) => {
-            *subquery.expr = only(*subquery.expr, label, value)?;
+            *subquery.expr = only(*subquery.expr, matcher)?;
             Expr::Subquery(subquery)
         }
         Expr::Aggregate(mut aggregate) => {
@@ -78,11 +114,11 @@ fn only(expr: Expr, label: &str, value: &str) -> Option<Expr> {
             if !keeps || aggregate.op.id() == T_COUNT_VALUES {
                 return None;
             }
-            *aggregate.expr = only(*aggregate.expr, label, value)?;
+            *aggregate.expr = only(*aggregate.expr, matcher)?;
             Expr::Aggregate(aggregate)
         }
-        Expr::Binary(binary) => Expr::Binary(binary_only(binary, label, value)?),
-        Expr::Call(call) => Expr::Call(call_only(call, label, value)?),
+        Expr::Binary(binary) => Expr::Binary(binary_only(binary, matcher)?),
+        Expr::Call(call) => Expr::Call(call_only(call, matcher)?),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => return None,
     })
 }
@@ -91,7 +127,7 @@ fn has(labels: &[String], label: &str) -> bool {
     labels.iter().any(|name| name == label)
 }
 
-fn call_only(mut call: Call, label: &str, value: &str) -> Option<Call> {
+fn call_only(mut call: Call, matcher: &Matcher) -> Option<Call> {
     // These make the label, or lose it.
     let target = match call.func.name {
         "label_replace" | "label_join" => match call.args.args.get(1).map(|target| &**target) {
@@ -101,27 +137,28 @@ fn call_only(mut call: Call, label: &str, value: &str) -> Option<Call> {
         "absent" | "absent_over_time" | "scalar" | "vector" => return None,
         _ => "",
     };
-    if target == label {
+    if target == matcher.name {
         return None;
     }
     let mut found = false;
     for argument in &mut call.args.args {
         if matches!(argument.value_type(), ValueType::Vector | ValueType::Matrix) {
-            **argument = only((**argument).clone(), label, value)?;
+            **argument = only((**argument).clone(), matcher)?;
             found = true;
         }
     }
     found.then_some(call)
 }
 
-fn binary_only(mut binary: BinaryExpr, label: &str, value: &str) -> Option<BinaryExpr> {
+fn binary_only(mut binary: BinaryExpr, matcher: &Matcher) -> Option<BinaryExpr> {
+    let label = matcher.name.as_str();
     let is_scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
     if is_scalar(&binary.lhs) {
-        *binary.rhs = only(*binary.rhs, label, value)?;
+        *binary.rhs = only(*binary.rhs, matcher)?;
         return Some(binary);
     }
     if is_scalar(&binary.rhs) {
-        *binary.lhs = only(*binary.lhs, label, value)?;
+        *binary.lhs = only(*binary.lhs, matcher)?;
         return Some(binary);
     }
     let matched = match &binary.modifier {
@@ -155,9 +192,9 @@ fn binary_only(mut binary: BinaryExpr, label: &str, value: &str) -> Option<Binar
         true => (&mut binary.rhs, &mut binary.lhs),
         false => (&mut binary.lhs, &mut binary.rhs),
     };
-    **leading = only((**leading).clone(), label, value)?;
+    **leading = only((**leading).clone(), matcher)?;
     // The other side must hold all that the leading one may meet; less is only cheaper.
-    match only((**other).clone(), label, value) {
+    match only((**other).clone(), matcher) {
         Some(narrow) if matched => **other = narrow,
         _ if binary.op.id() == T_LOR => return None,
         _ => {}
@@ -170,7 +207,6 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
-    use promql_parser::parser;
     use proptest::prelude::*;
 
     use super::*;

@@ -13,7 +13,12 @@ use super::expression::Expression;
 use super::measure::Catalogue;
 use super::snapshot::{Answer, Deadline, Missing, Snapshot};
 use crate::prometheus::Prometheus;
-use crate::runbook::{EvidenceQuery, Role};
+use crate::runbook::{End, EvidenceQuery, Role};
+
+/// Workloads by which a mode's evidence is asked for, at most.
+const FOCUS: usize = 40;
+/// What their names may have besides letters and digits. A dot stands for any character, which only admits more.
+const PLAIN: &[u8] = b"-_.~";
 
 /// A piece of evidence, and its expression or why that cannot be used.
 pub type Asked = (EvidenceQuery, Result<Expression, String>);
@@ -36,6 +41,13 @@ pub enum Depth {
     Whole,
 }
 
+/// A mode's evidence: what of it was asked, and the answers by the query for the whole cluster. Evaluated again, that gives the
+/// same values wherever the mode can be.
+pub struct Unit {
+    pub needs: Vec<Need>,
+    pub answers: Answers,
+}
+
 pub type Answers = HashMap<String, Result<Answer, Missing>>;
 
 /// What all modes are measured with.
@@ -52,47 +64,120 @@ pub struct Screen<'a> {
 impl Screen<'_> {
     /// Of each piece of evidence of each of `modes`, whether it was asked, and the answers. A screen that does not come
     /// excludes nothing, and a slow one keeps only its own mode waiting.
-    pub async fn ask(&self, modes: &[&[Asked]]) -> (Vec<Need>, Answers) {
-        let measured = join_all(modes.iter().map(|mode| self.mode(mode))).await;
-        let mut needs = Vec::new();
-        let mut answers = Answers::new();
-        for (of_mode, more) in measured {
-            needs.extend(of_mode);
-            answers.extend(more);
-        }
-        (needs, answers)
+    pub async fn ask(&self, modes: &[&[Asked]]) -> Vec<Unit> {
+        join_all(modes.iter().map(|mode| self.mode(mode))).await
     }
 
-    async fn mode(&self, mode: &[Asked]) -> (Vec<Need>, Answers) {
-        let (mut spines, whole) = match self.depth {
-            Depth::Deciding => (self.slots(mode, Look::Spine), self.slots(mode, Look::Whole)),
-            Depth::Whole => Default::default(),
+    /// What is required and there is nothing of in the cluster: what is cheapest is looked at first.
+    async fn excluded(&self, mode: &[Asked]) -> Option<Slot> {
+        let mut first = self.slots(mode, Look::Spine);
+        let rest = first.split_off(first.len().min(1));
+        for slots in [first, rest] {
+            let queries = slots.iter().flat_map(Slot::texts);
+            let answers = self.evaluate(queries.collect()).await;
+            let found = slots.into_iter().find(|slot| slot.is_nowhere(&answers));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Queries for the pairs of workloads that a mode can be between, where all that it requires is about pairs.
+    fn pairs(&self, mode: &[Asked]) -> Vec<String> {
+        let requires = || {
+            let evidence = mode.iter();
+            evidence.filter(|(query, _)| query.role == Role::Requires)
         };
-        let bounded = self.bounded(mode);
-        let more_spines = spines.split_off(spines.len().min(1));
+        let is_of_pairs = |(query, expression): &Asked| {
+            let labels = expression.as_ref().ok().and_then(Expression::labels);
+            let tells = |label: &str| labels.as_ref().is_some_and(|labels| labels.contains(label));
+            query.at == End::Pair && tells("src_workload") && tells("dst_workload")
+        };
+        if !requires().all(is_of_pairs) {
+            return Vec::new();
+        }
+        // All that is required is at the same place, so the places of one slot are enough.
+        let slots = self.slots(mode, Look::Spine).into_iter();
+        let mut pairs = slots.filter_map(|slot| {
+            let members = slot.members.iter();
+            members
+                .map(|member| {
+                    let expression = mode[*member].1.as_ref().ok()?;
+                    expression.query_pairs(self.windows[0])
+                })
+                .collect()
+        });
+        pairs.next().unwrap_or_default()
+    }
+
+    /// The workloads between which a mode can be, as a regular expression; `None` where they are many, or not known.
+    async fn focus(&self, mode: &[Asked]) -> Option<String> {
+        let queries = self.pairs(mode);
+        let answers = self.evaluate(queries.iter().cloned().collect()).await;
+        let mut names = BTreeSet::new();
+        for query in &queries {
+            for pair in answers[query].as_ref().ok()?.iter() {
+                for end in ["src_workload", "dst_workload"] {
+                    names.insert(pair.labels.get(end)?.as_str());
+                }
+            }
+        }
+        let is_plain = |name: &&str| {
+            name.bytes()
+                .all(|byte| PLAIN.contains(&byte) || byte.is_ascii_alphanumeric())
+        };
+        let few = !names.is_empty() && names.len() <= FOCUS && names.iter().all(is_plain);
+        few.then(|| names.into_iter().collect::<Vec<_>>().join("|"))
+    }
+
+    /// Where few workloads come into question only what is about these is asked: nothing else of the mode's evidence is about a
+    /// place where the mode can be.
+    async fn mode(&self, whole: &[Asked]) -> Unit {
+        let mut focus = None;
+        if self.depth == Depth::Deciding {
+            if let Some(nowhere) = self.excluded(whole).await {
+                return nowhere.excludes(whole.len());
+            }
+            focus = self.focus(whole).await;
+        }
+        let focused: Vec<Asked> = whole
+            .iter()
+            .map(|(query, expression)| {
+                let near = expression.as_ref().ok().zip(focus.as_deref());
+                let near = near.and_then(|(expression, names)| expression.among(names));
+                (query.clone(), near.map_or_else(|| expression.clone(), Ok))
+            })
+            .collect();
+        let mode = &focused;
         let mut needs = vec![Need::Ask; mode.len()];
-        for (slots, bounded) in [(spines, &[][..]), (more_spines, &[]), (whole, &bounded)] {
-            let queries = slots.iter().chain(bounded);
-            let queries = queries.flat_map(|slot| slot.queries.clone());
+        if self.depth == Depth::Deciding {
+            let (slots, bounded) = (self.slots(mode, Look::Whole), self.bounded(mode));
+            let queries = slots.iter().chain(&bounded).flat_map(Slot::texts);
             let answers = self.evaluate(queries.collect()).await;
             if let Some(nowhere) = slots.iter().find(|slot| slot.is_nowhere(&answers)) {
-                let needs = (0..mode.len()).map(|index| match nowhere.members.contains(&index) {
-                    true => Need::Nowhere,
-                    false => Need::Needless,
-                });
-                return (needs.collect(), Answers::new());
+                return nowhere.excludes(mode.len());
             }
             for slot in bounded.iter().filter(|slot| slot.is_nowhere(&answers)) {
                 needs[slot.members[0]] = Need::Nowhere;
             }
         }
-        let mut queries = BTreeSet::new();
-        for ((_, expression), need) in mode.iter().zip(&needs) {
-            if let (Ok(expression), Need::Ask) = (expression, need) {
-                queries.extend(self.windows.map(|window| expression.query(window)));
+        let mut queries: Vec<(String, String)> = Vec::new();
+        for (((_, whole), (_, near)), need) in whole.iter().zip(mode).zip(&needs) {
+            if let (Ok(whole), Ok(near), Need::Ask) = (whole, near, need) {
+                queries.extend(
+                    self.windows
+                        .map(|window| (whole.query(window), near.query(window))),
+                );
             }
         }
-        (needs, self.evaluate(queries).await)
+        let near = queries.iter().map(|(_, near)| near.clone()).collect();
+        let near = self.evaluate(near).await;
+        let answers = queries
+            .into_iter()
+            .map(|(whole, text)| (whole, near[&text].clone()))
+            .collect();
+        Unit { needs, answers }
     }
 
     /// Evidence that is no requirement and costs much more than to see that it is nowhere.
@@ -100,8 +185,7 @@ impl Screen<'_> {
         let indexed = mode.iter().enumerate();
         indexed
             .filter(|(_, (query, expression))| {
-                self.depth == Depth::Deciding
-                    && query.role != Role::Requires
+                query.role != Role::Requires
                     && query.baseline.is_none()
                     && expression.as_ref().is_ok_and(Expression::is_bounded)
             })
@@ -141,20 +225,27 @@ impl Screen<'_> {
             is_measured |= metrics.all(|metric| self.catalogue.measures(metric));
             slot.members.push(*index);
             let compared = query.baseline.is_some();
-            let (text, cost) = match look {
+            slot.cost += match look {
                 Look::Spine if compared => return None,
                 Look::Spine => {
                     // The other window is a part of this one.
                     let text = expression.query_spine(self.windows[0])?;
-                    (text, expression.cost_of_spine(&series))
+                    slot.queries.push(text);
+                    expression.cost_of_spine(&series)
+                }
+                // The answers are short, and wanted if the mode is not excluded.
+                Look::Whole if !compared && expression.is_sparse() => {
+                    let each = self.windows.map(|window| expression.query(window));
+                    slot.values
+                        .extend(each.map(|text| (text, expression.clone())));
+                    expression.cost(&series)
                 }
                 Look::Whole => {
                     let text = expression.query_beyond(&self.windows, compared);
-                    (text, expression.cost(&series))
+                    slot.queries.push(text);
+                    expression.cost(&series)
                 }
             };
-            slot.queries.push(text);
-            slot.cost += cost;
         }
         is_measured.then_some(slot)
     }
@@ -174,14 +265,37 @@ enum Look {
 struct Slot {
     /// Indices in the mode's evidence.
     members: Vec<usize>,
+    /// Each counts what is beyond a threshold.
     queries: Vec<String>,
+    /// Each gives the values that its expression compares.
+    values: Vec<(String, Expression)>,
     cost: f64,
 }
 
 impl Slot {
+    /// Of a mode with so much evidence, where this is nowhere.
+    fn excludes(&self, evidence: usize) -> Unit {
+        let needs = (0..evidence).map(|index| match self.members.contains(&index) {
+            true => Need::Nowhere,
+            false => Need::Needless,
+        });
+        Unit {
+            needs: needs.collect(),
+            answers: Answers::new(),
+        }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let values = self.values.iter().map(|(text, _)| text);
+        self.queries.iter().chain(values).cloned()
+    }
+
     fn is_nowhere(&self, answers: &Answers) -> bool {
-        self.queries
-            .iter()
-            .all(|query| matches!(&answers[query], Ok(counted) if counted.is_empty()))
+        let nothing = |query: &String| matches!(&answers[query], Ok(counted) if counted.is_empty());
+        let none_beyond = |(query, expression): &(String, Expression)| match &answers[query] {
+            Ok(values) => !values.iter().any(|series| expression.holds(series.value)),
+            Err(_) => false,
+        };
+        self.queries.iter().all(nothing) && self.values.iter().all(none_beyond)
     }
 }

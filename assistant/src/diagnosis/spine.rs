@@ -41,6 +41,58 @@ pub(super) fn of(expr: &Expr) -> Option<Expr> {
     }
 }
 
+/// Of what counts where it is little, as «answers for each question»: what must be above nothing so that there is such a series
+/// at all. Where several things must, the first. `None`: nothing but that somebody measures it.
+pub(super) fn of_any(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Paren(paren) => of_any(&paren.expr),
+        Expr::Aggregate(aggregate) => of_any(&aggregate.expr),
+        Expr::Call(call) => match call.func.name {
+            "label_replace" | "label_join" | "clamp_min" | "clamp_max" => {
+                of_any(call.args.args.first()?)
+            }
+            _ => None,
+        },
+        Expr::Binary(binary) if passes_more_than_nothing(binary) => of(&binary.lhs),
+        Expr::Binary(binary) => match binary.op.id() {
+            T_LUNLESS => of_any(&binary.lhs),
+            T_LOR => {
+                let (lhs, rhs) = (of_any(&binary.lhs)?, of_any(&binary.rhs)?);
+                parser::parse(&format!("({lhs} > 0) or ({rhs} > 0)")).ok()
+            }
+            // A comparison as a number is there whatever it says.
+            _ if binary.return_bool() => None,
+            _ => of_any(&binary.lhs).or_else(|| of_any(&binary.rhs)),
+        },
+        _ => None,
+    }
+}
+
+/// Without the sums around it: a sum of what is not negative is nothing only where all of that is. The groups need not be
+/// made then.
+pub(super) fn of_sums(expr: Expr) -> Expr {
+    match expr {
+        Expr::Paren(paren) => of_sums(*paren.expr),
+        Expr::Aggregate(aggregate) if matches!(aggregate.op.id(), T_SUM | T_MAX | T_AVG) => {
+            of_sums(*aggregate.expr)
+        }
+        Expr::Binary(mut binary) if binary.op.id() == T_LOR => {
+            *binary.lhs = of_sums(*binary.lhs);
+            *binary.rhs = of_sums(*binary.rhs);
+            Expr::Binary(binary)
+        }
+        Expr::Binary(mut binary) if is_above_nothing(&binary) => {
+            *binary.lhs = of_sums(*binary.lhs);
+            Expr::Binary(binary)
+        }
+        other => other,
+    }
+}
+
+fn is_above_nothing(binary: &BinaryExpr) -> bool {
+    binary.op.id() == T_GTR && number(&binary.rhs) == Some(0.0)
+}
+
 fn of_call(call: &Call, expr: &Expr) -> Option<Expr> {
     match call.func.name {
         "label_replace" => of(call.args.args.first()?),
@@ -131,6 +183,50 @@ mod tests {
             "(rate(x[5m]) >= 1) / y or rate(z[5m]) / y",
             Some("(rate(x[5m]) > 0) or (rate(z[5m]) > 0)"),
         );
+    }
+
+    #[test]
+    fn what_counts_where_it_is_little_must_be_there() {
+        let check = |text: &str, expected: Option<&str>| {
+            let any = of_any(&parser::parse(text).unwrap());
+            let expected = expected.map(|text| parser::parse(text).unwrap().to_string());
+            assert_eq!(any.map(|expr| expr.to_string()), expected, "{text}");
+        };
+        for text in [
+            "sum by (a) (label_join((rate(x[5m]) >= 2) / y >= 0.1, \"b\", \"\", \"a\") * 0 + on (b) z) / y",
+            "clamp_min(z, 0) / (rate(x[5m]) >= 3) == 0",
+            "(z and rate(x[5m]) > 0) unless y > 2",
+        ] {
+            check(text, Some("rate(x[5m])"));
+        }
+        check("(z and x > 1) or (z and y > 1)", Some("(x > 0) or (y > 0)"));
+        for text in [
+            "x",
+            "x == 0",
+            "(z and x > 1) or z",
+            "z unless x > 1",
+            "x >= bool 3",
+            "count_over_time(x[5m])",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn sums_need_not_be_made_to_see_that_there_is_something() {
+        for (text, expected) in [
+            ("sum by (a) (max by (a, b) (x))", "x"),
+            (
+                "(sum by (a) (x) > 0) or (sum by (b) (y) > 0)",
+                "x > 0 or y > 0",
+            ),
+            ("count by (a) (x)", "count by (a) (x)"),
+            ("sum by (a) (x) > 2", "sum by (a) (x) > 2"),
+        ] {
+            let plain = of_sums(parser::parse(text).unwrap());
+            let expected = parser::parse(expected).unwrap();
+            assert_eq!(plain.to_string(), expected.to_string(), "{text}");
+        }
     }
 
     #[test]

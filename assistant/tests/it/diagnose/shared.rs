@@ -1,7 +1,7 @@
 //! Many requests about one moment, a Prometheus of which a part is slow, and what the answer says of its passages: over a real
 //! Prometheus with the worlds of the runbooks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -349,7 +349,7 @@ async fn what_is_screened_out_is_nowhere(
         expressions.extend(compared.map(|evidence| evidence.expr.clone()));
     }
     let windows = [300, 30].map(Duration::from_secs);
-    let (mut beyond, mut nowhere, mut spines) = (0, 0, 0);
+    let (mut beyond, mut nowhere, mut spines, mut pairs) = (0, 0, 0, 0);
     for world in worlds.iter().step_by(10) {
         let time = world.time() * 1000;
         for text in &expressions {
@@ -363,6 +363,7 @@ async fn what_is_screened_out_is_nowhere(
                 is_beyond |= samples
                     .any(|sample| sample.value.is_finite() && expression.holds(sample.value));
             }
+            pairs += pairs_say_where_it_is(&prometheus, &expression, windows, time).await;
             let closely = finds(&expression.query_beyond(&windows, false)).await;
             assert!(closely || !is_beyond, "{}: {text}", world.name);
             if let Some(spine) = expression.query_spine(windows[0]) {
@@ -375,9 +376,63 @@ async fn what_is_screened_out_is_nowhere(
         }
     }
     assert!(
-        beyond > 20 && nowhere > 500 && spines > 500,
-        "{beyond} {nowhere} {spines}"
+        beyond > 20 && nowhere > 500 && spines > 500 && pairs > 10,
+        "{beyond} {nowhere} {spines} {pairs}"
     );
+}
+
+/// Whatever is beyond the threshold is between workloads that the cheap look names, and asked for these alone the expression gives
+/// the same values. Returns how many there were.
+async fn pairs_say_where_it_is(
+    prometheus: &Prometheus,
+    expression: &Expression,
+    windows: [Duration; 2],
+    time: i64,
+) -> usize {
+    let Some(query) = expression.query_pairs(windows[0]) else {
+        return 0;
+    };
+    let ends = |labels: &BTreeMap<String, String>| {
+        ["src_workload", "dst_workload"].map(|end| labels.get(end).cloned().unwrap_or_default())
+    };
+    let named: BTreeSet<[String; 2]> = prometheus
+        .instant(&query, time)
+        .await
+        .unwrap()
+        .iter()
+        .map(|pair| ends(&pair.labels))
+        .collect();
+    let names: BTreeSet<&str> = named.iter().flatten().map(String::as_str).collect();
+    let pattern = names.iter().copied().collect::<Vec<_>>().join("|");
+    // Nothing is among nobody.
+    let near = (!names.is_empty()).then(|| expression.among(&pattern).unwrap());
+    let mut found = 0;
+    for window in windows {
+        let mut whole = prometheus
+            .instant(&expression.query(window), time)
+            .await
+            .unwrap();
+        for sample in whole.iter().filter(|sample| sample.value.is_finite()) {
+            let between = ends(&sample.labels);
+            assert!(
+                !expression.holds(sample.value) || named.contains(&between),
+                "{between:?}: {query}"
+            );
+        }
+        let Some(near) = &near else { continue };
+        let is_near = |labels: &BTreeMap<String, String>| {
+            ends(labels).iter().all(|end| names.contains(end.as_str()))
+        };
+        whole.retain(|sample| is_near(&sample.labels));
+        found += whole.len();
+        let mut part = prometheus.instant(&near.query(window), time).await.unwrap();
+        for answer in [&mut part, &mut whole] {
+            answer.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        // Not a number is not equal to itself.
+        assert_eq!(format!("{part:?}"), format!("{whole:?}"), "{query}");
+    }
+    found
 }
 
 /// A page of a team's own: no front matter, and PromQL in its text.
