@@ -131,7 +131,12 @@ impl Engine {
         let mut hypotheses = if lost {
             Vec::new()
         } else {
-            rank::rank(&modes, &scope, &measured.facts.topology)
+            rank::rank(
+                &modes,
+                &scope,
+                &measured.facts.topology,
+                measured.facts.stale.is_none(),
+            )
         };
         let found: Vec<usize> = hypotheses
             .iter()

@@ -43,6 +43,9 @@ impl Degraded {
                 format!("{outage} (asked at {})", prometheus.url()),
             );
         }
+        if let Some(stale) = &facts.stale {
+            degraded.add("prometheus", stale.as_str());
+        }
         for failure in &facts.failures {
             degraded.add(
                 "prometheus",
@@ -310,7 +313,7 @@ impl Findings<'_> {
             && !self.symptoms.is_empty()
             && signs.is_empty()
             && self.symptoms.iter().all(measured);
-        if healthy {
+        if healthy && self.facts.stale.is_none() {
             Status::NoNetworkFault
         } else {
             Status::Unknown

@@ -47,6 +47,8 @@ pub struct Facts {
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
+    /// Nothing was measured for long before the moment asked about: what began since then cannot be seen.
+    pub stale: Option<String>,
     /// Queries that were asked for the scope alone, by those for the whole cluster.
     pub narrowed: HashMap<String, String>,
     /// Evidence that was asked for and did not come, by reason.
@@ -132,6 +134,7 @@ pub async fn measure(
             scrapes(prometheus, snapshot, families, deadline),
         );
         facts.recent = recent_window(snapshot.window, scrapes);
+        facts.stale = stale(snapshot.window, scrapes);
         let latest = latest_window(snapshot.window, scrapes.late).min(facts.recent);
         for (_, expression) in &mut asked {
             *expression = expression
@@ -233,6 +236,8 @@ struct Scrapes {
     in_window: f64,
     /// In [`shortest_recent`].
     late: f64,
+    /// Seconds since the last one, where there was one.
+    age: f64,
 }
 
 /// By a few of the series that every collector has: all of them would be more than most evidence.
@@ -253,11 +258,18 @@ async fn scrapes(
         let range = display_duration(&window);
         format!("max(count_over_time(runwire_series{{metric=~\"{few}\"}}[{range}]))")
     };
-    let queries = [snapshot.window, shortest_recent(snapshot.window)].map(count);
+    let [in_window, late] = [snapshot.window, shortest_recent(snapshot.window)].map(count);
+    let age = format!("time() - max(timestamp(runwire_series{{metric=~\"{few}\"}}))");
+    let queries = [in_window, late, age];
     let answers = snapshot.evaluate(prometheus, BTreeSet::from(queries.clone()), deadline);
     let answers = answers.await;
-    let [in_window, late] = queries.map(|query| answers[&query].as_ref().map_or(0.0, first_value));
-    Scrapes { in_window, late }
+    let [in_window, late, age] =
+        queries.map(|query| answers[&query].as_ref().map_or(0.0, first_value));
+    Scrapes {
+        in_window,
+        late,
+        age,
+    }
 }
 
 /// What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
@@ -598,13 +610,32 @@ fn shortest_recent(window: Duration) -> Duration {
 /// The part of the window that counts as now: as short as the scrape interval allows, so that what has just begun is not
 /// diluted by the healthy minutes before it.
 fn recent_window(window: Duration, scrapes: Scrapes) -> Duration {
-    let Scrapes { in_window, late } = scrapes;
     let shortest = shortest_recent(window);
-    if late > f64::from(SCRAPES_IN_RECENT) || in_window < 1.0 {
+    if scrapes.late > f64::from(SCRAPES_IN_RECENT) {
         return shortest;
     }
-    let interval = Duration::from_secs_f64((window.as_secs_f64() / in_window).round().max(1.0));
-    shortest.max(interval * SCRAPES_IN_RECENT).min(window)
+    let few = interval(window, scrapes).map(|interval| interval * SCRAPES_IN_RECENT);
+    shortest.max(few.unwrap_or_default()).min(window)
+}
+
+/// Between two scrapes, to the second.
+fn interval(window: Duration, scrapes: Scrapes) -> Option<Duration> {
+    (scrapes.in_window >= 1.0).then(|| {
+        Duration::from_secs_f64((window.as_secs_f64() / scrapes.in_window).round().max(1.0))
+    })
+}
+
+/// Why what is measured tells nothing of the moment that was asked about, where it does not.
+fn stale(window: Duration, scrapes: Scrapes) -> Option<String> {
+    let interval = interval(window, scrapes)?;
+    let usual = (interval * SCRAPES_IN_RECENT).max(SHORTEST_RECENT);
+    (scrapes.age > usual.as_secs_f64()).then(|| {
+        format!(
+            "the latest measurement is {:.0} s older than the moment asked about, and there was one every {} s: what began since then cannot be seen; are the collectors scraped?",
+            scrapes.age,
+            interval.as_secs()
+        )
+    })
 }
 
 /// The shortest window that tells whether something still happens. `scrapes` is how many there were in [`shortest_recent`]; where
@@ -724,12 +755,39 @@ mod tests {
             (300, 0.0, 0.0, 30),
             (86400, 5760.0, 576.0, 8640),
         ] {
-            let recent = recent_window(Duration::from_secs(window), Scrapes { in_window, late });
+            let scrapes = Scrapes {
+                in_window,
+                late,
+                age: 0.0,
+            };
+            let recent = recent_window(Duration::from_secs(window), scrapes);
             assert_eq!(
                 recent.as_secs(),
                 expected,
                 "{window} s with {in_window} scrapes, {late} of them late"
             );
+        }
+    }
+    #[test]
+    fn what_is_long_past_tells_nothing_of_now() {
+        for (in_window, age, expected) in [
+            (300.0, 1.2, false),
+            (300.0, 14.0, false),
+            (276.0, 24.0, true),
+            (20.0, 15.1, false),
+            (20.0, 44.0, false),
+            (19.0, 61.0, true),
+            (5.0, 150.0, false),
+            // Nothing was ever measured: that is told elsewhere.
+            (0.0, 0.0, false),
+        ] {
+            let scrapes = Scrapes {
+                in_window,
+                late: 0.0,
+                age,
+            };
+            let stale = stale(Duration::from_secs(300), scrapes);
+            assert_eq!(stale.is_some(), expected, "{in_window} scrapes, {age} s");
         }
     }
 }

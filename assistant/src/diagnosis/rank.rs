@@ -84,13 +84,14 @@ pub struct Hypothesis {
     pub places: Vec<Candidate>,
 }
 
-/// Ranks `modes` for `scope`. A mode that is not in the result was checked and is not there.
-pub fn rank(modes: &[Mode], scope: &Scope, topology: &Topology) -> Vec<Hypothesis> {
+/// Ranks `modes` for `scope`. A mode that is not in the result was checked and is not there. What is measured is `fresh`, or tells
+/// only of what was before: then it can show a fault, and never that there is none.
+pub fn rank(modes: &[Mode], scope: &Scope, topology: &Topology, fresh: bool) -> Vec<Hypothesis> {
     let mut candidates = Vec::new();
     for (index, mode) in modes.iter().enumerate() {
         match mode.verdict {
             Verdict::Fault => candidates.extend(at_places(index, mode, &topology.gone)),
-            Verdict::NoNetworkFault => candidates.extend(over_scope(index, mode, scope)),
+            Verdict::NoNetworkFault => candidates.extend(over_scope(index, mode, scope, fresh)),
         }
     }
     separate(modes, &mut candidates, topology);
@@ -217,10 +218,13 @@ fn at_places(index: usize, mode: &Mode, gone: &BTreeSet<Workload>) -> Vec<Candid
 }
 
 /// «It is not the network» is said of the whole scope: any symptom in it speaks against.
-fn over_scope(index: usize, mode: &Mode, scope: &Scope) -> Option<Candidate> {
-    let score = weigh(mode, &slots(mode), false, |reading| {
+fn over_scope(index: usize, mode: &Mode, scope: &Scope, fresh: bool) -> Option<Candidate> {
+    let mut score = weigh(mode, &slots(mode), false, |reading| {
         reading.seen(|position| position_in_scope(position, reading, scope))
     })?;
+    if !fresh {
+        score.cap = f64::min(score.cap, CAP_UNAVAILABLE);
+    }
     Some(score.candidate(index, Place::ANYWHERE))
 }
 

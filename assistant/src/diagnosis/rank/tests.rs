@@ -145,7 +145,7 @@ fn check_in(modes: &[Mode], scope: &Scope, expected: Expect) {
 }
 
 fn check_with(modes: &[Mode], scope: &Scope, topology: &Topology, expected: Expect) {
-    let table: String = rank(modes, scope, topology)
+    let table: String = rank(modes, scope, topology, true)
         .iter()
         .map(|hypothesis| {
             let places: Vec<String> = hypothesis
@@ -313,7 +313,7 @@ fn rare_traffic_is_judged_by_its_last_occasion() {
     );
     let mut topology = Topology::default();
     topology.gone.insert(workload("b"));
-    let of_gone = rank(&modes, &Scope::default(), &topology);
+    let of_gone = rank(&modes, &Scope::default(), &topology, true);
     assert!(
         of_gone
             .iter()
@@ -722,4 +722,17 @@ fn a_node_is_the_place_of_what_is_measured_at_it() {
         loss 0.928 at c → d
     "#]],
     );
+}
+
+/// A fault that was measured is one; that none was measured lately is no health.
+#[test]
+fn old_measurements_accuse_and_do_not_acquit() {
+    let calm = [calm("none", vec![requires("a->b 1", "a->b 1")])];
+    let fault = [mode("m", vec![requires("a->b 1", "a->b 1")])];
+    let confidence = |modes: &[Mode], fresh| {
+        rank(modes, &Scope::default(), &Topology::default(), fresh)[0].confidence
+    };
+    assert!(confidence(&calm, true) > CAP_UNAVAILABLE);
+    assert_eq!(confidence(&calm, false), CAP_UNAVAILABLE);
+    assert_eq!(confidence(&fault, false), confidence(&fault, true));
 }
