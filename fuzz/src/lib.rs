@@ -12,6 +12,7 @@ mod assistant {
         pub mod narrow;
         pub mod place;
         pub mod scope;
+        pub mod spine;
         pub mod topology;
         pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
     }
@@ -35,6 +36,8 @@ mod assistant {
     pub mod retrieval {
         pub mod codec;
         pub mod dense;
+        pub mod dot;
+        pub mod graph;
         pub mod segment;
         pub mod texts;
         pub mod top;
