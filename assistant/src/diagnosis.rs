@@ -22,6 +22,7 @@ pub mod place;
 pub mod rank;
 pub mod response;
 pub mod scope;
+pub mod scrapes;
 pub mod screen;
 pub mod snapshot;
 mod spine;

@@ -2,7 +2,6 @@
 
 use super::AppState;
 use crate::retrieval::{AlertPlace, Filters, url};
-use crate::runbook::anchor::compact;
 
 /// What an address or a name may stand for, best first.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,11 +45,7 @@ impl AppState {
                     if let AlertPlace::Known(address) = self.retriever.alert(name) {
                         return Resolved::Known(address);
                     }
-                    let file = library.runbooks.iter().find(|runbook| {
-                        let stem = runbook.id.rsplit('/').next().unwrap_or(&runbook.id);
-                        compact(stem) == compact(name)
-                    });
-                    if let Some(runbook) = file {
+                    if let Some(runbook) = library.named(name) {
                         return Resolved::Known(url(&runbook.id));
                     }
                 }

@@ -12,18 +12,13 @@ use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
 use super::scope::Scope;
+use super::scrapes::{self, Scrapes};
 use super::screen::{Answers, Asked, Depth, Need, Screen, Unit};
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
 use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 
-/// Shorter recent windows hold too few samples at common scrape intervals.
-const SHORTEST_RECENT: Duration = Duration::from_secs(15);
-/// `rate()` needs two samples, and a third where one is late.
-const SCRAPES_IN_RECENT: u32 = 3;
-/// Less would take an ordinary pause for silence.
-const SHORTEST_LATEST: Duration = Duration::from_secs(5);
 /// Of a histogram, about.
 const BUCKETS: f64 = 16.0;
 
@@ -94,7 +89,7 @@ pub async fn measure(
     let outage = answers[&families].as_ref().err().map(Missing::to_string);
     let topology = topology(ok(&workloads), ok(&present), ok(&calls));
     let mut facts = Facts {
-        recent: shortest_recent(snapshot.window),
+        recent: scrapes::shortest_recent(snapshot.window),
         topology: Arc::new(topology),
         is_topology_known: true,
         outage,
@@ -131,11 +126,11 @@ pub async fn measure(
         let known = families.map(series_of_families).unwrap_or_default();
         let (catalogue, scrapes) = tokio::join!(
             catalogue(prometheus, snapshot, &asked, known, deadline),
-            scrapes(prometheus, snapshot, families, deadline),
+            Scrapes::count(prometheus, snapshot, families, deadline),
         );
-        facts.recent = recent_window(snapshot.window, scrapes);
-        facts.stale = stale(snapshot.window, scrapes);
-        let latest = latest_window(snapshot.window, scrapes.late).min(facts.recent);
+        facts.recent = scrapes.recent(snapshot.window);
+        facts.stale = scrapes.stale(snapshot.window);
+        let latest = scrapes.latest(snapshot.window).min(facts.recent);
         for (_, expression) in &mut asked {
             *expression = expression
                 .clone()
@@ -228,48 +223,6 @@ fn metrics(asked: &[Asked]) -> impl Iterator<Item = &String> {
         .filter_map(|(_, expression)| expression.as_ref().ok())
         .flat_map(Expression::metrics)
         .filter(|metric| is_metric_name(metric))
-}
-
-/// How often the collectors were scraped.
-#[derive(Debug, Clone, Copy, Default)]
-struct Scrapes {
-    in_window: f64,
-    /// In [`shortest_recent`].
-    late: f64,
-    /// Seconds since the last one, where there was one.
-    age: f64,
-}
-
-/// By a few of the series that every collector has: all of them would be more than most evidence.
-async fn scrapes(
-    prometheus: &Prometheus,
-    snapshot: &Arc<Snapshot>,
-    families: Option<&Answer>,
-    deadline: Deadline,
-) -> Scrapes {
-    let names = families.map(|answer| label_values("metric", answer));
-    let names: Vec<String> = names.into_iter().flatten().collect();
-    let Some(last) = names.len().checked_sub(1) else {
-        return Scrapes::default();
-    };
-    let few = BTreeSet::from([0, last / 2, last].map(|index| names[index].as_str()));
-    let few = few.into_iter().collect::<Vec<_>>().join("|");
-    let count = |window: Duration| {
-        let range = display_duration(&window);
-        format!("max(count_over_time(runwire_series{{metric=~\"{few}\"}}[{range}]))")
-    };
-    let [in_window, late] = [snapshot.window, shortest_recent(snapshot.window)].map(count);
-    let age = format!("time() - max(timestamp(runwire_series{{metric=~\"{few}\"}}))");
-    let queries = [in_window, late, age];
-    let answers = snapshot.evaluate(prometheus, BTreeSet::from(queries.clone()), deadline);
-    let answers = answers.await;
-    let [in_window, late, age] =
-        queries.map(|query| answers[&query].as_ref().map_or(0.0, first_value));
-    Scrapes {
-        in_window,
-        late,
-        age,
-    }
 }
 
 /// What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
@@ -600,60 +553,6 @@ fn fell_silent(reading: &Reading) -> bool {
             })
 }
 
-/// A tenth of the window: 30 s of the usual five minutes. Less would take a restart of two seconds for a fault.
-fn shortest_recent(window: Duration) -> Duration {
-    Duration::from_secs(window.as_secs() / 10)
-        .max(SHORTEST_RECENT)
-        .min(window)
-}
-
-/// The part of the window that counts as now: as short as the scrape interval allows, so that what has just begun is not
-/// diluted by the healthy minutes before it.
-fn recent_window(window: Duration, scrapes: Scrapes) -> Duration {
-    let shortest = shortest_recent(window);
-    if scrapes.late > f64::from(SCRAPES_IN_RECENT) {
-        return shortest;
-    }
-    let few = interval(window, scrapes).map(|interval| interval * SCRAPES_IN_RECENT);
-    shortest.max(few.unwrap_or_default()).min(window)
-}
-
-/// Between two scrapes, to the second.
-fn interval(window: Duration, scrapes: Scrapes) -> Option<Duration> {
-    (scrapes.in_window >= 1.0).then(|| {
-        Duration::from_secs_f64((window.as_secs_f64() / scrapes.in_window).round().max(1.0))
-    })
-}
-
-/// Why what is measured tells nothing of the moment that was asked about, where it does not.
-fn stale(window: Duration, scrapes: Scrapes) -> Option<String> {
-    let interval = interval(window, scrapes)?;
-    let usual = (interval * SCRAPES_IN_RECENT).max(SHORTEST_RECENT);
-    (scrapes.age > usual.as_secs_f64()).then(|| {
-        format!(
-            "the latest measurement is {:.0} s older than the moment asked about, and there was one every {} s: what began since then cannot be seen; are the collectors scraped?",
-            scrapes.age,
-            interval.as_secs()
-        )
-    })
-}
-
-/// The shortest window that tells whether something still happens. `scrapes` is how many there were in [`shortest_recent`]; where
-/// there were too few, no window is as short as that.
-fn latest_window(window: Duration, scrapes: f64) -> Duration {
-    let shortest = shortest_recent(window);
-    if scrapes < f64::from(SCRAPES_IN_RECENT) {
-        return window;
-    }
-    let interval = (shortest.as_secs_f64() / scrapes).ceil();
-    let latest = Duration::from_secs_f64(interval * f64::from(SCRAPES_IN_RECENT));
-    latest.clamp(SHORTEST_LATEST.min(window), window)
-}
-
-fn first_value(answer: &Answer) -> f64 {
-    answer.first().map_or(0.0, |series| series.value)
-}
-
 /// Where there was no traffic in the recent part, the latest there was: a third of the window.
 fn longer_recent(window: Duration, recent: Duration) -> Duration {
     Duration::from_secs(window.as_secs() / 3)
@@ -695,7 +594,7 @@ fn topology(known: Option<&Answer>, present: Option<&Answer>, calls: Option<&Ans
     topology
 }
 
-fn label_values(label: &str, answer: &Answer) -> BTreeSet<String> {
+pub(super) fn label_values(label: &str, answer: &Answer) -> BTreeSet<String> {
     let labels = answer.iter().filter_map(|series| series.labels.get(label));
     labels.cloned().collect()
 }
@@ -723,71 +622,6 @@ mod tests {
             ("dns_queries", "dns_queries"),
         ] {
             assert_eq!(family(metric), expected);
-        }
-    }
-
-    #[test]
-    fn the_latest_window_is_as_short_as_scrapes_allow() {
-        for (window, scrapes, expected) in [
-            (300, 30.0, 5),
-            (300, 31.0, 5),
-            (300, 6.0, 15),
-            (300, 3.0, 30),
-            // Too few: what is recent must do.
-            (300, 2.0, 300),
-            (300, 0.0, 300),
-        ] {
-            let latest = latest_window(Duration::from_secs(window), scrapes);
-            assert_eq!(latest.as_secs(), expected, "{scrapes} scrapes");
-        }
-    }
-
-    #[test]
-    fn the_recent_window_holds_enough_scrapes() {
-        for (window, in_window, late, expected) in [
-            (300, 300.0, 30.0, 30),
-            // Twenty seconds of history say little of the interval in five minutes; the latest scrapes say it.
-            (300, 20.0, 20.0, 30),
-            (300, 20.0, 2.0, 45),
-            (60, 60.0, 15.0, 15),
-            (300, 5.0, 0.0, 180),
-            (15, 1.0, 1.0, 15),
-            (300, 0.0, 0.0, 30),
-            (86400, 5760.0, 576.0, 8640),
-        ] {
-            let scrapes = Scrapes {
-                in_window,
-                late,
-                age: 0.0,
-            };
-            let recent = recent_window(Duration::from_secs(window), scrapes);
-            assert_eq!(
-                recent.as_secs(),
-                expected,
-                "{window} s with {in_window} scrapes, {late} of them late"
-            );
-        }
-    }
-    #[test]
-    fn what_is_long_past_tells_nothing_of_now() {
-        for (in_window, age, expected) in [
-            (300.0, 1.2, false),
-            (300.0, 14.0, false),
-            (276.0, 24.0, true),
-            (20.0, 15.1, false),
-            (20.0, 44.0, false),
-            (19.0, 61.0, true),
-            (5.0, 150.0, false),
-            // Nothing was ever measured: that is told elsewhere.
-            (0.0, 0.0, false),
-        ] {
-            let scrapes = Scrapes {
-                in_window,
-                late: 0.0,
-                age,
-            };
-            let stale = stale(Duration::from_secs(300), scrapes);
-            assert_eq!(stale.is_some(), expected, "{in_window} scrapes, {age} s");
         }
     }
 }

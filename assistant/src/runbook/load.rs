@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::anchor::compact;
 use super::parse::parse_as;
 use super::{Runbook, Warning, WarningKind};
 use crate::parallel;
@@ -36,6 +37,15 @@ impl Library {
             .binary_search_by(|runbook| runbook.id.as_str().cmp(id))
             .ok()?;
         Some(&self.runbooks[at])
+    }
+
+    /// The page whose file has this name, however it is spelt: `CoreDNSDown` for `coredns-down.md`.
+    pub fn named(&self, name: &str) -> Option<&Arc<Runbook>> {
+        let wanted = compact(name);
+        self.runbooks.iter().find(|runbook| {
+            let stem = runbook.id.rsplit('/').next().unwrap_or(&runbook.id);
+            compact(stem) == wanted
+        })
     }
 }
 

@@ -306,32 +306,28 @@ pub(super) fn attach_to_interface(
 /// The number of the interface that a link is on; zero once that is gone.
 pub(super) fn linked_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     // `struct bpf_link_info`: type, number, program, padding, then what the type says.
-    let mut info = [0_u32; 32];
-    bpf(
-        OBJECT_INFO,
-        &mut ObjectInfo {
-            object: number(link),
-            info_length: size_of_val(&info) as u32,
-            info: info.as_mut_ptr().addr() as u64,
-        },
-    )?;
-    Ok(info[4])
+    object_info::<u32, 32>(link).map(|info| info[4])
 }
 
 /// What the kernel counts of a program: nanoseconds and runs while it measures, and runs that it
 /// left out because the program was running on that CPU already.
 pub(super) fn program_counts(program: BorrowedFd<'_>) -> io::Result<[u64; 3]> {
     // `struct bpf_prog_info`; older kernels leave the end as it is.
-    let mut info = [0_u64; 27];
+    object_info::<u64, 27>(program).map(|info| [info[24], info[25], info[26]])
+}
+
+/// As much of what the kernel tells of a link or a program; zeros where it tells less.
+fn object_info<T: Copy + Default, const N: usize>(object: BorrowedFd<'_>) -> io::Result<[T; N]> {
+    let mut info = [T::default(); N];
     bpf(
         OBJECT_INFO,
         &mut ObjectInfo {
-            object: number(program),
+            object: number(object),
             info_length: size_of_val(&info) as u32,
             info: info.as_mut_ptr().addr() as u64,
         },
     )?;
-    Ok([info[24], info[25], info[26]])
+    Ok(info)
 }
 
 /// Runs a program on packets `times` times, on a packet of zeros that goes nowhere. Returns what the

@@ -8,7 +8,6 @@ use serde_yaml_ng::Value;
 
 use crate::retrieval::Names;
 use crate::runbook::Library;
-use crate::runbook::anchor::compact;
 
 const NEAREST: usize = 3;
 
@@ -54,11 +53,7 @@ pub(super) fn uncovered(file: &Path, library: &Library) -> anyhow::Result<(Vec<S
 
 /// As `/r/{alertname}` finds it: names in front matter and headings, else the name of a file.
 fn answered(name: &str, names: &Names, library: &Library) -> bool {
-    !names.exact(name).is_empty()
-        || library.runbooks.iter().any(|runbook| {
-            let stem = runbook.id.rsplit('/').next().unwrap_or(&runbook.id);
-            compact(stem) == compact(name)
-        })
+    !names.exact(name).is_empty() || library.named(name).is_some()
 }
 
 /// Names under `rules`, however deep: a file of rules, a PrometheusRule, a list of them, Helm values.
@@ -88,7 +83,9 @@ fn collect(value: &Value, alerts: &mut Vec<String>) {
 fn line_of(text: &str, name: &str) -> usize {
     let is_it = |line: &str| {
         line.split_once("alert:").is_some_and(|(_, rest)| {
-            rest.trim_matches([' ', '"', '\'', '}']).split(',').next() == Some(name)
+            let written = rest.trim_start_matches([' ', '"', '\'']);
+            let rest = written.strip_prefix(name);
+            rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
         })
     };
     text.lines().position(is_it).map_or(1, |at| at + 1)
@@ -116,7 +113,7 @@ mod tests {
         let rules = write(
             "rules.yaml",
             "groups:\n  - name: a\n    rules:\n      - record: x\n        expr: y\n      - alert: CoreDNSDown\n        expr: up == 0\n      \
-             - alert: 'QueueFull'\n        expr: z\n      - {alert: NodeLinkLost}\n      - alert: CoreDNSSlow\n        expr: z\n---\n\
+             - alert: 'QueueFull'\n        expr: z\n      - {alert: NodeLinkLost}\n      - alert: CoreDNSSlow # soon\n        expr: z\n---\n\
              kind: List\nitems:\n  - kind: PrometheusRule\n    spec: {groups: [{name: b, rules: [{alert: Disk, expr: x}]}]}\n",
         );
         let library = load(&[folder.path().join("runbooks")]);
