@@ -19,6 +19,7 @@ use crate::enrich::{Enricher, Kind, Workload};
 use crate::export::{
     Buckets, Counter, Format, Gauge, Histogram, Labels, OWNER, Registry, Scraper, owner,
 };
+use crate::flow_store::FlowStore;
 use crate::flows::Flows;
 use crate::host::{READING_NAMES, Readings};
 use crate::k8s::{Cluster, KubernetesMetrics};
@@ -30,6 +31,8 @@ use process::Process;
 
 /// Requests this close to one another share a collection.
 const SHARED: Duration = Duration::from_millis(100);
+/// Connection tracking may be asked again by then, however large it is.
+const TRACKING: Duration = Duration::from_millis(1500);
 /// Minutes that a series stays after its workload went: whoever scrapes every minute or more often
 /// has its last value by then, and Prometheus sees what it grew by in its own samples.
 const KEEP_SERIES: u8 = 5;
@@ -183,6 +186,25 @@ impl Agent {
         if let Some(signals) = &mut lock(&self.sources).signals {
             signals.drain(&self.enricher);
         }
+        self.flows.hand_on();
+    }
+
+    /// From now on, connections that have ended are kept on disk, if that is wanted.
+    pub fn open_flow_store(&self, config: &Config) {
+        if let Some(folder) = &config.flow_store {
+            let limits = config.flow_store_limits();
+            (self.flows).open_store(folder, limits, &self.enricher, &self.registry);
+        }
+    }
+
+    pub fn has_flow_store(&self) -> bool {
+        self.flows.store.get().is_some()
+    }
+
+    /// The connections on disk, with all in it that is in memory no more.
+    pub fn flow_store(&self) -> Option<&FlowStore> {
+        self.flows.hand_on();
+        self.flows.store.get()
     }
 
     /// Collects from everything, unless that was done less than `max_age` ago.
@@ -217,6 +239,9 @@ impl Agent {
     pub fn configure(&self, config: &Config) {
         self.registry.set_budget(config.series_budget);
         self.flows.table.lock().set_limits(config.flow_limits());
+        if let Some(store) = self.flows.store.get() {
+            store.set_limits(config.flow_store_limits());
+        }
         lock(&self.kubernetes).set_app_labels(config.kubernetes_app_labels);
         let mut sources = lock(&self.sources);
         if let Some(signals) = &mut sources.signals {
@@ -245,7 +270,19 @@ impl Agent {
 
     /// Detaches from the kernel. Nothing is collected from then on.
     pub fn stop(&self) {
-        drop(std::mem::take(&mut *lock(&self.sources)));
+        if self.has_flow_store() {
+            self.collect(Duration::ZERO);
+            // Records may wait until connection tracking may be asked again.
+            let start = Instant::now();
+            while !self.enricher.learn_translations() && start.elapsed() < TRACKING {
+                std::thread::sleep(SHARED / 4);
+            }
+            self.collect(Duration::ZERO);
+            self.flows.close_store();
+        }
+        let mut sources = lock(&self.sources);
+        // The rest stays: a scrape that waits for this goes on counting where it was.
+        drop((sources.signals.take(), sources.readings.take()));
     }
 
     /// Forgets series of workloads that have been gone for a while, and gives the memory of what has
@@ -268,7 +305,9 @@ impl Agent {
 
     pub fn health(&self) -> Health {
         let kubernetes = self.enricher.cluster().health(Instant::now());
-        lock(&self.health).clone().in_kubernetes(kubernetes)
+        let store = self.flows.store.get().map(FlowStore::health);
+        let health = lock(&self.health).clone();
+        health.in_kubernetes(kubernetes).with_flow_store(store)
     }
 }
 
@@ -292,4 +331,25 @@ pub fn signal_names() -> Vec<&'static str> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_scrape_at_the_end_goes_on_where_the_last_one_was() {
+    let registry = Registry::new(100);
+    let enricher = Enricher::of(crate::enrich::Identities::default(), &registry);
+    let agent = Agent::new(registry, Arc::new(enricher));
+    let seconds = || -> f64 {
+        let text = agent.scrape(Format::Text, None);
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("runwire_process_cpu_seconds_total "));
+        value.unwrap().parse().unwrap()
+    };
+    let mut before = 0.0;
+    while before < 0.3 {
+        before = seconds();
+    }
+    agent.stop();
+    let after = seconds();
+    // Counted again, it would be twice as much.
+    assert!((before..before * 1.9).contains(&after), "{before} {after}");
 }

@@ -20,6 +20,7 @@ pub use watch::FileWatch;
 
 pub use values::mask;
 
+use crate::flow_store::Limits;
 use crate::flows::FlowLimits;
 use values::{duration, number, parse, show_switch, switch};
 
@@ -48,6 +49,9 @@ pub struct Config {
     pub flow_limit: usize,
     pub flow_timeout: Duration,
     pub flow_persistent_after: Duration,
+    pub flow_store: Option<PathBuf>,
+    pub flow_store_keep: Duration,
+    pub flow_store_size: u64,
     pub capture: CaptureMode,
     pub capture_interfaces: Globs,
     pub capture_sampling: f64,
@@ -120,6 +124,9 @@ impl Default for Config {
             flow_limit: flows.entries,
             flow_timeout: flows.timeout,
             flow_persistent_after: flows.persistent_after,
+            flow_store: None,
+            flow_store_keep: Duration::from_secs(86_400),
+            flow_store_size: 256 << 20,
         }
     }
 }
@@ -142,6 +149,13 @@ impl Config {
             entries: self.flow_limit,
             timeout: self.flow_timeout,
             persistent_after: self.flow_persistent_after,
+        }
+    }
+
+    pub fn flow_store_limits(&self) -> Limits {
+        Limits {
+            keep: self.flow_store_keep,
+            size: self.flow_store_size,
         }
     }
 }
@@ -479,7 +493,8 @@ pub const KEYS: &[Key] = &[
             config.host_veths = match text {
                 "sum" => HostVeths::Sum,
                 "each" => HostVeths::Each,
-                "off" => HostVeths::Off,
+                // Some who write YAML turn `off` into this.
+                "off" | "false" => HostVeths::Off,
                 _ => return Err("write sum, each or off".to_owned()),
             };
             Ok(())
@@ -527,6 +542,52 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| humantime::format_duration(config.flow_persistent_after).to_string(),
+    },
+    Key {
+        name: "flow_store",
+        flag: "flow-store",
+        value_name: "FOLDER",
+        help: "Where flows that have ended are kept on disk, also over restarts; nowhere if empty",
+        applies: Applies::AtStart,
+        set: |config, text| {
+            if !text.is_empty() && !text.starts_with('/') {
+                return Err(
+                    "write the whole path of a folder, such as /var/lib/runwire-collector/flows"
+                        .to_owned(),
+                );
+            }
+            config.flow_store = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        get: |config| match &config.flow_store {
+            Some(path) => path.display().to_string(),
+            None => String::new(),
+        },
+    },
+    Key {
+        name: "flow_store_keep",
+        flag: "flow-store-keep",
+        value_name: "DURATION",
+        help: "How long flows stay on disk",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+            config.flow_store_keep = duration(text, range, "24h")?;
+            Ok(())
+        },
+        get: |config| humantime::format_duration(config.flow_store_keep).to_string(),
+    },
+    Key {
+        name: "flow_store_size",
+        flag: "flow-store-size",
+        value_name: "BYTES",
+        help: "Bytes that flows may take on disk; beyond, the oldest are removed",
+        applies: Applies::AtOnce,
+        set: |config, text| {
+            config.flow_store_size = number(text, 1 << 20..=1 << 40)?;
+            Ok(())
+        },
+        get: |config| config.flow_store_size.to_string(),
     },
     Key {
         name: "capture",

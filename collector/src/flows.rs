@@ -9,6 +9,7 @@ mod flow;
 mod graph;
 mod history;
 mod list;
+mod outbox;
 mod query;
 mod table;
 #[cfg(test)]
@@ -22,9 +23,10 @@ use std::time::Duration;
 
 pub use datagram::DatagramFeed;
 pub use feed::{Feed, Reasons};
-pub use flow::{Edge, End, Phase, Sighting, State, UDP};
+pub use flow::{Edge, End, Phase, Sighting, State, TCP, UDP};
 pub use graph::{Graph, Statistic, fields};
-pub use query::{Clock, Filter, Row, Sort, Span, Whom};
+pub use outbox::Ended;
+pub use query::{Clock, Filter, Measures, Row, Seen, Sort, Span, Whom};
 pub use table::{FlowTable, Statistics};
 
 use crate::enrich::Workload;

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod enrich;
 pub mod export;
+pub mod flow_store;
 pub mod flows;
 pub mod host;
 pub mod icmp;

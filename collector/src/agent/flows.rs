@@ -1,10 +1,14 @@
 //! The flow table of the agent: UDP's part of what feeds it, and what it says of itself.
 
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+
+use tracing::error;
 
 use super::lock;
 use crate::enrich::Enricher;
 use crate::export::{Counter, Gauge, Labels, Registry};
+use crate::flow_store::{FLOW_STORE, FlowStore, FlowStoreMetrics, Limits};
 use crate::flows::{Attempt, DatagramFeed, Flows, Statistics};
 use crate::kernel::monotonic_nanoseconds;
 use crate::scan::{self, Detector};
@@ -16,6 +20,9 @@ pub(super) struct TrackedFlows {
     pub(super) datagrams: UdpFlows,
     /// Told of every attempt to connect.
     pub(super) detector: Detector,
+    /// If there is one.
+    pub(super) store: OnceLock<FlowStore>,
+    store_metrics: FlowStoreMetrics,
     feed: Mutex<DatagramFeed>,
     entries: Gauge,
     limit: Gauge,
@@ -36,6 +43,8 @@ impl TrackedFlows {
             feed: Mutex::new(DatagramFeed::new(table.clone())),
             table,
             datagrams: UdpFlows::default(),
+            store: OnceLock::new(),
+            store_metrics: FlowStoreMetrics::register(registry),
             entries: registry.gauge(
                 "flow_table_entries",
                 "Flows in the flow table, open ones and those that ended lately",
@@ -68,6 +77,42 @@ impl TrackedFlows {
         let mut table = self.table.lock();
         table.age(now);
         self.show(table.statistics());
+    }
+
+    /// From now on, what has ended is kept on disk.
+    pub(super) fn open_store(
+        &self,
+        folder: &Path,
+        limits: Limits,
+        enricher: &Enricher,
+        registry: &Registry,
+    ) {
+        let cluster = enricher.cluster().clone();
+        match FlowStore::open(folder, limits, cluster, self.store_metrics.clone()) {
+            Ok(store) => {
+                self.table.lock().keep_ended();
+                registry.enable(FLOW_STORE, true);
+                let _ = self.store.set(store);
+            }
+            Err(error) => error!(%error, "flows are not stored: there is no thread for it"),
+        }
+    }
+
+    /// Hands on what has ended and settled.
+    pub(super) fn hand_on(&self) {
+        if let Some(store) = self.store.get() {
+            let (ended, lost) = self.table.lock().take_ended(monotonic_nanoseconds());
+            store.keep(ended, lost);
+        }
+    }
+
+    /// Hands on the rest, and waits until it is written.
+    pub(super) fn close_store(&self) {
+        if let Some(store) = self.store.get() {
+            let (ended, lost) = self.table.lock().take_last();
+            store.keep(ended, lost);
+            store.close();
+        }
     }
 
     fn show(&self, now: Statistics) {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::flow_store::FlowStoreHealth;
 use crate::k8s::KubernetesHealth;
 use crate::kernel::{HookStatus, Refusal};
 
@@ -13,6 +14,9 @@ pub struct Health {
     /// `None` if Kubernetes is not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesHealth>,
+    /// `None` if flows are not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_store: Option<FlowStoreHealth>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -22,7 +26,8 @@ pub enum Status {
     #[default]
     Starting,
     Ready,
-    /// Some hooks are not attached, or Kubernetes does not answer; the other signals go on.
+    /// Some hooks are not attached, Kubernetes does not answer, or the flow store cannot be
+    /// written; all else goes on.
     Degraded,
     /// No hook could be attached at all.
     Unavailable,
@@ -72,18 +77,30 @@ impl Health {
             status,
             signals,
             kubernetes: None,
+            flow_store: None,
         }
     }
 
     /// The same, where names come from Kubernetes.
     #[must_use]
     pub fn in_kubernetes(mut self, kubernetes: Option<KubernetesHealth>) -> Self {
-        let is_lacking = (kubernetes.as_ref()).is_some_and(|it| it.reason.is_some());
+        self.degrade((kubernetes.as_ref()).is_some_and(|it| it.reason.is_some()));
+        self.kubernetes = kubernetes;
+        self
+    }
+
+    /// The same, where flows are stored.
+    #[must_use]
+    pub fn with_flow_store(mut self, store: Option<FlowStoreHealth>) -> Self {
+        self.degrade((store.as_ref()).is_some_and(|it| it.reason.is_some()));
+        self.flow_store = store;
+        self
+    }
+
+    fn degrade(&mut self, is_lacking: bool) {
         if is_lacking && self.status == Status::Ready {
             self.status = Status::Degraded;
         }
-        self.kubernetes = kubernetes;
-        self
     }
 
     pub fn is_ready(&self) -> bool {

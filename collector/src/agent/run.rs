@@ -102,6 +102,7 @@ pub async fn run(
 }
 
 fn start(agent: &Agent, registry: &Registry, config: &Config) {
+    agent.open_flow_store(config);
     agent.configure(config);
     let signals = Signals::start(registry, &agent.signal_settings(config));
     let on = signals.names();

@@ -180,3 +180,44 @@ fn threads() -> Vec<serde_json::Value> {
     };
     tasks.flatten().filter_map(describe).collect()
 }
+
+#[tokio::test]
+async fn who_asks_for_the_configuration_keeps_no_other_waiting() {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use axum::body::Body;
+    use axum::extract::{ConnectInfo, Request};
+    use tower::ServiceExt as _;
+
+    use crate::enrich::{Enricher, Identities};
+    use crate::export::Registry;
+
+    let registry = Registry::new(100);
+    let enricher = Enricher::of(Identities::default(), &registry);
+    let agent = Arc::new(Agent::new(registry, Arc::new(enricher)));
+    let (sources, loaded) = (Sources::default(), Loaded::default());
+    let settings = Arc::new(Settings::new(agent, Logs::default(), sources, loaded));
+    // Somebody turns signals on, which takes a while.
+    let (begins, begun) = std::sync::mpsc::channel();
+    let setting = settings.clone();
+    let setter = std::thread::spawn(move || {
+        let _wanted = lock(&setting.wanted);
+        begins.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(800));
+    });
+    begun.recv().unwrap();
+    let mut request = Request::get("/debug/config").body(Body::empty()).unwrap();
+    let here = SocketAddr::from(([127, 0, 0, 1], 40_000));
+    request.extensions_mut().insert(ConnectInfo(here));
+    let start = Instant::now();
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        start.elapsed()
+    };
+    let asked = crate::server::debug_routes(settings).oneshot(request);
+    let (response, waited) = tokio::join!(asked, other);
+    assert_eq!(response.unwrap().status(), 200);
+    assert!(waited < Duration::from_millis(600), "{waited:?}");
+    setter.join().unwrap();
+}

@@ -4,11 +4,13 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
+use nix::unistd::{AccessFlags, access, getegid, geteuid};
 use serde::Serialize;
 
 use super::print;
@@ -83,6 +85,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     checks.extend(needed().map(|capability| capability_check(held, capability)));
     checks.push(namespaces());
     checks.extend(kubernetes(&config.watch_settings()));
+    checks.extend(flow_store(config));
     if missing_for_programs().is_empty() {
         checks.extend(hooks(config));
     } else {
@@ -162,6 +165,45 @@ fn kubernetes(settings: &WatchSettings) -> Option<Check> {
             )
         }
         Ok(_) => Check::new("Kubernetes", Outcome::Fine, "answers", ""),
+    })
+}
+
+/// Nothing where flows are not stored. The folder may still have to be made.
+fn flow_store(config: &Config) -> Option<Check> {
+    let folder = config.flow_store.as_deref()?;
+    let there = folder.ancestors().find(|path| path.exists());
+    let there = there.unwrap_or(folder);
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    let (outcome, found) = match access(there, wanted) {
+        Ok(()) if config.drop_capabilities && is_anothers(there) => {
+            let why = "belongs to another user, and `drop_capabilities` gives up the right to write there";
+            (Outcome::Lacking, format!("{} {why}", there.display()))
+        }
+        Ok(()) if there.is_dir() => (Outcome::Fine, folder.display().to_string()),
+        Ok(()) => (
+            Outcome::Lacking,
+            format!("{} is no folder", there.display()),
+        ),
+        Err(error) => (
+            Outcome::Lacking,
+            format!("cannot write to {}: {error}", there.display()),
+        ),
+    };
+    Some(Check::new(
+        "flow store",
+        outcome,
+        found,
+        "set `flow_store` to a folder that this user may write to (systemd: StateDirectory=, Kubernetes: a hostPath), or leave it empty",
+    ))
+}
+
+/// Whether only a right that the collector gives up lets us write there.
+fn is_anothers(folder: &Path) -> bool {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    fs::metadata(folder).is_ok_and(|of| {
+        let mode = of.mode();
+        let by_group = of.gid() == group && mode & 0o020 != 0;
+        of.uid() != user && !by_group && mode & 0o002 == 0
     })
 }
 
@@ -336,7 +378,7 @@ fn shows_addresses() -> bool {
 fn namespaces() -> Check {
     let paths = crate::host::Paths::default();
     let own: Vec<_> = netns::own(&paths).into_iter().collect();
-    let named = netns::named(&paths).len();
+    let named = netns::named(&paths).unwrap_or_default().len();
     let place = paths.proc.join("self/ns/net");
     let places: Vec<_> = own.iter().map(|&inode| (inode, place.clone())).collect();
     let fix = "without CAP_SYS_ADMIN the other end of a connection is ~external wherever it lives";

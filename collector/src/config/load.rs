@@ -238,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn an_off_that_yaml_turned_into_false_is_off() {
+        let may_be_off = |key: &&Key| key.value_name.split('|').any(|it| it == "off");
+        for key in KEYS.iter().filter(may_be_off) {
+            let config = load_with("", &format!("{}=false", key.variable()), "").unwrap();
+            assert_eq!(key.value(&config), "off", "{}", key.name);
+        }
+    }
+
+    #[test]
     fn flag_beats_variable_beats_file_beats_default() {
         let budget = |flag, variable, file| load_with(flag, variable, file).unwrap().series_budget;
         assert_eq!(budget("", "", ""), 10_000);

@@ -85,8 +85,8 @@ impl DatagramFeed {
         }
     }
 
-    /// Whether a client's datagrams went elsewhere for all we know: they are the first, nobody has
-    /// the other end, and connection tracking was not asked since.
+    /// Whether a client's datagrams went elsewhere for all we know: nobody has the other end, and
+    /// connection tracking was not asked since. Before, they may have had another backend.
     fn has_unclear(&self, flows: &[UdpFlow], enricher: &Enricher) -> bool {
         let table = self.flows.lock();
         let known_until = enricher.translations_known_until();
@@ -96,9 +96,7 @@ impl DatagramFeed {
             .partition(|(_, end)| *end == End::Client);
         let tuples = |(flow, end): (&UdpFlow, End)| tuple(flow, end);
         let met: HashSet<FiveTuple> = servers.into_iter().map(tuples).collect();
-        (clients.into_iter().map(tuples)).any(|sent| {
-            !met.contains(&sent) && !table.has(&sent) && enricher.translated(&sent).is_none()
-        })
+        (clients.into_iter().map(tuples)).any(|sent| !met.contains(&sent) && !table.has(&sent))
     }
 }
 
@@ -151,6 +149,10 @@ impl Exchange {
     fn tell(&self, tuple: FiveTuple, table: &mut FlowTable, enricher: &Enricher) {
         let [client, server] = self.said;
         let known = table.datagrams(&tuple);
+        let since = match known.since {
+            0 => self.first,
+            since => since,
+        };
         // What was sent is known best by who sent it. Who was seen once is always seen.
         let (mut sent, mut received) = (known.sent, known.received);
         let (mut datagrams_sent, mut datagrams_received) =
@@ -200,8 +202,8 @@ impl Exchange {
                 cookie: u64::from(said.netns) << 1 | 1,
                 netns: said.netns,
                 phase: Phase::Open,
-                started: self.first,
-                opened: self.first,
+                started: since,
+                opened: since,
                 now: self.last,
                 active: self.last,
                 bytes_sent: sent,

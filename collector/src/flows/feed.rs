@@ -98,7 +98,8 @@ impl Feed {
     }
 
     /// Whether this connection of a client went elsewhere for all we know: it is new, nobody has
-    /// its other end, and connection tracking was not asked since it began.
+    /// its other end, and connection tracking was not asked since it began. What is known of its
+    /// addresses is then of one before it, from the same port, that may have had another backend.
     fn is_unclear(
         &self,
         record: &flow_record,
@@ -110,9 +111,7 @@ impl Feed {
             return false;
         }
         let tuple = tuple(record);
-        !met.contains(&tuple)
-            && enricher.translated(&tuple).is_none()
-            && !self.flows.lock().has(&tuple)
+        !met.contains(&tuple) && !self.flows.lock().has(&tuple)
     }
 
     fn sighting(&self, record: &flow_record, enricher: &Enricher) -> Sighting {

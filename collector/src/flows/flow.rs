@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::list::Links;
 use crate::enrich::{FiveTuple, Workload};
 
-pub(super) const TCP: u8 = 6;
-/// Its number as a protocol of IP.
+/// Their numbers as protocols of IP.
+pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 
 /// Which end of a flow a socket is.
@@ -160,7 +160,38 @@ pub(super) struct Side {
     pub(super) pass: u8,
 }
 
-#[derive(Debug)]
+/// Who knows of a flow: in one byte, since a table holds many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// Whoever looks for patterns was told of it.
+    pub(super) const TOLD: u8 = 1;
+    /// Whoever keeps what has ended has it as it is.
+    pub(super) const STORED: u8 = 2;
+    /// They had it once, and more was heard since.
+    pub(super) const SUPERSEDED: u8 = 4;
+
+    pub(super) fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    /// Whether it was not there before.
+    pub(super) fn set(&mut self, mark: u8) -> bool {
+        let is_new = !self.has(mark);
+        self.0 |= mark;
+        is_new
+    }
+
+    /// Whether it was there before.
+    pub(super) fn clear(&mut self, mark: u8) -> bool {
+        let was_there = self.has(mark);
+        self.0 &= !mark;
+        was_there
+    }
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) key: Key,
     pub(super) sides: [Side; 2],
@@ -168,8 +199,7 @@ pub(super) struct Flow {
     /// Why it failed, or the error that it ended with.
     pub(super) reason: Option<&'static str>,
     pub(super) failed: bool,
-    /// Whoever looks for patterns was told of it.
-    pub(super) told: bool,
+    pub(super) marks: Marks,
     pub(super) links: Links,
     pub(super) serial: u64,
     /// When it was opened, or attempted if it was not.

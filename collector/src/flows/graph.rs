@@ -184,7 +184,9 @@ impl FlowTable {
             }
         }
         edges.retain(|_, totals| *totals != Totals::default());
-        let seconds = filter.span.map(|span| seconds(span.to - span.from));
+        // Nothing has happened yet in what is still to come.
+        let length = |span: Span| span.to.min(now).saturating_sub(span.from);
+        let seconds = filter.span.map(|span| seconds(length(span)));
         draw(&edges, statistic, seconds)
     }
 }

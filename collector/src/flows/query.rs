@@ -67,6 +67,64 @@ impl Sort {
     ];
 }
 
+/// What rows are ordered by; times of the calendar.
+#[derive(Clone, Copy, Debug)]
+pub struct Measures {
+    pub started: Option<jiff::Timestamp>,
+    pub last_active: Option<jiff::Timestamp>,
+    pub ended: Option<jiff::Timestamp>,
+    pub sent: u64,
+    pub received: u64,
+    pub duration_seconds: f64,
+}
+
+impl Sort {
+    /// The most comes first.
+    pub fn key(self, of: &Measures) -> i128 {
+        let time = |time: Option<jiff::Timestamp>| time.map_or(0, jiff::Timestamp::as_nanosecond);
+        match self {
+            Self::Recent => (time(of.last_active))
+                .max(time(of.ended))
+                .max(time(of.started)),
+            Self::Started => time(of.started),
+            Self::Bytes => i128::from(of.sent) + i128::from(of.received),
+            Self::Sent => of.sent.into(),
+            Self::Received => of.received.into(),
+            #[expect(clippy::cast_possible_truncation, reason = "nanoseconds of a life")]
+            Self::Duration => (of.duration_seconds * 1e9) as i128,
+        }
+    }
+}
+
+impl Row {
+    pub fn measures(&self) -> Measures {
+        Measures {
+            started: self.started,
+            last_active: self.last_active,
+            ended: self.ended,
+            sent: self.bytes_sent,
+            received: self.bytes_received,
+            duration_seconds: self.duration_seconds,
+        }
+    }
+}
+
+/// What a filter looks at, but for the times.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Namespace and name.
+    pub source: (&'a str, &'a str),
+    pub destination: (&'a str, &'a str),
+    pub client: IpAddr,
+    pub server: SocketAddr,
+    /// What the client asked for, if that is another address.
+    pub service: Option<SocketAddr>,
+    pub protocol: u8,
+    pub state: State,
+    /// Which ends are sockets of this host: client, server.
+    pub is_here: [bool; 2],
+}
+
 /// A flow, as it is shown. Bytes and segments go out from the client («sent») and come back to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
@@ -113,10 +171,16 @@ impl FromStr for Whom {
         };
         if let Ok(address) = address.parse::<IpAddr>() {
             let bits = if address.is_ipv4() { 32 } else { 128 };
-            let prefix = prefix.map_or(Ok(bits), str::parse).map_err(|_| ())?;
-            return (prefix <= bits)
-                .then_some(Self::Network { address, prefix })
-                .ok_or(());
+            let prefix: u32 = prefix.map_or(Ok(bits), str::parse).map_err(|_| ())?;
+            if prefix > bits {
+                return Err(());
+            }
+            // ::ffff:10.0.0.1 is how `ss` shows IPv4 of a socket of IPv6. Flows have 10.0.0.1.
+            let (address, prefix) = match (address, address.to_canonical(), prefix) {
+                (IpAddr::V6(_), four @ IpAddr::V4(_), 96..) => (four, prefix - 96),
+                _ => (address, prefix),
+            };
+            return Ok(Self::Network { address, prefix });
         }
         let is_number = |c: char| c.is_ascii_digit() || c == '.';
         if prefix.is_some() || text.contains(':') || text.chars().all(is_number) {
@@ -127,9 +191,9 @@ impl FromStr for Whom {
 }
 
 impl Whom {
-    fn is(&self, workload: &Workload, address: IpAddr) -> bool {
+    fn is(&self, (_, workload): (&str, &str), address: IpAddr) -> bool {
         match self {
-            Self::Workload(name) => *name == *workload.name,
+            Self::Workload(name) => name == workload,
             Self::Network {
                 address: network,
                 prefix,
@@ -160,53 +224,53 @@ impl Span {
 impl Filter {
     /// Whether the ends are wanted, by what an edge knows of them.
     pub(super) fn has_edge(&self, edge: &Edge) -> bool {
-        let matches =
-            |pattern: &Regex| named(pattern, &edge.source) || named(pattern, &edge.destination);
-        self.has_names(edge)
+        let ends = [name(&edge.source), name(&edge.destination)];
+        let matches = |pattern: &Regex| ends.iter().any(|end| named(pattern, *end));
+        self.has_names(ends)
             && self.include.as_ref().is_none_or(matches)
             && !self.exclude.as_ref().is_some_and(matches)
     }
 
-    fn has_names(&self, edge: &Edge) -> bool {
-        let ends = [&edge.source, &edge.destination];
-        let is = |wanted: &Option<String>, of: fn(&Workload) -> &str| {
-            (wanted.as_ref()).is_none_or(|wanted| ends.iter().any(|end| of(end) == *wanted))
+    fn has_names(&self, ends: [(&str, &str); 2]) -> bool {
+        let is = |wanted: &Option<String>, of: fn((&str, &str), &str) -> bool| {
+            (wanted.as_ref()).is_none_or(|wanted| ends.iter().any(|end| of(*end, wanted)))
         };
-        is(&self.namespace, |workload| &workload.namespace)
-            && is(&self.workload, |workload| &workload.name)
+        is(&self.namespace, |(namespace, _), wanted| {
+            namespace == wanted
+        }) && is(&self.workload, |(_, name), wanted| name == wanted)
     }
 
     pub(super) fn has_flow(&self, flow: &Flow) -> bool {
-        let tuple = flow.key.tuple();
-        let edge = &*flow.edge;
-        let service = edge.service;
-        let is_source = |whom: &Whom| whom.is(&edge.source, tuple.client.ip());
+        self.has(&flow.seen()) && self.span.is_none_or(|span| flow.was_alive(span))
+    }
+
+    /// Whether a flow is wanted whenever it was.
+    pub fn has(&self, seen: &Seen) -> bool {
+        let (server, service) = (seen.server, seen.service);
+        let is_source = |whom: &Whom| whom.is(seen.source, seen.client);
         let is_destination = |whom: &Whom| {
-            whom.is(&edge.destination, tuple.server.ip())
-                || service.is_some_and(|service| whom.is(&edge.destination, service.ip()))
+            whom.is(seen.destination, server.ip())
+                || service.is_some_and(|service| whom.is(seen.destination, service.ip()))
         };
-        let is_port = |port| {
-            tuple.server.port() == port || service.is_some_and(|service| service.port() == port)
-        };
-        self.has_names(edge)
+        let is_port =
+            |port| server.port() == port || service.is_some_and(|service| service.port() == port);
+        self.has_names([seen.source, seen.destination])
             && (self.source.as_ref()).is_none_or(is_source)
             && (self.destination.as_ref()).is_none_or(is_destination)
             && self.port.is_none_or(is_port)
-            && (self.protocol).is_none_or(|protocol| tuple.protocol == protocol)
-            && self.state.is_none_or(|state| flow.state() == state)
-            && (self.role).is_none_or(|role| flow.side(role).cookie != 0)
-            && self.span.is_none_or(|span| flow.was_alive(span))
-            && self.matches(flow)
+            && (self.protocol).is_none_or(|protocol| seen.protocol == protocol)
+            && self.state.is_none_or(|state| seen.state == state)
+            && (self.role).is_none_or(|role| seen.is_here[role as usize])
+            && self.matches(seen)
     }
 
     /// The patterns of [`Filter::has_edge`]; addresses may match them too.
-    fn matches(&self, flow: &Flow) -> bool {
-        let tuple = flow.key.tuple();
+    fn matches(&self, seen: &Seen) -> bool {
         let matches = |pattern: &Regex| {
-            let service = flow.edge.service.map(|service| service.ip());
-            named(pattern, &flow.edge.source)
-                || named(pattern, &flow.edge.destination)
-                || [Some(tuple.client.ip()), Some(tuple.server.ip()), service]
+            let service = seen.service.map(|service| service.ip());
+            named(pattern, seen.source)
+                || named(pattern, seen.destination)
+                || [Some(seen.client), Some(seen.server.ip()), service]
                     .into_iter()
                     .flatten()
                     .any(|address| pattern.is_match(&address.to_string()))
@@ -215,13 +279,30 @@ impl Filter {
     }
 }
 
+fn name(workload: &Workload) -> (&str, &str) {
+    (&workload.namespace, &workload.name)
+}
+
 /// A pattern is about the name, or about namespace and name.
-fn named(pattern: &Regex, workload: &Workload) -> bool {
-    pattern.is_match(&workload.name)
-        || pattern.is_match(&format!("{}/{}", workload.namespace, workload.name))
+fn named(pattern: &Regex, (namespace, name): (&str, &str)) -> bool {
+    pattern.is_match(name) || pattern.is_match(&format!("{namespace}/{name}"))
 }
 
 impl Flow {
+    fn seen(&self) -> Seen<'_> {
+        let tuple = self.key.tuple();
+        Seen {
+            source: name(&self.edge.source),
+            destination: name(&self.edge.destination),
+            client: tuple.client.ip(),
+            server: tuple.server,
+            service: self.edge.service,
+            protocol: tuple.protocol,
+            state: self.state(),
+            is_here: [End::Client, End::Server].map(|end| self.side(end).cookie != 0),
+        }
+    }
+
     pub(super) fn was_alive(&self, span: Span) -> bool {
         self.since <= span.to && self.end(u64::MAX) >= span.from
     }
@@ -257,7 +338,10 @@ impl FlowTable {
         }
         found.sort_unstable_by_key(|(order, _)| *order);
         (found.into_iter())
-            .map(|(_, flow)| self.row(flow, bytes(flow, moved.as_ref()), clock))
+            .map(|(_, flow)| {
+                let persistent = self.is_persistent(flow, clock.monotonic);
+                row(flow, bytes(flow, moved.as_ref()), persistent, clock)
+            })
             .collect()
     }
 
@@ -271,42 +355,47 @@ impl FlowTable {
         }
         moved
     }
+}
 
-    fn row(&self, flow: &Flow, (sent, received): (u64, u64), clock: Clock) -> Row {
-        let tuple = flow.key.tuple();
-        let role = match (flow.side(End::Client).cookie, flow.side(End::Server).cookie) {
-            (_, 0) => "client",
-            (0, _) => "server",
-            _ => "both",
-        };
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a life")]
-        let duration_seconds = flow.duration(clock.monotonic) as f64 / 1e9;
-        Row {
-            id: flow.serial,
-            protocol: protocol_name(tuple.protocol),
-            state: flow.state().as_str(),
-            reason: flow.reason,
-            role,
-            src_address: tuple.client.ip(),
-            src_port: tuple.client.port(),
-            source: flow.edge.source.clone(),
-            dst_address: tuple.server.ip(),
-            dst_port: tuple.server.port(),
-            destination: flow.edge.destination.clone(),
-            service: flow.edge.service,
-            backend: flow.edge.service.map(|_| tuple.server),
-            bytes_sent: sent,
-            bytes_received: received,
-            segments_sent: flow.segments_sent,
-            segments_received: flow.segments_received,
-            duration_seconds,
-            persistent: self.is_persistent(flow, clock.monotonic),
-            started: clock.time(flow.since),
-            last_active: (flow.sent > 0 || flow.received > 0)
-                .then(|| clock.time(flow.active.max(flow.since)))
-                .flatten(),
-            ended: (flow.ended != 0).then(|| clock.time(flow.ended)).flatten(),
-        }
+pub(super) fn row(
+    flow: &Flow,
+    (sent, received): (u64, u64),
+    persistent: bool,
+    clock: Clock,
+) -> Row {
+    let tuple = flow.key.tuple();
+    let role = match (flow.side(End::Client).cookie, flow.side(End::Server).cookie) {
+        (_, 0) => "client",
+        (0, _) => "server",
+        _ => "both",
+    };
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a life")]
+    let duration_seconds = flow.duration(clock.monotonic) as f64 / 1e9;
+    Row {
+        id: flow.serial,
+        protocol: protocol_name(tuple.protocol),
+        state: flow.state().as_str(),
+        reason: flow.reason,
+        role,
+        src_address: tuple.client.ip(),
+        src_port: tuple.client.port(),
+        source: flow.edge.source.clone(),
+        dst_address: tuple.server.ip(),
+        dst_port: tuple.server.port(),
+        destination: flow.edge.destination.clone(),
+        service: flow.edge.service,
+        backend: flow.edge.service.map(|_| tuple.server),
+        bytes_sent: sent,
+        bytes_received: received,
+        segments_sent: flow.segments_sent,
+        segments_received: flow.segments_received,
+        duration_seconds,
+        persistent,
+        started: clock.time(flow.since),
+        last_active: (flow.sent > 0 || flow.received > 0)
+            .then(|| clock.time(flow.active.max(flow.since)))
+            .flatten(),
+        ended: (flow.ended != 0).then(|| clock.time(flow.ended)).flatten(),
     }
 }
 
@@ -353,10 +442,12 @@ impl Clock {
         jiff::Timestamp::from_nanosecond(self.wall.as_nanosecond() - ago).ok()
     }
 
-    /// What the monotonic clock said at a time; the start of its count if that is later.
+    /// What the monotonic clock said at a time; the start of its count if that is later, or its end
+    /// if that is earlier.
     pub fn monotonic(self, time: jiff::Timestamp) -> u64 {
         let ago = self.wall.as_nanosecond() - time.as_nanosecond();
-        u64::try_from(i128::from(self.monotonic) - ago).unwrap_or(0)
+        let then = i128::from(self.monotonic) - ago;
+        u64::try_from(then.max(0)).unwrap_or(u64::MAX)
     }
 }
 

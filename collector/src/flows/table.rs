@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
-use super::flow::{Edge, End, Flow, Key, Phase, Sighting, UDP};
+use super::flow::{Edge, End, Flow, Key, Marks, Phase, Sighting, UDP};
 use super::history::History;
 use super::list::{Linked, Links, List};
+use super::outbox::Outbox;
 use super::{Attempt, FlowLimits};
 use crate::enrich::{FiveTuple, Workload};
 
@@ -29,6 +30,10 @@ pub struct FlowTable {
     edges: HashSet<Arc<Edge>>,
     pub(super) history: History,
     observers: Vec<Observer>,
+    /// `None` if nobody keeps what has ended.
+    pub(super) outbox: Option<Outbox>,
+    /// When the last of those ended that are forgotten.
+    pub(super) forgotten_until: u64,
     /// When the youngest that was forgotten while it was open was opened.
     forgotten: u64,
     pass: u8,
@@ -49,6 +54,8 @@ pub struct Statistics {
 /// Totals of an exchange of datagrams, from client to server and back.
 #[derive(Default)]
 pub(super) struct Datagrams {
+    /// When the first datagram was seen; zero: none yet.
+    pub(super) since: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) datagrams_sent: u64,
@@ -95,6 +102,8 @@ impl FlowTable {
             edges: HashSet::new(),
             history: History::new(limits.entries),
             observers: Vec::new(),
+            outbox: None,
+            forgotten_until: 0,
             forgotten: 0,
             pass: 0,
             serial: 0,
@@ -140,6 +149,20 @@ impl FlowTable {
         self.slots.0.iter().flatten()
     }
 
+    pub(super) fn flows_by_slot(&self) -> impl Iterator<Item = (u32, &Flow)> {
+        (0..)
+            .zip(&self.slots.0)
+            .filter_map(|(slot, flow)| Some((slot, flow.as_ref()?)))
+    }
+
+    pub(super) fn slot(&self, slot: u32) -> Option<&Flow> {
+        self.slots.0.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn slot_mut(&mut self, slot: u32) -> &mut Flow {
+        self.slots.flow(slot)
+    }
+
     /// Whether there is a flow with these addresses.
     pub(super) fn has(&self, tuple: &FiveTuple) -> bool {
         self.with_addresses(tuple).is_some()
@@ -149,6 +172,7 @@ impl FlowTable {
     pub(super) fn datagrams(&self, tuple: &FiveTuple) -> Datagrams {
         self.with_addresses(tuple)
             .map_or_else(Datagrams::default, |flow| Datagrams {
+                since: flow.since,
                 sent: flow.sent,
                 received: flow.received,
                 datagrams_sent: flow.segments_sent.into(),
@@ -216,8 +240,15 @@ impl FlowTable {
         }
         let flow = self.slots.flow(slot);
         flow.take(sighting, pass);
+        let was_stored = flow.marks.clear(Marks::STORED);
+        if was_stored {
+            flow.marks.set(Marks::SUPERSEDED);
+        }
         if let Some(step) = flow.advance(sighting) {
             self.history.add_step(step);
+        }
+        if was_stored && self.slots.get(slot).ended != 0 {
+            self.note_end(slot);
         }
         self.settle(slot, sighting.now);
     }
@@ -275,6 +306,7 @@ impl FlowTable {
             flow.ended = now;
             self.open.remove(&mut self.slots, slot);
             self.ended.push(&mut self.slots, slot);
+            self.note_end(slot);
         } else {
             // Its other end goes on.
             flow.ended = 0;
@@ -286,10 +318,9 @@ impl FlowTable {
 
     fn tell(&mut self, slot: u32, now: u64) {
         let flow = self.slots.flow(slot);
-        if flow.told || flow.state() == super::State::Connecting {
+        if flow.state() == super::State::Connecting || !flow.marks.set(Marks::TOLD) {
             return;
         }
-        flow.told = true;
         if self.observers.is_empty() {
             return;
         }
@@ -368,6 +399,10 @@ impl FlowTable {
         self.free.push(slot);
         let is_persistent = self.is_persistent(&flow, flow.end(flow.active));
         self.history.add_flow(&flow, is_persistent);
+        if flow.ended != 0 || flow.key.protocol == UDP {
+            self.forgotten_until = self.forgotten_until.max(flow.end(flow.active));
+        }
+        self.note_forgotten(flow, is_persistent);
     }
 
     pub(super) fn is_persistent(&self, flow: &Flow, now: u64) -> bool {
@@ -392,7 +427,7 @@ impl Flow {
             edge,
             reason: None,
             failed: false,
-            told: false,
+            marks: Marks::default(),
             links: Links::default(),
             serial,
             since: 0,

@@ -1,6 +1,8 @@
 //! The table without a kernel: what its tests share.
 
 mod datagram;
+mod feed;
+mod outbox;
 mod query;
 mod table;
 

@@ -49,7 +49,14 @@ async fn only_from_here(
 }
 
 async fn config(State(settings): State<Arc<Settings>>) -> Response {
-    Json(settings.show()).into_response()
+    // Waits while somebody sets a key.
+    match tokio::task::spawn_blocking(move || settings.show()).await {
+        Ok(keys) => Json(keys).into_response(),
+        Err(_) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the configuration could not be read; the collector's log says why",
+        ),
+    }
 }
 
 /// The body is the value. What is set so is gone when the collector ends.

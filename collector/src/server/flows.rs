@@ -1,24 +1,28 @@
 //! `GET /api/flows`: connections as rows. `GET /api/health`, `/api/graph/fields`, `/api/graph/data`:
 //! what Grafana's Node Graph API data source asks for.
 
-mod cluster;
 mod parameters;
+mod stored;
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::problem;
 use crate::agent::Agent;
+use crate::flow_store::Unread;
 use crate::flows::{Clock, fields};
-use cluster::ClusterRow;
 use parameters::{Parameters, Unknown};
+
+/// Requests that read the flow store at a time: each has its rows in memory.
+static STORE_READERS: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn routes() -> Router<Arc<Agent>> {
     Router::new()
@@ -33,17 +37,23 @@ async fn flows(State(agent): State<Arc<Agent>>, uri: Uri) -> Response {
         Ok(asked) => asked,
         Err(sentence) => return problem(StatusCode::BAD_REQUEST, &sentence),
     };
-    answer(move || {
-        let flows = agent.fresh_flows().lock();
-        let clock = Clock::now();
-        let filter = asked.filter(clock);
-        let rows = flows.rows(&filter, asked.sort, asked.limit, clock);
-        drop(flows);
-        let index = agent.cluster().index();
-        let rows = rows.into_iter().map(|row| ClusterRow::of(row, &index));
-        rows.collect::<Vec<_>>()
-    })
-    .await
+    // Whoever waits for the store has no thread yet: collecting needs some, too.
+    let permit = match agent.has_flow_store() && asked.has_range() {
+        true => STORE_READERS.acquire().await.ok(),
+        false => None,
+    };
+    let read = move || {
+        let _permit = permit;
+        stored::rows(&agent, &asked)
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(rows)) => ([(header::CONTENT_TYPE, "application/json")], rows).into_response(),
+        Ok(Err(wrong @ Unread::TooMuch)) => problem(StatusCode::BAD_REQUEST, &wrong.to_string()),
+        Ok(Err(wrong @ Unread::Io(_))) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, &wrong.to_string())
+        }
+        Err(_) => failed(),
+    }
 }
 
 async fn health() -> Response {
@@ -76,9 +86,13 @@ async fn answer<T: Serialize + Send + 'static>(
 ) -> Response {
     match tokio::task::spawn_blocking(make).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(_) => problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the flows could not be read; the collector's log says why",
-        ),
+        Err(_) => failed(),
     }
+}
+
+fn failed() -> Response {
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the flows could not be read; the collector's log says why",
+    )
 }

@@ -5,5 +5,6 @@ mod clients;
 pub(crate) mod collector;
 mod command_line;
 mod first_bytes;
+mod flow_store;
 mod reload;
 mod restart;

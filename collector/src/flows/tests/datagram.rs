@@ -128,6 +128,30 @@ fn a_service_is_one_flow_to_its_backend() {
 }
 
 #[test]
+fn a_port_that_is_used_again_may_have_another_backend() {
+    let enricher = enricher();
+    let tuple = |server: &str| FiveTuple {
+        protocol: 17,
+        client: "10.0.0.1:40000".parse().unwrap(),
+        server: server.parse().unwrap(),
+    };
+    // Of the exchange before.
+    enricher.add_translations([Translation {
+        from: tuple("10.96.0.10:53"),
+        to: tuple("10.0.0.2:5353"),
+    }]);
+    let mut feed = DatagramFeed::new(Flows::default());
+    let exchanged = UdpFlow {
+        first_ns: 1,
+        last_ns: 2,
+        ..said(1, "10.0.0.1:40000", "10.96.0.10:53", 50, 190)
+    };
+    feed.take(vec![exchanged], &enricher, 3);
+    let asked = enricher.translations_known_until();
+    assert!(asked >= 1, "connection tracking is asked again");
+}
+
+#[test]
 fn what_is_silent_is_forgotten() {
     let enricher = enricher();
     let flows = Flows::default();
@@ -138,4 +162,25 @@ fn what_is_silent_is_forgotten() {
     assert_eq!(flows.lock().len(), 1);
     flows.lock().age(1302 * SECOND);
     assert!(flows.lock().is_empty());
+}
+
+#[test]
+fn an_exchange_lasts_from_its_first_datagram_to_its_last() {
+    let enricher = enricher();
+    let flows = Flows::default();
+    let mut feed = DatagramFeed::new(flows.clone());
+    for second in [1000, 1005, 1010] {
+        let exchanged = UdpFlow {
+            first_ns: second * SECOND,
+            last_ns: second * SECOND,
+            ..said(1, "10.0.0.1:40000", "10.0.0.2:53", 50, 190)
+        };
+        feed.take(vec![exchanged], &enricher, second * SECOND);
+    }
+    let rows = rows(&flows.lock(), &Filter::default(), 1011);
+    let [row] = rows.as_slice() else {
+        panic!("{rows:#?}");
+    };
+    assert_eq!(row.started, Some(clock(1000).wall));
+    assert_eq!((row.duration_seconds, row.persistent), (10.0, true));
 }

@@ -51,6 +51,8 @@ fn a_time_range_counts_only_what_moved_in_it() {
     assert_eq!(bytes(&table, &Filter::default()), (420, 9040));
     assert_eq!(bytes(&table, &span(960, 1080)), (420, 9040));
     assert_eq!(bytes(&table, &span(2000, 3000)), (0, 0));
+    // From a time that is still to come until now.
+    assert_eq!(bytes(&table, &span(3000, 2000)), (0, 0));
     table.age(9000 * SECOND);
     assert_eq!(bytes(&table, &Filter::default()), (0, 0));
 }
@@ -120,6 +122,8 @@ fn filters_select_exactly() {
         ("fd00::1", [1].as_slice()),
         ("fd00::/16", &[1]),
         ("10.0.0.1", &[2, 3, 4]),
+        ("::ffff:10.0.0.1", &[2, 3, 4]),
+        ("::ffff:10.0.0.0/127", &[2, 3, 4]),
         ("10.0.0.0/31", &[2, 3, 4]),
         ("10.0.0.0/32", &[]),
         ("0.0.0.0/0", &[2, 3, 4]),
@@ -170,7 +174,8 @@ fn the_graph_is_what_the_panel_needs() {
         ..client(4, 1000)
     };
     see(&mut table, &failed);
-    let filter = span(999, 1009);
+    // A day that is not over, say.
+    let filter = span(1000, 90_000);
     let check = |statistic, main: &str, secondary: &str, arcs: [f64; 3]| {
         let graph = table.graph(&filter, statistic, 1010 * SECOND);
         let graph = serde_json::to_value(&graph).unwrap();
@@ -232,4 +237,12 @@ fn the_graph_is_what_the_panel_needs() {
         serde_json::to_string(&graph).unwrap(),
         r#"{"nodes":[],"edges":[]}"#
     );
+}
+
+#[test]
+fn times_without_end_are_understood() {
+    let at = |text: &str| clock(1000).monotonic(text.parse().unwrap());
+    assert_eq!(at("2026-11-20T12:00:01Z"), 1001 * SECOND);
+    assert_eq!(at("1970-01-01T00:00:00Z"), 0);
+    assert_eq!(at("9999-12-30T00:00:00Z"), u64::MAX);
 }

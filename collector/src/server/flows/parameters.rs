@@ -44,8 +44,8 @@ pub(super) enum Unknown {
 #[derive(Debug)]
 pub(super) struct Parameters {
     filter: Filter,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    pub(super) from: Option<Timestamp>,
+    pub(super) to: Option<Timestamp>,
     pub(super) sort: Sort,
     pub(super) limit: usize,
     pub(super) statistic: Statistic,
@@ -87,9 +87,13 @@ impl Parameters {
         Ok(parameters)
     }
 
+    pub(super) fn has_range(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
     /// The filter, its times in those of the kernel.
     pub(super) fn filter(&self, clock: Clock) -> Filter {
-        let span = (self.from.is_some() || self.to.is_some()).then(|| Span {
+        let span = self.has_range().then(|| Span {
             from: self.from.map_or(0, |from| clock.monotonic(from)),
             to: clock.monotonic(self.to.unwrap_or(clock.wall)),
         });
