@@ -30,7 +30,7 @@ SECONDS_EACH ?= 60
 fuzz: ## every parser against libFuzzer, each for SECONDS_EACH (60)
 	SECONDS_EACH=$(SECONDS_EACH) scripts/fuzz
 
-# Versions as of Debian 12 and the backports of Debian 13; `newest` is the newest there is.
+# Versions as of Debian 12 and the backports of Debian 13; `newest` is the newest there is. ARCHITECTURE=arm64: see scripts/kernels.
 KERNELS ?= 6.1 6.12 6.16 newest
 
 kernels: setup ## boot other kernels in QEMU and test every signal there (some ten minutes each)

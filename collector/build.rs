@@ -79,13 +79,17 @@ fn compile(clang: &str, source: &Path, object: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where Debian has `asm/types.h`, which the BPF target does not look for by itself.
+/// Where Debian has `asm/types.h`, which the BPF target does not look for by itself: of this machine, or of a cross compiler.
 fn architecture_headers() -> Option<String> {
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").ok()?;
-    let directory = format!("/usr/include/{architecture}-linux-gnu");
-    Path::new(&directory)
-        .is_dir()
-        .then(|| format!("-I{directory}"))
+    let directories = [
+        format!("/usr/include/{architecture}-linux-gnu"),
+        format!("/usr/{architecture}-linux-gnu/include"),
+    ];
+    let found = directories
+        .iter()
+        .find(|it| Path::new(it).join("asm").is_dir())?;
+    Some(format!("-I{found}"))
 }
 
 fn generate_types(header: &Path, to: &Path) -> anyhow::Result<()> {
