@@ -330,8 +330,10 @@ impl Host {
         if let Some(known) = self.namespaces.get_mut(&inode)
             && known.found.name == found.name
         {
+            // Perhaps another namespace that was given the number.
             if known.found.process != found.process {
                 known.read = None;
+                known.since = now;
             }
             self.changed |= known.owner != owner || known.shared != shared;
             self.changed |= known.container != container;
@@ -428,4 +430,40 @@ impl Namespace {
 /// A panic while the lock was held leaves numbers that are at worst one addition short.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_namespace_with_the_number_of_one_before_is_its_own_containers() {
+    let directory = tempfile::tempdir().unwrap();
+    let lives_in = |process: &str, netns: u32, cgroup: &str| {
+        let path = directory.path().join(process);
+        std::fs::create_dir_all(path.join("ns")).unwrap();
+        let link = path.join("ns/net");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(format!("net:[{netns}]"), link).unwrap();
+        std::fs::write(path.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+    };
+    let container = |digit: &str| format!("/system.slice/docker-{}.scope", digit.repeat(64));
+    let mut host = Host::new(Paths {
+        netns: directory.path().join("none"),
+        proc: directory.path().to_owned(),
+        ..Paths::default()
+    });
+    let start = Instant::now();
+    let mut owner = |second| {
+        host.refresh(start + Duration::from_secs(second));
+        let places = host.owned_places();
+        let [place] = places.as_slice() else {
+            panic!("{places:?}");
+        };
+        place.owner.name.to_string()
+    };
+    lives_in("100", 5, &container("a"));
+    assert_eq!(owner(0), "a".repeat(12));
+    std::fs::remove_dir_all(directory.path().join("100")).unwrap();
+    // It is started by the runtime, and in its own cgroup a moment later.
+    lives_in("200", 5, "/system.slice/docker.service");
+    assert_eq!(owner(20), "docker.service");
+    lives_in("200", 5, &container("b"));
+    assert_eq!(owner(21), "b".repeat(12));
 }

@@ -104,7 +104,7 @@ impl Interfaces {
             ),
             carrier_changes: counter(
                 "interface_carrier_changes",
-                "How often the link of an interface came up or went down",
+                "How often the link of an interface came up or went down; that a new veth gets its link does not count",
                 &[],
             ),
             mtu: gauge(
@@ -147,13 +147,19 @@ impl Interfaces {
         }
     }
 
-    fn add(&self, labels: &Labels, before: &Counters, now: &Counters) -> Moved {
+    fn add(
+        &self,
+        labels: &Labels,
+        before: &Counters,
+        now: &Counters,
+        to: fn(&Counter, Labels, u64),
+    ) -> Moved {
         let mut moved = Moved::No;
         let mut add = |counter: &Counter, values: &[&str], before: u64, now: u64| {
             let added = increase(before, now);
             if added > 0 {
                 moved = Moved::Yes;
-                counter.add(labels.clone().with(values), added);
+                to(counter, labels.clone().with(values), added);
             }
         };
         for (direction, kinds, before, now) in [
@@ -204,10 +210,11 @@ impl Reading for Interfaces {
         let renamed_or_gone = namespace.links.extract_if(|index, seen| {
             !(links.iter()).any(|link| link.index == *index && link.name == seen.name)
         });
-        let gone = renamed_or_gone
-            .filter(|(_, seen)| !seen.is_summed)
-            .map(|(_, seen)| seen.name);
-        let gone: HashSet<String> = gone.collect();
+        let before: HashMap<u32, Seen> = renamed_or_gone.collect();
+        let gone: HashSet<String> = (before.values())
+            .filter(|seen| !seen.is_summed)
+            .map(|seen| seen.name.clone())
+            .collect();
         self.forget_series(visit.netns, &visit.owner, &gone);
 
         if namespace.is_speed_due(visit.now) {
@@ -216,21 +223,31 @@ impl Reading for Interfaces {
         }
         let mut moved = Moved::No;
         let (mut mtu, mut up, mut speed) = (Vec::new(), Vec::new(), Vec::new());
-        for link in links {
+        for mut link in links {
             let together = match (link.is_veth(), visit.is_hosts, self.host_veths) {
                 (true, true, HostVeths::Off) => continue,
                 (true, true, HostVeths::Sum) => true,
                 (true, ..) => namespace.veths() >= MAX_VETHS,
                 _ => false,
             };
+            let is_new = !namespace.links.contains_key(&link.index);
             let seen = namespace.links.entry(link.index).or_insert_with(|| Seen {
                 name: link.name.clone(),
                 is_summed: together,
-                counters: Counters::default(),
+                counters: brought_along(&link, before.get(&link.index)),
             });
             let name = if seen.is_summed { VETHS } else { &link.name };
             let labels = visit.owner.clone().with(&[name]);
-            if self.add(&labels, &seen.counters, &link.counters) == Moved::Yes {
+            if is_new && !seen.is_summed {
+                self.add(
+                    &labels,
+                    &Counters::default(),
+                    &seen.counters,
+                    Counter::add_past,
+                );
+            }
+            link.counters.follow(&seen.counters);
+            if self.add(&labels, &seen.counters, &link.counters, Counter::add) == Moved::Yes {
                 moved = Moved::Yes;
             }
             seen.counters = link.counters;
@@ -264,6 +281,17 @@ impl Reading for Interfaces {
     }
 }
 
+/// What a link that was not here, or not called so, the last time counted before. A link keeps its
+/// totals when it gets another name. A physical one keeps them also when it goes to another
+/// namespace and back; all others are made where they are used. None of that is an increase.
+fn brought_along(link: &Link, renamed: Option<&Seen>) -> Counters {
+    match renamed {
+        Some(seen) => seen.counters,
+        None if link.is_physical() => link.counters,
+        None => Counters::default(),
+    }
+}
+
 impl Namespace {
     /// Interfaces that are counted each by itself, veths or not: a namespace has few others.
     fn veths(&self) -> usize {
@@ -274,4 +302,18 @@ impl Namespace {
         self.speeds_read
             .is_none_or(|at| now.saturating_duration_since(at) >= READ_SPEEDS)
     }
+}
+
+#[test]
+fn totals_that_a_link_brings_along_are_no_increase() {
+    let link = Link::with_bytes("", 5_000_000_000_000);
+    let veth = Link::with_bytes("veth", 700);
+    assert_eq!(brought_along(&link, None), link.counters, "moved here");
+    assert_eq!(brought_along(&veth, None), Counters::default(), "made here");
+    let seen = Seen {
+        name: "tmp0".to_owned(),
+        is_summed: true,
+        counters: Link::with_bytes("veth", 600).counters,
+    };
+    assert_eq!(brought_along(&veth, Some(&seen)), seen.counters, "renamed");
 }

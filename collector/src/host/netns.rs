@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct Inode(u32);
 
 impl Inode {
     #[cfg(test)]
-    pub(super) fn of(number: u32) -> Self {
+    pub(crate) fn of(number: u32) -> Self {
         Self(number)
     }
 }
@@ -81,18 +82,23 @@ impl Names {
         let is_settled =
             modified.is_none_or(|at| at.elapsed().is_ok_and(|age| age > Self::SETTLED));
         if look == Look::All || modified != self.modified || !is_settled {
-            self.known = named(paths);
-            self.modified = modified;
+            // Without a descriptor to read it with, the directory says nothing.
+            if let Some(known) = named(paths) {
+                self.known = known;
+                self.modified = modified;
+            }
         }
         self.known.clone()
     }
 }
 
-/// Those with a name under /run/netns.
-pub fn named(paths: &Paths) -> HashMap<Inode, Found> {
-    let mut names: Vec<String> = fs::read_dir(&paths.netns)
-        .into_iter()
-        .flatten()
+/// Those with a name under /run/netns. `None` if that is there and cannot be read.
+pub fn named(paths: &Paths) -> Option<HashMap<Inode, Found>> {
+    let entries = match fs::read_dir(&paths.netns) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return None,
+        entries => entries.into_iter().flatten(),
+    };
+    let mut names: Vec<String> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
@@ -119,7 +125,7 @@ pub fn named(paths: &Paths) -> HashMap<Inode, Found> {
             found.insert(Inode(inode), namespace);
         }
     }
-    found
+    Some(found)
 }
 
 /// The namespaces that processes live in. Looks at a process a few times while it is new, and then
@@ -146,18 +152,10 @@ impl Processes {
     const LOOKS: u8 = 3;
 
     pub fn look(&mut self, paths: &Paths, look: Look) -> HashMap<Inode, Found> {
-        let before = std::mem::take(&mut self.known);
-        let entries = fs::read_dir(&paths.proc).into_iter().flatten().flatten();
-        for number in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-            let known = before.get(&number).copied();
-            let process = match known {
-                Some(process) if look == Look::New && process.looks >= Self::LOOKS => process,
-                _ => Process {
-                    netns: inode(&netns_path(paths, number)),
-                    looks: known.map_or(1, |process| process.looks.saturating_add(1)),
-                },
-            };
-            self.known.insert(number, process);
+        // No descriptor is left: that says nothing about processes. Namespaces that were taken for
+        // gone would be counted from their beginning when they are seen again.
+        if let Ok(entries) = fs::read_dir(&paths.proc) {
+            self.look_at(entries, paths, look);
         }
         let mut found = HashMap::new();
         for (&number, process) in &self.known {
@@ -170,6 +168,22 @@ impl Processes {
             }
         }
         found
+    }
+
+    fn look_at(&mut self, entries: fs::ReadDir, paths: &Paths, look: Look) {
+        let before = std::mem::take(&mut self.known);
+        let entries = entries.flatten();
+        for number in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            let known = before.get(&number).copied();
+            let process = match known {
+                Some(process) if look == Look::New && process.looks >= Self::LOOKS => process,
+                _ => Process {
+                    netns: inode(&netns_path(paths, number)),
+                    looks: known.map_or(1, |process| process.looks.saturating_add(1)),
+                },
+            };
+            self.known.insert(number, process);
+        }
     }
 }
 
@@ -293,7 +307,7 @@ fn go(inode: Inode, path: &Path) -> std::io::Result<()> {
 fn say_that_closed(path: &Path, error: &std::io::Error) {
     static SAID: Once = Once::new();
     debug!(path = %path.display(), %error, "cannot enter network namespace");
-    if error.kind() == std::io::ErrorKind::PermissionDenied {
+    if error.kind() == ErrorKind::PermissionDenied {
         SAID.call_once(|| {
             warn!(
                 path = %path.display(),
@@ -358,6 +372,28 @@ fn kernel_notations_are_understood() {
 }
 
 #[test]
+fn names_stay_while_they_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Paths {
+        netns: directory.path().join("netns"),
+        ..Paths::default()
+    };
+    let found = Found {
+        name: Some("lab".to_owned()),
+        process: None,
+        path: paths.netns.join("lab"),
+    };
+    let mut names = Names {
+        known: [(Inode(1), found)].into(),
+        modified: None,
+    };
+    fs::write(&paths.netns, "not a directory").unwrap();
+    assert_eq!(names.look(&paths, Look::All).len(), 1);
+    fs::remove_file(&paths.netns).unwrap();
+    assert_eq!(names.look(&paths, Look::All).len(), 0, "none was made");
+}
+
+#[test]
 fn a_process_is_looked_at_until_it_has_settled() {
     let directory = tempfile::tempdir().unwrap();
     let enters = |process: u32, netns: u32| {
@@ -390,4 +426,8 @@ fn a_process_is_looked_at_until_it_has_settled() {
     assert_eq!(look(Look::All), [(1, 8), (3, 9)], "with all");
     fs::remove_dir_all(directory.path().join("8")).unwrap();
     assert_eq!(look(Look::New), [(3, 9)]);
+    let aside = directory.path().with_extension("aside");
+    fs::rename(directory.path(), &aside).unwrap();
+    assert_eq!(look(Look::All), [(3, 9)], "while nothing can be read");
+    fs::rename(&aside, directory.path()).unwrap();
 }

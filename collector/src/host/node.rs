@@ -1,6 +1,7 @@
 //! What is the whole node's and no namespace's: the memory of all sockets, and the queues between
 //! the network cards and the protocols.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 
@@ -19,17 +20,13 @@ pub(super) struct Node {
     processed: Counter,
     dropped: Counter,
     squeezes: Counter,
-    seen: Softnet,
+    /// By CPU. One that is taken away is not listed, and when it is back it goes on where it was.
+    seen: HashMap<u32, Softnet>,
     page: f64,
 }
 
-/// Sums over all CPUs of `/proc/net/softnet_stat`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Softnet {
-    processed: u32,
-    dropped: u32,
-    squeezes: u32,
-}
+/// What a CPU has processed, what it has dropped, and how often it ran out of time.
+type Softnet = [u32; 3];
 
 impl Node {
     pub(super) const NAME: &str = "node";
@@ -68,7 +65,7 @@ impl Node {
                 "How often a CPU of the node had no time to take all packets that were there",
                 &[],
             ),
-            seen: Softnet::default(),
+            seen: HashMap::new(),
             page: page.and_then(|page| u32::try_from(page).ok()).map_or(4096.0, f64::from),
         }
     }
@@ -101,15 +98,13 @@ impl Node {
         let Ok(text) = fs::read_to_string("/proc/thread-self/net/softnet_stat") else {
             return;
         };
-        let now = parse_softnet(&text);
-        for (counter, before, now) in [
-            (&self.processed, self.seen.processed, now.processed),
-            (&self.dropped, self.seen.dropped, now.dropped),
-            (&self.squeezes, self.seen.squeezes, now.squeezes),
-        ] {
-            counter.add(Labels::default(), increase_of_32_bits(before, now));
+        let added = added(&mut self.seen, &text);
+        for (counter, added) in [&self.processed, &self.dropped, &self.squeezes]
+            .into_iter()
+            .zip(added)
+        {
+            counter.add(Labels::default(), added);
         }
-        self.seen = now;
     }
 }
 
@@ -130,28 +125,46 @@ impl Reading for Node {
     }
 }
 
-fn parse_softnet(text: &str) -> Softnet {
-    let mut sums = Softnet::default();
-    for line in text.lines() {
-        let mut values = (line.split_ascii_whitespace())
-            .map(|value| u32::from_str_radix(value, 16).unwrap_or(0));
-        let mut next = || values.next().unwrap_or(0);
-        sums.processed = sums.processed.wrapping_add(next());
-        sums.dropped = sums.dropped.wrapping_add(next());
-        sums.squeezes = sums.squeezes.wrapping_add(next());
+/// What all CPUs together have counted since the last time.
+fn added(seen: &mut HashMap<u32, Softnet>, softnet_stat: &str) -> [u64; 3] {
+    let mut sums = [0; 3];
+    for (cpu, now) in parse_softnet(softnet_stat) {
+        let before = seen.insert(cpu, now).unwrap_or_default();
+        for ((sum, before), now) in sums.iter_mut().zip(before).zip(now) {
+            *sum += increase_of_32_bits(before, now);
+        }
     }
     sums
 }
 
+/// A line for each CPU that is switched on; the thirteenth number says which it is.
+fn parse_softnet(text: &str) -> Vec<(u32, Softnet)> {
+    const CPU: usize = 12;
+    let parse = |(line, text): (usize, &str)| {
+        let values: Vec<u32> = text
+            .split_ascii_whitespace()
+            .map(|value| u32::from_str_radix(value, 16).unwrap_or(0))
+            .collect();
+        let at = |index: usize| values.get(index).copied().unwrap_or(0);
+        #[expect(clippy::cast_possible_truncation, reason = "a CPU's number")]
+        let cpu = values.get(CPU).copied().unwrap_or(line as u32);
+        (cpu, [at(0), at(1), at(2)])
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
 #[test]
 fn softnet_is_of_all_cpus() {
-    let text =
-        "003e77b2 00000002 0000001c 00000000 00000000\n003965ee 00000001 00000023 00000000\n";
-    let expected = Softnet {
-        processed: 0x3e_77b2 + 0x39_65ee,
-        dropped: 3,
-        squeezes: 0x3f,
+    let mut seen = HashMap::new();
+    let line = |processed: u32, dropped: u32, squeezes: u32, cpu: u32| {
+        let zeros = "00000000 ".repeat(9);
+        format!("{processed:08x} {dropped:08x} {squeezes:08x} {zeros}{cpu:08x} 00000000 00000000\n")
     };
-    assert_eq!(parse_softnet(text), expected);
-    assert_eq!(parse_softnet(""), Softnet::default());
+    let first = line(1000, 2, 28, 0) + &line(5000, 1, 35, 1);
+    assert_eq!(added(&mut seen, &first), [6000, 3, 63]);
+    // One CPU is taken away for a while.
+    assert_eq!(added(&mut seen, &line(1010, 2, 28, 0)), [10, 0, 0]);
+    let back = line(1010, 2, 28, 0) + &line(5001, 1, 36, 1);
+    assert_eq!(added(&mut seen, &back), [1, 0, 1]);
+    assert_eq!(added(&mut seen, ""), [0; 3]);
 }

@@ -102,6 +102,28 @@ impl Qdiscs {
         }
     }
 
+    fn add(
+        &self,
+        labels: &Labels,
+        before: Totals,
+        now: Totals,
+        to: fn(&Counter, Labels, u64),
+    ) -> Moved {
+        let mut moved = Moved::No;
+        for (counter, before, now) in [
+            (&self.dropped, before.dropped, now.dropped),
+            (&self.overlimits, before.overlimits, now.overlimits),
+            (&self.requeues, before.requeues, now.requeues),
+        ] {
+            let added = increase_of_32_bits(before, now);
+            if added > 0 {
+                moved = Moved::Yes;
+                to(counter, labels.clone(), added);
+            }
+        }
+        moved
+    }
+
     /// The series of a qdisc that was removed, unless another namespace of the owner has the like.
     fn forget_series(&self, netns: NetnsId, owner: &Labels, gone: &HashSet<(String, String)>) {
         for (interface, kind) in gone {
@@ -144,7 +166,10 @@ impl Reading for Qdiscs {
                 && (qdiscs.iter()).any(|qdisc| qdisc.id == *id && qdisc.kind == seen.kind)
         };
         let gone = namespace.seen.extract_if(|id, seen| !is_there(id, seen));
-        let gone: HashSet<_> = gone.map(|(_, seen)| (seen.interface, seen.kind)).collect();
+        let before: HashMap<Id, Seen> = gone.collect();
+        let gone: HashSet<_> = (before.values())
+            .map(|seen| (seen.interface.clone(), seen.kind.clone()))
+            .collect();
         self.forget_series(visit.netns, &visit.owner, &gone);
 
         let mut moved = Moved::No;
@@ -156,24 +181,19 @@ impl Reading for Qdiscs {
             let labels = visit.owner.clone().with(&[interface, &qdisc.kind]);
             bytes.insert(labels.clone(), qdisc.backlog_bytes.into());
             packets.insert(labels.clone(), qdisc.backlog_packets.into());
+            let is_new = !namespace.seen.contains_key(&qdisc.id);
             let seen = namespace.seen.entry(qdisc.id).or_insert_with(|| Seen {
                 interface: interface.clone(),
                 kind: qdisc.kind.clone(),
-                totals: Totals::default(),
+                totals: brought_along(&qdisc, before.get(&qdisc.id)),
             });
-            let (before, now) = (seen.totals, qdisc.totals);
-            for (counter, before, now) in [
-                (&self.dropped, before.dropped, now.dropped),
-                (&self.overlimits, before.overlimits, now.overlimits),
-                (&self.requeues, before.requeues, now.requeues),
-            ] {
-                let added = increase_of_32_bits(before, now);
-                if added > 0 {
-                    moved = Moved::Yes;
-                    counter.add(labels.clone(), added);
-                }
+            if is_new {
+                self.add(&labels, Totals::default(), seen.totals, Counter::add_past);
             }
-            seen.totals = now;
+            if self.add(&labels, seen.totals, qdisc.totals, Counter::add) == Moved::Yes {
+                moved = Moved::Yes;
+            }
+            seen.totals = qdisc.totals;
         }
         self.backlog_bytes
             .set(visit.netns, bytes.into_iter().collect());
@@ -193,6 +213,13 @@ impl Reading for Qdiscs {
         self.backlog_bytes.publish();
         self.backlog_packets.publish();
     }
+}
+
+/// A qdisc keeps its totals when its interface gets another name. That is no increase.
+fn brought_along(qdisc: &Qdisc, renamed: Option<&Seen>) -> Totals {
+    renamed
+        .filter(|seen| seen.kind == qdisc.kind)
+        .map_or_else(Totals::default, |seen| seen.totals)
 }
 
 fn parse(message: &[u8]) -> Option<Qdisc> {
@@ -250,5 +277,13 @@ fn a_qdisc_is_read_from_its_message() {
         overlimits: 99,
     };
     assert_eq!(qdisc.totals, totals);
+    let mut seen = Seen {
+        interface: "eth0".to_owned(),
+        kind: "tbf".to_owned(),
+        totals,
+    };
+    assert_eq!(brought_along(&qdisc, Some(&seen)), totals, "renamed");
+    seen.kind = "fq".to_owned();
+    assert_eq!(brought_along(&qdisc, Some(&seen)), Totals::default());
     assert_eq!(parse(&message[..12]), None);
 }

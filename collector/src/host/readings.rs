@@ -7,7 +7,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, error};
 
@@ -85,6 +85,8 @@ pub struct Readings {
     /// The visiting thread holds these while it reads, which may be long.
     running: Arc<Mutex<Vec<Running>>>,
     off: Arc<[String]>,
+    /// Names of those that were made before.
+    begun: Vec<&'static str>,
     panicked: Vec<&'static str>,
     turns: Turns,
     /// Namespaces that are still to be forgotten.
@@ -99,6 +101,9 @@ struct Running {
     failed: u64,
     panicked: bool,
 }
+
+/// How long namespaces are, for the first time, read one batch after the other.
+const FIRST_READING: Duration = Duration::from_secs(10);
 
 impl Readings {
     pub fn new(registry: &Registry, settings: &ReadingSettings) -> Self {
@@ -120,6 +125,7 @@ impl Readings {
         let mut readings = Self {
             running: Arc::new(Mutex::new(running.collect())),
             off: Arc::default(),
+            begun: Vec::new(),
             panicked: Vec::new(),
             turns: Turns::default(),
             gone: Vec::new(),
@@ -152,10 +158,37 @@ impl Readings {
     }
 
     /// Reads what is due and shows it. Returns after a few seconds also when the kernel does not.
+    ///
+    /// The first time, totals since the host was started come to light. Nobody is to take those for
+    /// an increase, so all namespaces are read before anything is shown.
     pub fn collect(&mut self, enricher: &Enricher) {
-        let Some(mut places) = enricher.host().map(|host| host.owned_places()) else {
-            return;
-        };
+        let mut new = self.names();
+        new.retain(|name| !self.begun.contains(name));
+        for name in &new {
+            self.registry.set_past(name, true);
+        }
+        let start = Instant::now();
+        loop {
+            // The visit goes on by itself, and what it finds the first time is the past all the same.
+            let Some(places) = self.collect_some(enricher) else {
+                return;
+            };
+            let is_late = start.elapsed() > FIRST_READING;
+            if new.is_empty() || is_late || self.turns.had_all(places) {
+                break;
+            }
+        }
+        for name in &new {
+            self.registry.set_past(name, false);
+        }
+        self.begun.extend(new);
+    }
+
+    /// As many namespaces as are read at a time. Returns how many there are; `None` if the kernel
+    /// has not answered.
+    fn collect_some(&mut self, enricher: &Enricher) -> Option<usize> {
+        let mut places = enricher.host().map(|host| host.owned_places())?;
+        let all = places.len();
         for place in &mut places {
             place.owner = enricher.owner_of_place(place);
         }
@@ -168,7 +201,7 @@ impl Readings {
         });
         let Some(read) = read else {
             self.failures.add(Labels::new(&["stuck"]), 1);
-            return;
+            return None;
         };
         for (inode, (netns, moved)) in read.into_iter().filter_map(|(at, read)| Some((at, read?))) {
             // The kernel gives the number of a namespace that is gone to the next one.
@@ -192,6 +225,7 @@ impl Readings {
             }
         }
         self.gone.clear();
+        Some(all)
     }
 }
 
@@ -265,4 +299,50 @@ impl Visit {
         };
         Ok(self.links.insert(links))
     }
+}
+
+/// What is shown of the node's packets after `collect`, to who scrapes for the second time.
+#[cfg(test)]
+fn packets_after(collect: impl FnOnce(&mut Readings, &Enricher)) -> f64 {
+    use crate::export::{Format, Scraper};
+    use crate::host::{Host, Paths};
+    let registry = Registry::new(10_000);
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
+    let scrape = || {
+        let scraper = Scraper {
+            address: [192, 0, 2, 1].into(),
+            user_agent: "Prometheus".to_owned(),
+        };
+        registry.encode(Format::Text, Some(scraper))
+    };
+    // Programs are still being loaded.
+    scrape();
+    let mut readings = Readings::new(&registry, &ReadingSettings::default());
+    collect(&mut readings, &enricher);
+    let text = scrape();
+    let mut lines = text.lines();
+    let name = "runwire_softnet_processed_packets_total ";
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    value.unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_the_kernel_counted_before_is_no_increase() {
+    let packets = packets_after(|readings, enricher| readings.collect(enricher));
+    assert!(packets > 0.0);
+}
+
+#[test]
+fn nor_is_it_where_the_first_reading_takes_longer_than_we_wait() {
+    let packets = packets_after(|readings, enricher| {
+        let running = readings.running.clone();
+        let busy = super::lock(&running);
+        readings.collect(enricher);
+        drop(busy);
+        while readings.begun.is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+            readings.collect(enricher);
+        }
+    });
+    assert!(packets > 0.0);
 }

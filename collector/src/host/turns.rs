@@ -33,6 +33,11 @@ impl Turns {
         gone.filter_map(|(_, known)| known.netns).collect()
     }
 
+    /// Whether so many namespaces are all that there are, and each had its turn.
+    pub(super) fn had_all(&self, places: usize) -> bool {
+        self.known.len() >= places
+    }
+
     pub(super) fn next(&mut self, mut places: Vec<Place>) -> Vec<Place> {
         self.round += 1;
         if places.len() > BATCH {

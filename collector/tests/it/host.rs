@@ -29,7 +29,7 @@ impl Namespace {
     }
 
     fn id(&self) -> NetnsId {
-        let found = netns::named(&Paths::default());
+        let found = netns::named(&Paths::default()).unwrap();
         let found = found
             .into_iter()
             .find(|(_, found)| found.name.as_ref() == Some(&self.0));

@@ -7,6 +7,9 @@ use super::super::netlink::{Netlink, attribute, attributes, text, u16_at, u32_at
 
 /// The attributes come after `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
+/// A veth is made without a carrier and gets it when both of its ends are up. For the kernel these
+/// are two changes; where pods come and go, they would look like a link that flaps.
+const CHANGES_AT_BIRTH: u64 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::host) struct Link {
@@ -24,6 +27,7 @@ pub(in crate::host) struct Link {
 pub(super) struct Counters {
     pub(super) receive: Direction,
     pub(super) transmit: Direction,
+    /// Those of a veth at its birth left out.
     pub(super) carrier_changes: u64,
 }
 
@@ -34,6 +38,8 @@ pub(super) struct Direction {
     pub(super) dropped: u64,
     /// In the order of [`RECEIVE_ERRORS`] or [`TRANSMIT_ERRORS`].
     pub(super) errors: [u64; RECEIVE_ERRORS.len()],
+    /// As the driver counts them.
+    all_errors: u64,
 }
 
 pub(super) const RECEIVE_ERRORS: [&str; 7] =
@@ -68,6 +74,10 @@ impl Link {
                 _ => {}
             }
         }
+        if link.is_veth() {
+            let changes = &mut link.counters.carrier_changes;
+            *changes = changes.saturating_sub(CHANGES_AT_BIRTH);
+        }
         Some(link)
     }
 
@@ -83,8 +93,23 @@ impl Link {
         ["veth", "netkit"].contains(&self.kind.as_str())
     }
 
+    /// Of a driver, and not made by somebody.
+    pub(super) fn is_physical(&self) -> bool {
+        self.kind.is_empty() && !self.has(libc::IFF_LOOPBACK)
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.has(libc::IFF_UP) && self.has(libc::IFF_LOWER_UP)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_bytes(kind: &str, bytes: u64) -> Self {
+        let mut link = Self {
+            kind: kind.to_owned(),
+            ..Self::default()
+        };
+        link.counters.receive.bytes = bytes;
+        link
     }
 
     fn has(&self, flag: libc::c_int) -> bool {
@@ -93,6 +118,26 @@ impl Link {
 }
 
 impl Counters {
+    /// What is left when errors with a name are taken away is less than before where one packet has
+    /// two kinds of them, or the driver counts a kind apart. That undoes no error.
+    pub(super) fn follow(&mut self, before: &Self) {
+        let other = |names: &[&str]| names.iter().position(|name| *name == "other");
+        for (now, before, other) in [
+            (&mut self.receive, &before.receive, other(&RECEIVE_ERRORS)),
+            (
+                &mut self.transmit,
+                &before.transmit,
+                other(&TRANSMIT_ERRORS),
+            ),
+        ] {
+            if let Some(at) = other
+                && now.all_errors >= before.all_errors
+            {
+                now.errors[at] = now.errors[at].max(before.errors[at]);
+            }
+        }
+    }
+
     /// `struct rtnl_link_stats64`.
     fn set(&mut self, statistics: &[u8]) {
         let at = |index: usize| u64_at(statistics, index * 8).unwrap_or(0);
@@ -103,6 +148,7 @@ impl Counters {
             bytes: at(2),
             dropped: at(6),
             errors: [length, crc, frame, other, over, fifo, missed],
+            all_errors: at(4),
         };
         let [aborted, carrier, fifo, heartbeat, window] = [16, 17, 18, 19, 20].map(at);
         let other = at(5).saturating_sub(aborted + carrier + fifo + heartbeat + window);
@@ -111,6 +157,7 @@ impl Counters {
             bytes: at(3),
             dropped: at(7),
             errors: [aborted, carrier, fifo, heartbeat, window, other, 0],
+            all_errors: at(5),
         };
     }
 }
@@ -205,6 +252,29 @@ fn a_link_is_read_from_its_message() {
         (101, 103, 107)
     );
     assert_eq!(receive.errors, [110, 112, 113, 0, 111, 114, 115]);
-    assert_eq!(carrier_changes, 3);
+    assert_eq!(carrier_changes, 1, "two are its birth");
     assert_eq!(Link::parse(&message[..10]), None);
+}
+
+#[test]
+fn a_packet_with_two_kinds_of_errors_makes_no_others() {
+    // Errors, and of these: length, CRC.
+    let read = |[all, length, crc]: [u64; 3]| {
+        let mut statistics = [0; 24];
+        (statistics[4], statistics[10], statistics[12]) = (all, length, crc);
+        let bytes: Vec<u8> = statistics.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let mut counters = Counters::default();
+        counters.set(&bytes);
+        counters
+    };
+    let mut before = read([10, 0, 5]);
+    let mut others = vec![before.receive.errors[3]];
+    // One that is too long and has a bad CRC; one of neither; and the driver begins anew.
+    for next in [[11, 1, 6], [12, 1, 6], [1, 0, 0]] {
+        let mut now = read(next);
+        now.follow(&before);
+        others.push(now.receive.errors[3]);
+        before = now;
+    }
+    assert_eq!(others, [5, 5, 5, 1]);
 }
