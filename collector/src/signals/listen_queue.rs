@@ -3,21 +3,26 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use zerocopy::FromBytes as _;
 
 use super::labels::address;
+use super::tcp_lifecycle::{PATIENCE_AT_START, walk_through};
 use super::{Signal, SignalSettings};
 use crate::abi::listener;
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
 use crate::export::{Counter, Gauge, Labels, OWNER, Registry, owner};
+use crate::host::netns::Inode;
 use crate::kernel::{IteratorKind, KernelTypes, Object, Refusal};
 
 pub(super) const NAME: &str = "listen_queue";
 static ELF: &[u8] = elf!("listen_queue");
+
+const IN_NAMESPACE: &str = "listen_in_namespace";
 
 pub(super) struct ListenQueue {
     length: Gauge,
@@ -25,8 +30,14 @@ pub(super) struct ListenQueue {
     utilization: Gauge,
     listeners: Gauge,
     drops: Counter,
-    /// Drops by socket as of the last collection; `None` until the first, which only looks.
-    seen: Option<HashMap<u64, u32>>,
+    /// Drops by socket as of the last collection.
+    seen: HashMap<u64, u32>,
+    /// Namespaces in which listeners older than this signal are still to be found, those of no
+    /// program's files. `None` before the first collection.
+    left: Option<Vec<(Inode, PathBuf)>>,
+    /// Listeners that come to light now may be older than this signal.
+    is_looking: bool,
+    can_walk: bool,
     repair_interval: Duration,
     repaired: Option<Instant>,
     can_repair: bool,
@@ -88,13 +99,28 @@ impl ListenQueue {
                 "Packets that a listening TCP socket turned away",
                 &[OWNER],
             ),
-            seen: None,
+            seen: HashMap::new(),
+            left: None,
+            is_looking: true,
+            can_walk: false,
             repair_interval: settings.repair_interval,
             repaired: None,
             can_repair: false,
             output: Vec::new(),
             listeners_now: Vec::new(),
         }
+    }
+
+    /// Once in each namespace: what comes later is seen when it begins to listen.
+    fn find_without_file(&mut self, object: &Object, enricher: &Enricher) {
+        let all = || enricher.host().map(|host| host.places().collect());
+        let can_walk = self.can_walk;
+        let left =
+            (self.left).get_or_insert_with(|| can_walk.then(all).flatten().unwrap_or_default());
+        let walked = walk_through(object, IN_NAMESPACE, left, PATIENCE_AT_START);
+        left.retain(|(place, _)| {
+            (walked.iter()).any(|(inode, netns)| inode == place && netns.is_none())
+        });
     }
 }
 
@@ -111,12 +137,17 @@ impl Signal for ListenQueue {
         let new = object.attach_tracepoint(types, "listen_state", "inet_sock_set_state");
         let existing = object.load_iterator(types, "listen_existing", IteratorKind::OpenFiles);
         self.can_repair = existing.is_ok();
+        self.can_walk = object
+            .load_iterator(types, IN_NAMESPACE, IteratorKind::NamespaceSockets)
+            .is_ok();
         // Either finds listeners; only this one reads them.
         object.load_iterator(types, "listeners", IteratorKind::StoredSockets)?;
         new.or(existing)
     }
 
-    fn read(&mut self, object: &mut Object, _enricher: &Enricher) -> anyhow::Result<()> {
+    fn read(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
+        self.is_looking = self.left.as_ref().is_none_or(|left| !left.is_empty());
+        self.find_without_file(object, enricher);
         let due = self
             .repaired
             .is_none_or(|repaired| repaired.elapsed() >= self.repair_interval);
@@ -142,9 +173,10 @@ impl Signal for ListenQueue {
             seen.insert(listener.cookie, listener.drops);
             // What a listener dropped before we first looked is not ours to count, unless it is
             // younger than that.
-            let before = match &self.seen {
-                Some(seen) => seen.get(&listener.cookie).copied().unwrap_or(0),
-                None => listener.drops,
+            let before = match self.seen.get(&listener.cookie) {
+                Some(&drops) => drops,
+                None if self.is_looking => listener.drops,
+                None => 0,
             };
             let drops = listener.drops.wrapping_sub(before);
             if drops < u32::MAX / 2 {
@@ -152,7 +184,7 @@ impl Signal for ListenQueue {
             }
             sums.entry(labels).or_default().add(&listener);
         }
-        self.seen = Some(seen);
+        self.seen = seen;
 
         let gauge = |gauge: &Gauge, value: fn(&Sum) -> f64| {
             gauge.replace_all(

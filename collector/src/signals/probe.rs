@@ -153,7 +153,7 @@ impl Signal for Probe {
                 self.count(&key, packets, enricher);
             }
         }
-        for event in self.detector.take_fresh() {
+        for event in self.detector.take_fresh(monotonic_nanoseconds()) {
             tracing::warn!(
                 kind = event.kind,
                 source = ?event.source.as_ref().map(|party| party.address),

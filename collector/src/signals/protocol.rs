@@ -212,9 +212,11 @@ impl Signal for Protocol {
                 }
             }
         }
-        self.families
-            .certificates
-            .replace_all(self.certificates.series());
+        let (ends, beginnings) = (self.certificates.series().into_iter())
+            .map(|(labels, [beginning, end])| ((labels.clone(), end), (labels, beginning)))
+            .unzip();
+        self.families.certificates.replace_all(ends);
+        self.families.beginnings.replace_all(beginnings);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use crate::kernel::{
 use families::Families;
 pub(super) use families::{connect_attempts, connect_failures};
 use walk::Walk;
+pub(super) use walk::{PATIENCE_AT_START, walk_through};
 
 pub(super) const NAME: &str = "tcp_lifecycle";
 static ELF: &[u8] = elf!("tcp_lifecycle");

@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 // Their hash is several times as fast as the standard library's, and this is done for every segment.
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::agenda::Agenda;
 use super::connection::{Connection, Edge, Id, Key, PATIENCE, start_of};
@@ -26,6 +26,8 @@ const MAX_CONNECTIONS: usize = 65_536;
 const MAX_COUNTS: usize = 16_384;
 const MAX_HANDSHAKES: usize = 65_536;
 const MAX_TLS_SERVERS: usize = 4096;
+/// A server that speaks no TLS any more, or whose address another one has by now, is taken for one that does for so long.
+const TLS_SERVER: u64 = 3600 * SECOND;
 
 /// What was found out since the last time.
 #[derive(Default)]
@@ -71,8 +73,8 @@ pub(super) struct Connections {
     seen: Recent<Id>,
     /// Connections that were counted at their server.
     at_server: Recent<Id>,
-    /// Where TLS is spoken from the first byte; with a namespace where the address is its own.
-    tls_servers: HashSet<(u32, [u8; 16], u16)>,
+    /// Where TLS is spoken from the first byte, and when it was last; with a namespace where the address is its own.
+    tls_servers: HashMap<(u32, [u8; 16], u16), u64>,
     /// Namespace and local port of connections of our own.
     ignored: HashMap<(u32, u16), u64>,
     found: Found,
@@ -91,7 +93,7 @@ impl Connections {
             held: Vec::new(),
             seen: Recent::new(GENERATION),
             at_server: Recent::new(GENERATION),
-            tls_servers: HashSet::new(),
+            tls_servers: HashMap::new(),
             ignored: HashMap::new(),
             found: Found::default(),
             handshake_timeout: nanoseconds(handshake_timeout),
@@ -224,7 +226,9 @@ impl Connections {
                 }
                 self.found.count(connection.edge, protocol, 6);
                 let server = connection.server(key);
-                if connection.is_plain(self.tls_servers.contains(&server)) {
+                let last = self.tls_servers.get(&server);
+                let speaks_tls = last.is_some_and(|last| now_ns.saturating_sub(*last) < TLS_SERVER);
+                if connection.is_plain(speaks_tls) {
                     *self.found.plaintext.entry(connection.edge).or_default() += 1;
                 }
             }
@@ -243,7 +247,7 @@ impl Connections {
             self.found.incomplete += 1;
         }
         match connection.finish_handshake(now_ns) {
-            Some(outcome) if counts => self.finished(*key, outcome),
+            Some(outcome) if counts => self.finished(*key, outcome, now_ns),
             _ => {}
         }
         self.look_again(key, now_ns);
@@ -269,7 +273,7 @@ impl Connections {
         }
     }
 
-    fn finished(&mut self, key: Key, outcome: Outcome) {
+    fn finished(&mut self, key: Key, outcome: Outcome, now_ns: u64) {
         let Some(connection) = self.live.get(&key) else {
             return;
         };
@@ -278,8 +282,9 @@ impl Connections {
             *self.found.plaintext.entry(edge).or_default() += 1;
         }
         let speaks_tls = outcome.chosen.is_some() && connection.is_tls_from_start;
-        if speaks_tls && self.tls_servers.len() < MAX_TLS_SERVERS {
-            self.tls_servers.insert(connection.server(&key));
+        if speaks_tls {
+            let server = connection.server(&key);
+            self.note_tls_server(server, now_ns);
         }
         if self.found.handshakes.len() >= MAX_HANDSHAKES {
             self.found.lost += 1;
@@ -296,6 +301,15 @@ impl Connections {
             server,
             outcome,
         });
+    }
+
+    fn note_tls_server(&mut self, server: (u32, [u8; 16], u16), now_ns: u64) {
+        if self.tls_servers.len() >= MAX_TLS_SERVERS {
+            (self.tls_servers).retain(|_, last| now_ns.saturating_sub(*last) < TLS_SERVER);
+        }
+        if self.tls_servers.len() < MAX_TLS_SERVERS || self.tls_servers.contains_key(&server) {
+            self.tls_servers.insert(server, now_ns);
+        }
     }
 
     fn datagram(&mut self, segment: &stream_segment, bytes: &[u8]) {

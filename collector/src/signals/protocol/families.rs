@@ -12,6 +12,7 @@ pub(super) struct Families {
     pub(super) connections: Counter,
     pub(super) plaintext: Counter,
     pub(super) certificates: Gauge,
+    pub(super) beginnings: Gauge,
     handshakes: Counter,
     client_hellos: Counter,
     duration: Histogram,
@@ -42,6 +43,11 @@ impl Families {
             certificates: registry.gauge(
                 "tls_certificate_expiry_timestamp_seconds",
                 "When a certificate that was seen in the last day expires, in Unix time; of the 256 that expire first",
+                &[OWNER, &["server_name", "fingerprint"]],
+            ),
+            beginnings: registry.gauge(
+                "tls_certificate_not_before_timestamp_seconds",
+                "From when on that certificate is good, in Unix time: with its end, how long certificates of this server last",
                 &[OWNER, &["server_name", "fingerprint"]],
             ),
             handshakes: registry.counter(

@@ -74,29 +74,37 @@ impl Prober {
 
     /// Hands over what is wanted; returns what has come back.
     pub(super) fn run(&mut self, reader: &Arc<Mutex<Reader>>, enricher: &Enricher) -> Vec<Answer> {
-        let wanted = std::mem::take(&mut self.wanted);
+        let wanted = self.placed(|netns| place_of(&*enricher.host()?, netns));
         if self.thread.is_none() {
             self.thread = start(reader.clone());
         }
         let Some((tasks, answers)) = &self.thread else {
             return Vec::new();
         };
-        for (netns, server, owner) in wanted {
-            let place = enricher.host().and_then(|host| place_of(&host, netns));
-            let Some(place) = place else {
-                continue;
-            };
-            let task = Task {
-                netns,
-                place,
-                server,
-                owner,
-            };
+        for task in wanted {
             if let Err(TrySendError::Full(task)) = tasks.try_send(task) {
                 self.asked.remove(&(task.netns, task.server));
             }
         }
         answers.try_iter().collect()
+    }
+
+    /// What is wanted, with the places that it is asked from. Where a namespace is not known, which
+    /// may be because it is new, the next connection asks again.
+    fn placed(&mut self, place_of: impl Fn(NetnsId) -> Option<(Inode, PathBuf)>) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        for (netns, server, owner) in std::mem::take(&mut self.wanted) {
+            match place_of(netns) {
+                Some(place) => tasks.push(Task {
+                    netns,
+                    place,
+                    server,
+                    owner,
+                }),
+                None => _ = self.asked.remove(&(netns, server)),
+            }
+        }
+        tasks
     }
 }
 
@@ -142,4 +150,22 @@ fn probe_from(task: &Task, reader: &Mutex<Reader>) -> Option<Vec<Vec<u8>>> {
             None
         }
     }
+}
+
+#[test]
+fn a_server_of_a_namespace_that_is_not_known_yet_is_asked_for_again() {
+    let mut prober = Prober::new(Duration::from_secs(3600));
+    let netns = NetnsId(1);
+    let server = Server {
+        address: [192, 0, 2, 1].into(),
+        port: 443,
+        name: None,
+    };
+    prober.ask(netns, server.clone(), Labels::default());
+    assert!(prober.placed(|_| None).is_empty());
+    prober.ask(netns, server.clone(), Labels::default());
+    let place = Some((Inode::of(1), PathBuf::from("/proc/1/ns/net")));
+    assert_eq!(prober.placed(|_| place.clone()).len(), 1);
+    prober.ask(netns, server, Labels::default());
+    assert!(prober.placed(|_| place.clone()).is_empty(), "once an hour");
 }

@@ -13,7 +13,7 @@ use crate::kernel::{IteratorKind, KernelTypes, Object};
 
 const PROGRAM: &str = "tcp_in_namespace";
 /// A collection is not kept waiting for longer; the next one goes on where this one ended.
-const PATIENCE_AT_START: Duration = Duration::from_millis(500);
+pub(in crate::signals) const PATIENCE_AT_START: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_millis(10);
 /// A walk takes a third of a microsecond for each of them.
 const MANY_SOCKETS: u64 = 20_000;
@@ -77,18 +77,7 @@ impl Walk {
             .map(|place| (place.inode, place.path.clone()))
             .collect();
 
-        let start = Instant::now();
-        let walked = netns::visit(&due, || {
-            if start.elapsed() > patience {
-                return None;
-            }
-            if has_sockets() {
-                // What cannot be walked through keeps its older sockets to itself.
-                let _ = object.run_namespace_iterator(PROGRAM);
-            }
-            netns::id().ok()
-        });
-        for (inode, netns) in walked {
+        for (inode, netns) in walk_through(object, PROGRAM, &due, patience) {
             let Some(netns) = netns else { continue };
             left.retain(|other| *other != inode);
             let walked = Instant::now();
@@ -107,6 +96,27 @@ impl Walk {
     pub(super) fn waiting_for_fin(&self, netns: NetnsId, time_wait: u64) -> u64 {
         (self.shrunk.get(&netns)).map_or(0, |shrunk| shrunk.sockets.min(time_wait))
     }
+}
+
+/// Runs an iterator over the TCP sockets of each of these namespaces. `None` of those for which
+/// patience did not last; what cannot be entered is left out.
+pub(in crate::signals) fn walk_through(
+    object: &Object,
+    program: &str,
+    places: &[(Inode, PathBuf)],
+    patience: Duration,
+) -> Vec<(Inode, Option<NetnsId>)> {
+    let start = Instant::now();
+    netns::visit(places, || {
+        if start.elapsed() > patience {
+            return None;
+        }
+        if has_sockets() {
+            // What cannot be walked through keeps its older sockets to itself.
+            let _ = object.run_namespace_iterator(program);
+        }
+        netns::id().ok()
+    })
 }
 
 /// Whether the calling thread's namespace has a TCP socket, or what is left of one.

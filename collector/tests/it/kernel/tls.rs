@@ -246,11 +246,11 @@ fn certificates_expire_when_openssl_says() {
     for server in servers.iter().chain([&hidden]) {
         connect(lab, server.address, "-servername shop.test");
     }
-    let expiries = |setup: &Setup| -> Vec<i64> {
+    let times = |setup: &Setup, which: &str| -> Vec<i64> {
         let owner = format!("workload=\"{}\"", setup.lab.server);
         let text = setup
             .measurement
-            .show("tls_certificate_expiry_timestamp_seconds{");
+            .show(&format!("tls_certificate_{which}_timestamp_seconds{{"));
         let lines = text.lines().filter(|line| line.contains(&owner));
         let mut times: Vec<i64> = lines
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as i64)
@@ -259,7 +259,7 @@ fn certificates_expire_when_openssl_says() {
         times
     };
     let deadline = Instant::now() + Duration::from_secs(15);
-    while expiries(&setup).len() < 3 && Instant::now() < deadline {
+    while times(&setup, "expiry").len() < 3 && Instant::now() < deadline {
         setup.collect();
     }
     let expected: Vec<i64> = servers
@@ -267,7 +267,12 @@ fn certificates_expire_when_openssl_says() {
         .chain([&hidden])
         .map(TlsServer::not_after)
         .collect();
-    assert_eq!(expiries(&setup), expected, "{}", setup.show());
+    assert_eq!(times(&setup, "expiry"), expected, "{}", setup.show());
+    let mut begun: Vec<i64> = (expected.iter().zip([1, 30, 365]))
+        .map(|(end, days)| end - days * 24 * 3600)
+        .collect();
+    begun.sort_unstable();
+    assert_eq!(times(&setup, "not_before"), begun);
     // The probe itself is nobody's handshake.
     let hellos = setup.measurement.count(
         "tls_client_hellos_total",

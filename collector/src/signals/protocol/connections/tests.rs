@@ -279,3 +279,23 @@ fn connections_that_are_soon_over_take_no_room() {
     assert_eq!(found.lost, 0);
     assert_eq!(found.protocols.values().sum::<u64>(), u64::from(many));
 }
+
+#[test]
+fn a_server_that_gave_up_tls_is_not_expected_to_speak_it_for_ever() {
+    let mut connections = connections();
+    let end = End::client();
+    let key = Key::of(&end.sees(true, 0, 0, 0));
+    connections.note_tls_server((0, key.peer, key.peer_port), 0);
+    let mut plain = |ms: u64| {
+        connections.segment(&end.sees(true, 0, 0, ms), b"GET / HTTP/1.1\r\n");
+        connections.segment(&end.sees(false, 0, 0, ms), b"HTTP/1.1 200 OK\r\n");
+        for later in [5000, 20_000, 40_000, 60_000] {
+            connections.tick((ms + later) * MS);
+        }
+        let found = connections.take();
+        let counted: u64 = found.protocols.values().sum();
+        (counted, found.plaintext.values().sum::<u64>())
+    };
+    assert_eq!(plain(1000), (1, 1));
+    assert_eq!(plain(4_000_000), (1, 0), "an hour later");
+}
