@@ -71,7 +71,6 @@ static const __u64 no_count;
 
 enum {
 	DNS_PORT = 53,
-	DNS_FLAG_RESPONSE = 0x80,
 	DNS_FLAG_TRUNCATED = 0x02,
 	UDP_HEADER = 8,
 	TCP_SEQUENCE_OFFSET = 4,
@@ -337,7 +336,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 	offset += synchronize(stream, sequence, end - offset);
 	for (int i = 0; i < STREAM_STEPS && offset < end; i++) {
 		if (outgoing) {
-			offset += read_stream(skb, stream, connection->query.bytes, DNS_WANTED,
+			offset += read_stream(skb, stream, connection->query.bytes, DNS_WANTED, 0,
 					      offset, end, &complete);
 			if (!complete)
 				continue;
@@ -346,14 +345,14 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 			query(skb, DNS_SCRATCHES);
 		} else {
 			offset += read_stream(skb, stream, connection->answer, DNS_ANSWER_WANTED,
-					      offset, end, &complete);
+					      DNS_FLAG_RESPONSE, offset, end, &complete);
 			if (complete)
 				answer(skb, (void *)(connection->answer + DNS_LENGTH), IPPROTO_TCP);
 		}
 	}
 	if (offset < end) {
 		/* More messages than we read at once. */
-		stream->started = 0;
+		stream->place = DNS_PLACE_LOST;
 		count_insert_failure();
 	}
 }

@@ -3,7 +3,9 @@
  * Accept queues of listening sockets: a full one raises no event, so it is read from the sockets.
  *
  * listeners runs over the listening sockets only, when user space reads its iterator.
- * listen_existing runs over all open files and finds those older than listen_state.
+ * listen_existing runs over all open files and finds those older than listen_state; of these,
+ * listen_in_namespace finds what no program has a file of. Of MPTCP, which a program in Go listens
+ * with unless told otherwise, it has another socket's.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -47,6 +49,21 @@ int listen_existing(struct bpf_iter__task_file *ctx)
 	if (!sk || !bpf_skc_to_tcp_sock(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
 		return 0;
 	bpf_sk_storage_get(&listening_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+SEC("iter/tcp")
+int listen_in_namespace(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp;
+
+	if (!common || common->skc_state != TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(common);
+	if (tp)
+		bpf_sk_storage_get(&listening_sockets, (struct sock *)tp, 0,
+				   BPF_SK_STORAGE_GET_F_CREATE);
 	return 0;
 }
 

@@ -237,6 +237,13 @@ int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
 	case TCP_ESTABLISHED:
 		established(sk, oldstate == TCP_SYN_SENT ? TCP_ROLE_CLIENT : TCP_ROLE_SERVER);
 		return 0;
+	case TCP_FIN_WAIT1:
+	case TCP_CLOSE_WAIT:
+		/* With TCP Fast Open, a server may answer and close, or a client end its request,
+		 * before the handshake is complete: a connection that is never ESTABLISHED. */
+		if (oldstate == TCP_SYN_RECV)
+			established(sk, TCP_ROLE_SERVER);
+		return 0;
 	case TCP_SYN_SENT:
 		tp = bpf_skc_to_tcp_sock((void *)sk);
 		if (tp)

@@ -2,7 +2,8 @@
 /*
  * Segments that TCP sends again. The sums equal the kernel's RetransSegs.
  *
- * Both hooks run once per retransmitted buffer, which may hold many segments.
+ * Both hooks run once per retransmitted buffer, which may hold many segments. Since Linux 6.17 the
+ * first also runs where the kernel wanted to send one again and could not.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -40,6 +41,15 @@ static __always_inline void count(const struct tcp_retransmit_key *key, __u64 se
 		__sync_fetch_and_add(counter, segments);
 }
 
+/* Errors of attempts that came to nothing before the kernel counted them: the buffer still waits in
+ * the device's queue, the peer has no room, there is no route, there is no memory. With any other
+ * error it is counted, though it may have got no further than a firewall. */
+static __always_inline bool was_not_sent(int error)
+{
+	return error == -EBUSY || error == -EAGAIN || error == -EINVAL || error == -ENOMEM ||
+	       error == -EHOSTUNREACH;
+}
+
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 {
@@ -48,6 +58,10 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 	__u16 segments;
 
 	if (!sk || !skb)
+		return 0;
+	/* The third argument is new in 6.17. The load is dead code where it is missing. */
+	if (bpf_core_field_exists(((struct trace_event_raw_tcp_retransmit_skb *)0)->err) &&
+	    was_not_sent((int)ctx[2]))
 		return 0;
 	tp = bpf_skc_to_tcp_sock((void *)sk);
 	if (!tp)

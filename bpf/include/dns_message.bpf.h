@@ -20,6 +20,12 @@ enum {
 	/* Of an answer the header is enough. */
 	DNS_ANSWER_WANTED = DNS_QUESTION,
 	DNS_MAX_LABEL = 63,
+	/* Of a header's third byte: what is asked for, and the last such thing that there is. */
+	DNS_FLAG_RESPONSE = 0x80,
+	DNS_OPERATION = 0x78,
+	DNS_LAST_OPERATION = 6 << 3,
+	/* Of its fourth: never set. */
+	DNS_RESERVED = 0x40,
 	DNS_QTYPE_UNREADABLE = 0,
 	/* Messages in one buffer of a stream. What the kernel sends at once is at most 64 KiB. */
 	DNS_MESSAGES = 48,
@@ -51,6 +57,14 @@ struct dns_message {
 	volatile __u32 labels;
 };
 
+/* Whether it is known where the messages of a stream begin. */
+enum dns_place {
+	DNS_PLACE_LOST,
+	/* A segment was missed, or all before it: this one is taken to begin with a message. */
+	DNS_PLACE_GUESSED,
+	DNS_PLACE_KNOWN,
+};
+
 /* How far one direction of a connection was read. */
 struct dns_stream {
 	/* Sequence number that comes next. */
@@ -58,7 +72,8 @@ struct dns_stream {
 	/* Of the current message: bytes that are still of no interest, and bytes that we have. */
 	__u32 skip;
 	__u32 have;
-	__u32 started;
+	/* enum dns_place */
+	__u32 place;
 };
 
 /* What we keep of a client's TCP socket. The kernel frees it with the socket. */
@@ -207,15 +222,14 @@ static __always_inline __u32 synchronize(struct dns_stream *stream, __u32 sequen
 {
 	__s32 ahead = sequence - stream->next;
 
-	if (stream->started && ahead < 0) {
+	if (stream->place != DNS_PLACE_LOST && ahead < 0) {
 		if ((__u32)-ahead >= length)
 			return length;
 		stream->next = sequence + length;
 		return -ahead;
 	}
-	if (!stream->started || ahead > 0) {
-		/* A segment that we did not see: this one may begin with a message. */
-		stream->started = 1;
+	if (stream->place == DNS_PLACE_LOST || ahead > 0) {
+		stream->place = DNS_PLACE_GUESSED;
 		stream->have = 0;
 		stream->skip = 0;
 	}
@@ -223,13 +237,23 @@ static __always_inline __u32 synchronize(struct dns_stream *stream, __u32 sequen
 	return 0;
 }
 
+/* Whether this may be the header of a query, or of an answer: hardly any piece from the middle of a
+ * message may. `response` is the flag that it must have. */
+static __always_inline bool is_header(const struct dns_header *header, __u8 response)
+{
+	return (header->flags & DNS_FLAG_RESPONSE) == response &&
+	       (header->flags & DNS_OPERATION) <= DNS_LAST_OPERATION &&
+	       !(header->rcode & DNS_RESERVED) &&
+	       (header->questions == bpf_htons(1) || (response && !header->questions));
+}
+
 /*
  * Reads on in a stream, at most to the end of the beginning of a message. Returns how much was
- * read, and in `complete` the length of that beginning once it is there.
+ * read, and in `complete` the length of that beginning once it is there. `response` as above.
  */
 static __always_inline __u32 read_stream(struct __sk_buff *skb, struct dns_stream *stream,
-					 __u8 *bytes, __u32 wanted, __u32 offset, __u32 end,
-					 __u32 *complete)
+					 __u8 *bytes, __u32 wanted, __u8 response, __u32 offset,
+					 __u32 end, __u32 *complete)
 {
 	__u32 have = stream->have;
 	__u32 message, loaded;
@@ -259,6 +283,13 @@ static __always_inline __u32 read_stream(struct __sk_buff *skb, struct dns_strea
 	if (have + loaded < message && have + loaded < wanted) {
 		stream->have = have + loaded;
 		return loaded;
+	}
+	if (stream->place != DNS_PLACE_KNOWN) {
+		if (!is_header((void *)(bytes + DNS_LENGTH), response)) {
+			stream->have = 0;
+			return end - offset;
+		}
+		stream->place = DNS_PLACE_KNOWN;
 	}
 	*complete = message < wanted ? message : wanted;
 	stream->have = 0;

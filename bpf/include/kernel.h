@@ -51,8 +51,10 @@ enum {
 
 enum {
 	EPERM = 1,
+	EAGAIN = 11,
 	ENOMEM = 12,
 	EACCES = 13,
+	EBUSY = 16,
 	EINVAL = 22,
 	EPIPE = 32,
 	EADDRNOTAVAIL = 99,
@@ -214,6 +216,11 @@ struct request_sock {
 
 struct inet_timewait_sock {
 	volatile unsigned char tw_substate;
+};
+
+/* What a tracepoint records, for the arguments that it has. */
+struct trace_event_raw_tcp_retransmit_skb {
+	int err;
 };
 
 struct tcp_skb_cb {

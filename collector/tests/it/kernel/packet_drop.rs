@@ -1,12 +1,13 @@
 //! Drops by a firewall rule and by a closed port; accept queues.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::lab::{Lab, run};
-use super::measure::Measurement;
+use super::measure::{Measurement, say};
 
 #[test]
 #[ignore = "needs root"]
@@ -203,6 +204,49 @@ fn every_listener_is_listed_with_its_queue() {
     let sharing = (mine.iter()).filter(|listener| listener["port"] == shared);
     assert_eq!(sharing.count(), 2);
     drop((open, first, second));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_queue_of_an_older_mptcp_listener_is_found() {
+    let lab = Lab::new();
+    // Ends when its input does.
+    let script = "import socket, sys\n\
+        s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)\n\
+        s.bind(('::', 4000)); s.listen(7)\n\
+        print('.', end='', flush=True); sys.stdin.read()";
+    let mut program = Command::new("ip")
+        .args(["netns", "exec", &lab.server, "python3", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = program.stdout.take().unwrap();
+    match output.read_exact(&mut [0]) {
+        Ok(()) => the_queue_is_found(&lab),
+        Err(_) => say("skipped: no MPTCP"),
+    }
+    drop(program.stdin.take());
+    program.wait().unwrap();
+}
+
+fn the_queue_is_found(lab: &Lab) {
+    let Some(mut measurement) = Measurement::start("listen_queue") else {
+        return;
+    };
+    let timeout = Duration::from_millis(100);
+    let open = [lab.server4, lab.server6]
+        .map(|to| lab.in_client(|| TcpStream::connect_timeout(&(to, 4000).into(), timeout)));
+    assert!(open.iter().all(Result::is_ok), "{open:?}");
+    measurement.collect();
+    let owner = [("workload", lab.server.as_str())];
+    let gauges = [
+        "tcp_listeners",
+        "tcp_accept_queue_length",
+        "tcp_accept_queue_limit",
+    ]
+    .map(|name| measurement.count(name, &owner));
+    assert_eq!(gauges, [1, 2, 7], "{}", measurement.show("tcp_"));
 }
 
 fn listen_on_shared_port(port: u16) -> TcpListener {

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -114,6 +115,74 @@ fn every_connection_is_counted_once_at_each_end_over_ipv4() {
 #[ignore = "needs root"]
 fn every_connection_is_counted_once_at_each_end_over_ipv6() {
     every_connection_is_counted_once_at_each_end(|lab| lab.server6);
+}
+
+/// With TCP Fast Open the request comes with the SYN, and the answer may go before the last ACK of
+/// the handshake is here.
+#[test]
+#[ignore = "needs root"]
+fn a_server_that_closes_before_the_handshake_is_complete_has_its_connection_counted() {
+    let lab = Lab::new();
+    let (client, server) = (&lab.client, &lab.server);
+    for namespace in [client, server] {
+        // At both ends, without cookies, for every listener.
+        run(&format!(
+            "ip netns exec {namespace} sysctl -qw net.ipv4.tcp_fastopen=1543"
+        ));
+    }
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    for address in [lab.server4, lab.server6] {
+        let listener = lab.in_server(|| TcpListener::bind((address, 4000)).unwrap());
+        // ACKs do not arrive until the client has read the answer.
+        for rule in [
+            "table inet t",
+            "chain inet t o { type filter hook output priority 0 ; }",
+            "rule inet t o tcp dport 4000 tcp flags & (syn|ack) == ack drop",
+        ] {
+            run(&format!("ip netns exec {client} nft add {rule}"));
+        }
+        let script = format!(
+            "import os, socket\n\
+             s = socket.socket(socket.AF_INET6 if ':' in '{address}' else socket.AF_INET)\n\
+             s.settimeout(3)\n\
+             s.sendto(b'hello', socket.MSG_FASTOPEN, ('{address}', 4000))\n\
+             try:\n  \
+               while s.recv(99): pass\n\
+             finally: os.system('nft flush ruleset')\n\
+             s.close()"
+        );
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.read_exact(&mut [0; 5]).unwrap();
+                stream.write_all(b"answer").unwrap();
+            });
+            let status = Command::new("ip")
+                .args(["netns", "exec", client, "python3", "-c", &script])
+                .status();
+            assert!(status.unwrap().success());
+        });
+    }
+    thread::sleep(Duration::from_millis(300));
+    measurement.collect();
+
+    let there = [
+        ("src_workload", client.as_str()),
+        ("dst_workload", server.as_str()),
+    ];
+    let back = [
+        ("src_workload", server.as_str()),
+        ("dst_workload", client.as_str()),
+    ];
+    let role = [there.as_slice(), &[("role", "server")]].concat();
+    let opened = measurement.count("tcp_connections_opened_total", &role);
+    assert_eq!(opened, Lab::nstat(server, "TcpPassiveOpens"));
+    assert_eq!(opened, 2);
+    assert_eq!(measurement.count("tcp_connections_closed_total", &role), 2);
+    assert_eq!(measurement.count("tcp_bytes_received_total", &there), 10);
+    assert_eq!(measurement.count("tcp_bytes_sent_total", &back), 12);
 }
 
 #[test]

@@ -69,6 +69,41 @@ fn retransmitted_segments_equal_those_of_nstat() {
     assert!(syn >= 1, "{show}");
 }
 
+/// Since Linux 6.17 the kernel tells of these attempts too.
+#[test]
+#[ignore = "needs root"]
+fn what_could_not_be_sent_again_was_not() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_retransmit") else {
+        return;
+    };
+    let (client, server) = (&lab.client, &lab.server);
+    run(&format!("ip netns exec {server} nft add table inet t"));
+    run(&format!(
+        "ip netns exec {server} nft add chain inet t in {{ type filter hook input priority 0 ; }}"
+    ));
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut stream = lab.in_client(|| TcpStream::connect(address).unwrap());
+    // Sent, never acknowledged, and then there is no way to the peer.
+    run(&format!(
+        "ip netns exec {server} nft add rule inet t in tcp dport {} drop",
+        address.port()
+    ));
+    stream.write_all(b"lost").unwrap();
+    run(&format!("ip -n {client} route flush table main"));
+    thread::sleep(Duration::from_secs(3));
+    measurement.collect();
+    let ours = measurement.count(
+        "tcp_retransmitted_segments_total",
+        &[("src_workload", client.as_str())],
+    );
+    let show = measurement.show("tcp_retransmitted");
+    assert_eq!(ours, Lab::nstat(client, "TcpRetransSegs"), "{show}");
+    let timeouts = Lab::nstat(client, "TcpExtTCPTimeouts");
+    assert!(timeouts > ours, "{timeouts} {show}");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn every_refused_connect_is_one_reset_at_each_end() {

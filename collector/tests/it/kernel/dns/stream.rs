@@ -96,3 +96,41 @@ fn messages_in_pieces_are_put_together() {
 fn many_messages_in_one_segment_are_all_seen() {
     check(usize::MAX, 40);
 }
+
+/// As after a lost segment, the first that is seen begins in the middle of a message.
+#[test]
+#[ignore = "needs root"]
+fn answers_are_seen_again_after_one_whose_beginning_was_not() {
+    let lab = Lab::new();
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 53)).unwrap());
+    let mut client = lab.in_client(|| TcpStream::connect((lab.server4, 53)).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_nodelay(true).unwrap();
+    let mut ask = |query: &[u8]| client.write_all(&framed(query.to_vec())).unwrap();
+    let missed = query_for(1, "missed.stream.test", A);
+    ask(&missed);
+    let long = framed([answer(&missed, 0, false), vec![b' '; 200]].concat());
+    let (before, after) = long.split_at(100);
+    server.write_all(before).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let Some(mut measurement) = Measurement::start("dns") else {
+        return;
+    };
+    server.write_all(after).unwrap();
+    for id in 2..5 {
+        let query = query_for(id, "seen.stream.test", A);
+        ask(&query);
+        thread::sleep(Duration::from_millis(5));
+        server.write_all(&framed(answer(&query, 0, false))).unwrap();
+        thread::sleep(Duration::from_millis(5));
+    }
+    measurement.collect();
+    let labels = [("src_workload", lab.client.as_str()), ("protocol", "tcp")];
+    let show = measurement.show("dns_");
+    assert_eq!(measurement.count("dns_queries_total", &labels), 3, "{show}");
+    assert_eq!(
+        measurement.count("dns_responses_total", &labels),
+        3,
+        "{show}"
+    );
+}
