@@ -117,6 +117,15 @@ impl Registry {
         }
     }
 
+    /// Whether what is added to the families of a signal from now on happened before anybody looked.
+    /// Series that come meanwhile are shown as they are and not as 0 first: their value is no
+    /// increase.
+    pub fn set_past(&self, signal: &str, past: bool) {
+        for family in lock(&self.inner.families).values() {
+            family.set_past(signal, past);
+        }
+    }
+
     /// `labels` are the label names, in groups: `&[EDGE, &["reason"]]`.
     pub fn counter(
         &self,
@@ -206,6 +215,16 @@ impl Counter {
             reason = "exposition values are doubles: exact up to 2^53"
         )]
         self.0.add(labels, n as f64);
+    }
+
+    /// Adds what was counted before anybody looked: a series that begins with it is shown as it is,
+    /// and not as 0 first.
+    pub fn add_past(&self, labels: Labels, n: u64) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "exposition values are doubles: exact up to 2^53"
+        )]
+        self.0.add_past(labels, n as f64);
     }
 
     /// Forgets every series whose first label values are these.

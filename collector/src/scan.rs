@@ -197,9 +197,12 @@ impl Detector {
         self.lock().observe(attempt);
     }
 
-    /// Events that began since the last call.
-    pub fn take_fresh(&self) -> Vec<Event> {
-        std::mem::take(&mut self.lock().fresh)
+    /// Events that began since the last call. Also forgets what is old, whether or not anybody ever
+    /// asks for [`Detector::events`]: else their place would be taken for good.
+    pub fn take_fresh(&self, now: u64) -> Vec<Event> {
+        let mut watch = self.lock();
+        watch.forget(now);
+        std::mem::take(&mut watch.fresh)
     }
 
     /// Events of the last minutes, the latest first.

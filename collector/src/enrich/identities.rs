@@ -157,13 +157,10 @@ impl Identities {
         match self.addresses.get(&address) {
             None => Ok(None),
             Some(&Holder::One(holder)) => self.owner(holder, CgroupId(0)).map(Some),
-            Some(Holder::Several) => {
-                let own = self.namespaces.get(&netns).map(|own| &own.identity);
-                match own {
-                    Some(own) if own.addresses.contains(&address) => Ok(Some(own.owner.clone())),
-                    _ => self.common_owner(address).map(Some),
-                }
-            }
+            Some(Holder::Several) => match self.namespaces.get(&netns) {
+                Some(own) if own.identity.addresses.contains(&address) => own.owner().map(Some),
+                _ => self.common_owner(address).map(Some),
+            },
         }
     }
 
@@ -351,6 +348,7 @@ impl Pod {
 mod tests {
     use super::super::Kind;
     use super::*;
+    use crate::k8s::{Cluster, Entry, ObjectKey, Phase, PodMeta, Resource};
 
     const CART: NetnsId = NetnsId(1);
     const SHOP: NetnsId = NetnsId(2);
@@ -404,6 +402,33 @@ mod tests {
         ] {
             assert_eq!(peer(&identities, netns, address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn a_pod_with_an_address_that_others_have_too_is_that_pod() {
+        let now = Instant::now();
+        let cluster = Cluster::new(Some("a"), Duration::from_secs(30));
+        let pod = PodMeta {
+            uid: "1".into(),
+            config_hash: None,
+            node: Some("a".into()),
+            host_network: false,
+            phase: Phase::Running,
+            addresses: ["10.0.0.1".parse().unwrap()].into(),
+            containers: Box::default(),
+            owner: None,
+            template_hash: None,
+            created: 0,
+            app: None,
+        };
+        let key = ObjectKey::new("shop", "cart-0");
+        let local = Resource::LocalPods;
+        (cluster.change()).apply(local, &key, Entry::Pod(pod), now);
+        let mut identities = identities();
+        identities.name_pods(&cluster.index(), now);
+        assert_eq!(peer(&identities, SHOP, "10.0.0.1"), "cart-0");
+        assert_eq!(peer(&identities, CART, "10.0.9.9"), "cart-0");
+        assert_eq!(peer(&identities, SHOP, "10.0.9.9"), "shop");
     }
 
     #[test]

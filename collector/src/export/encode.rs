@@ -170,6 +170,11 @@ impl Exposition {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
+        let help = match self.format {
+            // There, quotes are special also where nothing is quoted.
+            Format::OpenMetrics => help.replace('"', "\\\""),
+            Format::Text => help.to_owned(),
+        };
         let _ = writeln!(self.text, "# HELP {PREFIX}{name}{suffix} {help}");
         let _ = writeln!(self.text, "# TYPE {PREFIX}{name}{suffix} {kind}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::{Buckets, EDGE, Labels, OWNER, lock};
 
@@ -31,6 +31,8 @@ pub(super) struct Family {
     overflow: AtomicU64,
     /// What new series are stamped with; see `Scrapes`.
     generation: AtomicU64,
+    /// What is added now happened before anybody looked.
+    past: AtomicBool,
 }
 
 pub(super) struct Series {
@@ -68,6 +70,7 @@ impl Family {
             series: Mutex::default(),
             overflow: AtomicU64::new(0),
             generation: AtomicU64::new(generation),
+            past: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +84,12 @@ impl Family {
             && !signals.contains(&signal)
         {
             signals.push(signal);
+        }
+    }
+
+    pub(super) fn set_past(&self, signal: &str, past: bool) {
+        if lock(&self.signals).contains(&signal) {
+            self.past.store(past, Ordering::Relaxed);
         }
     }
 
@@ -103,7 +112,15 @@ impl Family {
     }
 
     pub(super) fn add(&self, labels: Labels, n: f64) {
-        self.update(&mut lock(&self.series), labels, |value| {
+        self.add_when(labels, n, self.past.load(Ordering::Relaxed));
+    }
+
+    pub(super) fn add_past(&self, labels: Labels, n: f64) {
+        self.add_when(labels, n, true);
+    }
+
+    fn add_when(&self, labels: Labels, n: f64, past: bool) {
+        self.update_when(&mut lock(&self.series), labels, past, |value| {
             if let Value::Number(number) = value {
                 *number += n;
             }
@@ -148,11 +165,25 @@ impl Family {
         labels: Labels,
         change: impl FnOnce(&mut Value),
     ) {
+        self.update_when(series, labels, self.past.load(Ordering::Relaxed), change);
+    }
+
+    fn update_when(
+        &self,
+        series: &mut BTreeMap<Labels, Series>,
+        labels: Labels,
+        past: bool,
+        change: impl FnOnce(&mut Value),
+    ) {
         debug_assert_eq!(labels.values().count(), self.labels.len(), "{}", self.name);
         let labels = self.within_budget(series, labels);
         let entry = series.entry(labels).or_insert_with(|| Series {
             value: self.zero(),
-            generation: self.generation.load(Ordering::Relaxed),
+            // The first is older than every scrape.
+            generation: match past {
+                true => 0,
+                false => self.generation.load(Ordering::Relaxed),
+            },
             moved: false,
             gone: 0,
         });

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::Resource;
 use super::index::{Index, Settings};
 
-/// A watch that could not be started is tried again within 30 s, and the try may take another 30 s.
+/// A watch that could not be started is tried again within 60 s, and the try may take another 30 s.
 /// Its success does not show before there is an event. So no news for so long is good news.
-const NO_NEWS: Duration = Duration::from_secs(65);
+const NO_NEWS: Duration = Duration::from_secs(95);
 
 #[derive(Default)]
 pub struct Cluster {
@@ -99,6 +99,7 @@ impl Cluster {
 
     /// These are to be followed.
     pub(super) fn expect(&self, resource: Resource) {
+        self.change().expect(resource);
         self.state().watches.entry(resource).or_default();
     }
 

@@ -39,6 +39,7 @@ pub struct Index {
     namespaces: BTreeSet<Arc<str>>,
     replica_sets: HashMap<ObjectKey, OwnerMeta>,
     jobs: HashMap<ObjectKey, OwnerMeta>,
+    expected: HashSet<Resource>,
     synced: HashSet<Resource>,
     version: u64,
 }
@@ -87,6 +88,11 @@ impl Index {
         self.version
     }
 
+    /// This resource is asked for. Until it is listed, an address that nobody has may be one of its.
+    pub(super) fn expect(&mut self, resource: Resource) {
+        self.expected.insert(resource);
+    }
+
     pub fn apply(&mut self, resource: Resource, key: &ObjectKey, entry: Entry, now: Instant) {
         self.version += 1;
         let key = self.intern(key);
@@ -94,10 +100,7 @@ impl Index {
             Entry::Pod(pod) => self.apply_pod(resource, key, pod, now),
             Entry::Service(service) => self.services.apply(key, service),
             Entry::EndpointSlice(slice) => self.services.apply_slice(key, slice),
-            Entry::Node(node) => {
-                self.nodes.insert(key.name, node);
-                self.index_nodes();
-            }
+            Entry::Node(node) => self.apply_node(key.name, node),
             Entry::Namespace => _ = self.namespaces.insert(key.name),
             Entry::Owner(owner) => {
                 self.owners(resource).insert(key.clone(), owner);
@@ -204,8 +207,7 @@ impl Index {
         if let Some(workload) = self.claims.departed(address, now) {
             return Found::Workload(workload.clone());
         }
-        let pods = [Resource::LocalPods, Resource::RemotePods];
-        if !pods.iter().any(|resource| self.synced.contains(resource)) {
+        if !self.knows_addresses() {
             return Found::Unknown(Reason::KubernetesUnsynced);
         }
         let mut networks = self.nodes.values().flat_map(|node| &node.pod_networks);
@@ -213,6 +215,13 @@ impl Index {
             true => Found::Unknown(Reason::PodUnknown),
             false => Found::Nobody,
         }
+    }
+
+    /// Whether everything that has addresses is listed, as far as it is asked for.
+    fn knows_addresses(&self) -> bool {
+        let with_addresses = [Resource::RemotePods, Resource::Services, Resource::Nodes];
+        let is_late = |it: &Resource| self.expected.contains(it) && !self.synced.contains(it);
+        self.synced.contains(&Resource::LocalPods) && !with_addresses.iter().any(is_late)
     }
 
     /// The Service whose own address this is. Some balancers announce addresses of nodes: only
@@ -294,6 +303,19 @@ impl Index {
         match resource {
             Resource::Jobs => &mut self.jobs,
             _ => &mut self.replica_sets,
+        }
+    }
+
+    /// Every node tells of itself every few minutes, and nearly always there is nothing new.
+    fn apply_node(&mut self, name: Arc<str>, node: NodeMeta) {
+        if self.nodes.get(&name) == Some(&node) {
+            return;
+        }
+        for &address in &node.addresses {
+            self.node_addresses.insert(address, name.clone());
+        }
+        if self.nodes.insert(name, node).is_some() {
+            self.index_nodes();
         }
     }
 

@@ -15,7 +15,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{self, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, PartialObjectMeta};
-use kube::runtime::watcher::{Config, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{Config, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource as KubeResource};
 use tokio::task::{JoinSet, yield_now};
@@ -153,13 +154,16 @@ async fn take<S, K>(
     S: WatchStreamExt<Item = watcher::Result<Event<K>>> + Send,
     K: KubeResource + Clone + Debug + Send + 'static,
 {
-    let mut events = pin!(events.default_backoff());
+    let mut events = pin!(events);
+    let mut backoff = DefaultBackoff::default();
     let mut listed = HashSet::new();
     let mut taken = 0_usize;
     while let Some(event) = next(&mut events).await {
         let now = Instant::now();
         match event {
             Ok(event) => {
+                // A list that begins, and its first pages, are no success: every try has them.
+                let is_followed = !matches!(event, Event::Init | Event::InitApply(_));
                 match event {
                     Event::Init => listed.clear(),
                     Event::InitApply(object) => {
@@ -184,7 +188,10 @@ async fn take<S, K>(
                         cluster.change().delete(resource, &key, now);
                     }
                 }
-                cluster.succeeded(resource);
+                if is_followed {
+                    cluster.succeeded(resource);
+                    backoff.reset();
+                }
             }
             Err(error) => {
                 let failure = failure(&error);
@@ -197,6 +204,7 @@ async fn take<S, K>(
                         "cannot follow Kubernetes; trying on"
                     );
                 }
+                sleep(backoff.next().unwrap_or(MOST_PAUSE)).await;
             }
         }
         taken += 1;

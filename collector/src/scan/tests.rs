@@ -39,11 +39,11 @@ fn found(
     let name = |party: Option<Party>| party.map(|party| party.workload.name.to_string());
     let events = detector.events(last);
     assert_eq!(
-        detector.take_fresh().len(),
+        detector.take_fresh(last).len(),
         events.len(),
         "each event begins once"
     );
-    assert!(detector.take_fresh().is_empty());
+    assert!(detector.take_fresh(last).is_empty());
     events
         .into_iter()
         .map(|event| {
@@ -191,4 +191,20 @@ fn what_is_watched_is_bounded() {
     let scan = (1..=100).map(|port| attempt(7, 9, port, Outcome::Failed, 600));
     scan.for_each(|attempt| detector.observe(&attempt));
     assert_eq!(detector.events(1600 * SECOND).len(), 1);
+}
+
+#[test]
+fn scans_are_counted_also_where_nobody_asks_for_them() {
+    let detector = Detector::default();
+    let mut begun = 0;
+    for scanner in 0..1200_u32 {
+        let second = u64::from(scanner) * 60;
+        for port in 1..=20 {
+            let mut one = attempt(1, 9, port, Outcome::Failed, second);
+            one.source.address = IpAddr::V4(Ipv4Addr::from(scanner));
+            detector.observe(&one);
+        }
+        begun += detector.take_fresh((1000 + second) * SECOND).len();
+    }
+    assert_eq!(begun, 1200);
 }

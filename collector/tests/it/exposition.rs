@@ -52,7 +52,7 @@ fn every_family_is_in_metrics_prom() {
     for signal in signal_names() {
         registry.enable(signal, true);
     }
-    for part in ["kubernetes", "kubernetes_app_labels"] {
+    for part in ["kubernetes", "kubernetes_app_labels", "flow_store"] {
         registry.enable(part, true);
     }
     expect_file!["../../metrics.prom"].assert_eq(&registry.catalogue());
@@ -61,7 +61,11 @@ fn every_family_is_in_metrics_prom() {
 #[test]
 fn both_formats_show_the_same_series() {
     let registry = Registry::new(100);
-    let resets = registry.counter("tcp_resets", "RSTs", &[EDGE, &["reason"]]);
+    let resets = registry.counter(
+        "tcp_resets",
+        "RSTs; reason=\"\": none",
+        &[EDGE, &["reason"]],
+    );
     resets.add(
         edge(&workload("web"), &workload("db")).with(&["a\"b\\c\nd"]),
         3,
@@ -91,7 +95,7 @@ fn both_formats_show_the_same_series() {
         runwire_rtt_seconds_bucket{x="1",le="+Inf"} 11
         runwire_rtt_seconds_sum{x="1"} 2.505
         runwire_rtt_seconds_count{x="1"} 11
-        # HELP runwire_tcp_resets_total RSTs
+        # HELP runwire_tcp_resets_total RSTs; reason="": none
         # TYPE runwire_tcp_resets_total counter
         runwire_tcp_resets_total{src_namespace="host",src_workload="web",src_kind="netns",dst_namespace="host",dst_workload="db",dst_kind="netns",reason="a\"b\\c\nd"} 3
         runwire_tcp_resets_total{src_namespace="host",src_workload="web",src_kind="netns",dst_namespace="~external",dst_workload="~external",dst_kind="external"} 1
@@ -115,6 +119,7 @@ fn both_formats_show_the_same_series() {
         samples.map(str::to_owned).collect()
     };
     assert_eq!(samples(&text), samples(&open));
+    assert!(open.contains("# HELP runwire_tcp_resets RSTs; reason=\\\"\\\": none\n"));
     assert!(open.contains("# TYPE runwire_tcp_resets counter\n"));
     assert!(open.ends_with("# EOF\n"));
 }
@@ -144,6 +149,28 @@ fn a_family_over_its_budget_goes_on_in_its_overflow_series() {
     assert!(text.contains(other), "{text}");
     expect![[r#"runwire_series_overflow_total{metric="drops"} 1064"#]]
         .assert_eq(text.lines().last().unwrap());
+}
+
+#[test]
+fn what_was_counted_before_anybody_looked_is_shown_as_it_is() {
+    let registry = Registry::new(100);
+    registry.encode(Format::Text, scraper(1));
+    let segments =
+        registry
+            .for_signal("netns_counters")
+            .counter("segments", "Segments", &[&["of"]]);
+    registry.set_past("netns_counters", true);
+    segments.add(Labels::new(&["old"]), 1_000_000);
+    registry.set_past("netns_counters", false);
+    segments.add(Labels::new(&["new"]), 5);
+    segments.add_past(Labels::new(&["moved"]), 7);
+    let text = registry.encode(Format::Text, scraper(1));
+    assert!(
+        text.contains("segments_total{of=\"old\"} 1000000\n"),
+        "{text}"
+    );
+    assert!(text.contains("segments_total{of=\"new\"} 0\n"), "{text}");
+    assert!(text.contains("segments_total{of=\"moved\"} 7\n"), "{text}");
 }
 
 #[test]

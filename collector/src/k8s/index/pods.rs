@@ -19,14 +19,24 @@ pub(super) struct Record {
     pub(super) phase: Phase,
     pub(super) workload: Workload,
     pub(super) app: Option<Box<AppLabels>>,
-    /// The owner's owner is not known yet.
-    pending: Option<Box<Owner>>,
+    /// The owner, if its own owner must be asked for.
+    asked: Option<Box<Owner>>,
+    /// It is not known yet.
+    is_pending: bool,
     since: Instant,
+    created: i64,
     uid: Box<str>,
     config_hash: Option<Box<str>>,
     containers: Box<[Box<str>]>,
     /// None once it is over.
     addresses: Box<[IpAddr]>,
+}
+
+impl Record {
+    /// The owner whose own owner is not known yet.
+    fn pending(&self) -> Option<&Owner> {
+        self.asked.as_deref().filter(|_| self.is_pending)
+    }
 }
 
 /// What the kernel says about a pod of this node.
@@ -45,13 +55,10 @@ impl Index {
         pod: PodMeta,
         now: Instant,
     ) {
-        let known = self.pods.get(&key).filter(|known| known.uid == pod.uid);
-        // The two watches are not in step: what the other one says of a pod of this node is older.
-        if resource == Resource::RemotePods
-            && known.is_some_and(|known| known.resource == Resource::LocalPods)
-        {
+        if (self.pods.get(&key)).is_some_and(|known| is_older(resource, &pod, known)) {
             return;
         }
+        let known = self.pods.get(&key).filter(|known| known.uid == pod.uid);
         let since = known.map_or(now, |known| known.since);
         let addresses = match pod.phase.is_over() {
             true => Box::default(),
@@ -59,14 +66,17 @@ impl Index {
         };
         // Stays in place where nothing changed, so that the order of claims is that of events.
         let keeps = known.is_some_and(|known| known.addresses == addresses);
-        if let Some(old) = self.pods.remove(&key) {
-            self.forget_ids(&key, &old);
+        let old = self.pods.remove(&key);
+        if let Some(old) = &old {
+            self.forget_ids(&key, old);
             if !keeps {
-                self.release(&key, &old, now);
+                self.release(&key, old, now);
             }
         }
-        let (workload, pending) = self.workload_of(&key, &pod);
-        if let Some(owner) = &pending {
+        let known = old.filter(|old| old.uid == pod.uid);
+        let asked = asked(&pod).cloned();
+        let (workload, is_pending) = self.workload_of(&key, &pod, known.as_ref());
+        if let Some(owner) = asked.as_ref().filter(|_| is_pending) {
             let waiting = self.waiting.entry(owner_key(&key, owner)).or_default();
             waiting.push(key.clone());
         }
@@ -102,8 +112,10 @@ impl Index {
             phase: pod.phase,
             workload,
             app: pod.app.filter(|_| is_local),
-            pending: pending.map(Box::new),
+            asked: asked.map(Box::new),
+            is_pending,
             since,
+            created: pod.created,
             uid: pod.uid,
             config_hash: pod.config_hash,
             containers,
@@ -124,7 +136,7 @@ impl Index {
     }
 
     fn forget_ids(&mut self, key: &ObjectKey, old: &Record) {
-        if let Some(owner) = &old.pending {
+        if let Some(owner) = old.pending() {
             let owner = owner_key(key, owner);
             if let Some(waiting) = self.waiting.get_mut(&owner) {
                 waiting.retain(|pod| pod != key);
@@ -171,9 +183,9 @@ impl Index {
     pub(super) fn pod_workload(&self, key: &ObjectKey, now: Instant) -> Result<Workload, Reason> {
         let record = &self.pods[key];
         let is_late = now.saturating_duration_since(record.since) >= self.settings.grace;
-        match &record.pending {
-            Some(_) if !is_late => Err(Reason::OwnerUnknown),
-            _ => Ok(record.workload.clone()),
+        match record.is_pending && !is_late {
+            true => Err(Reason::OwnerUnknown),
+            false => Ok(record.workload.clone()),
         }
     }
 
@@ -184,18 +196,23 @@ impl Index {
             Resource::Jobs => Kind::Job,
             _ => return true,
         };
-        let mut pending = self.pods.values().filter_map(|pod| pod.pending.as_ref());
+        let mut pending = self.pods.values().filter_map(Record::pending);
         pending.any(|owner| owner.kind == kind)
     }
 
-    /// The top owner, and the direct one if what is above it is not known.
-    fn workload_of(&mut self, key: &ObjectKey, pod: &PodMeta) -> (Workload, Option<Owner>) {
+    /// The top owner; the direct one and true, if what is above it is not known.
+    fn workload_of(
+        &mut self,
+        key: &ObjectKey,
+        pod: &PodMeta,
+        known: Option<&Record>,
+    ) -> (Workload, bool) {
         let Some(owner) = &pod.owner else {
-            return (self.workload(key, Kind::Pod, &key.name), None);
+            return (self.workload(key, Kind::Pod, &key.name), false);
         };
         let above = match owner.kind {
             Kind::ReplicaSet => match deployment(pod, owner) {
-                Some(name) => return (self.workload(key, Kind::Deployment, name), None),
+                Some(name) => return (self.workload(key, Kind::Deployment, name), false),
                 None => self.replica_sets.get(&owner_key(key, owner)),
             },
             Kind::Job => self.jobs.get(&owner_key(key, owner)),
@@ -205,17 +222,20 @@ impl Index {
                 let name = (key.name.strip_suffix(node))
                     .and_then(|name| name.strip_suffix('-'))
                     .unwrap_or(&key.name);
-                return (self.workload(key, Kind::Pod, name), None);
+                return (self.workload(key, Kind::Pod, name), false);
             }
-            kind => return (self.workload(key, kind, &owner.name), None),
+            kind => return (self.workload(key, kind, &owner.name), false),
         };
         match above.map(|meta| meta.owner.clone()) {
-            Some(Some(top)) => (self.workload(key, top.kind, &top.name), None),
-            Some(None) => (self.workload(key, owner.kind, &owner.name), None),
-            None => {
-                let workload = self.workload(key, owner.kind, &owner.name);
-                (workload, Some(owner.clone()))
-            }
+            Some(Some(top)) => (self.workload(key, top.kind, &top.name), false),
+            Some(None) => (self.workload(key, owner.kind, &owner.name), false),
+            None => match known {
+                // An owner may be deleted before its pods, which go on for a while.
+                Some(known) if !known.is_pending && known.asked.as_deref() == Some(owner) => {
+                    (known.workload.clone(), false)
+                }
+                _ => (self.workload(key, owner.kind, &owner.name), true),
+            },
         }
     }
 
@@ -224,7 +244,7 @@ impl Index {
         let waiting = self.waiting.remove(owner).unwrap_or_default();
         for key in waiting {
             let record = self.pods.get(&key);
-            let Some(pending) = record.and_then(|record| record.pending.clone()) else {
+            let Some(pending) = record.and_then(|record| record.pending().cloned()) else {
                 continue;
             };
             let above = match pending.kind {
@@ -234,11 +254,11 @@ impl Index {
             let Some(meta) = above else {
                 continue;
             };
-            let top = meta.owner.clone().unwrap_or(*pending);
+            let top = meta.owner.clone().unwrap_or(pending);
             let workload = self.workload(&key, top.kind, &top.name);
             if let Some(record) = self.pods.get_mut(&key) {
                 record.workload = workload;
-                record.pending = None;
+                record.is_pending = false;
             }
         }
     }
@@ -249,6 +269,25 @@ impl Index {
             name: self.names.get(name),
             kind,
         }
+    }
+}
+
+/// The two watches are not in step. What the other one says of a pod of this node is older, and so is
+/// what it says of one that had the name before.
+fn is_older(resource: Resource, pod: &PodMeta, known: &Record) -> bool {
+    match known.uid == pod.uid {
+        true => resource == Resource::RemotePods && known.resource == Resource::LocalPods,
+        false => resource != known.resource && pod.created < known.created,
+    }
+}
+
+/// The owner, if its own owner must be asked for.
+fn asked(pod: &PodMeta) -> Option<&Owner> {
+    let owner = pod.owner.as_ref()?;
+    match owner.kind {
+        Kind::ReplicaSet => deployment(pod, owner).is_none().then_some(owner),
+        Kind::Job => Some(owner),
+        _ => None,
     }
 }
 

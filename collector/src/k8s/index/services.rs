@@ -33,9 +33,16 @@ impl Services {
             return;
         };
         for address in old.addresses {
-            if self.addresses.get(&address) == Some(key) {
-                self.addresses.remove(&address);
+            if self.addresses.get(&address) != Some(key) {
+                continue;
             }
+            // Several Services may share the address of a load balancer, each with ports of its own.
+            let others =
+                (self.services.iter()).filter(|(_, service)| service.addresses.contains(&address));
+            match others.map(|(other, _)| other).min() {
+                Some(other) => self.addresses.insert(address, other.clone()),
+                None => self.addresses.remove(&address),
+            };
         }
     }
 

@@ -102,3 +102,23 @@ fn after_the_grace_period_the_direct_owner_will_do() {
     world.wait(1);
     assert_eq!(world.at(ADDRESS), "shop/job/tidy-29");
 }
+
+#[test]
+fn pods_that_outlive_their_owner_keep_its_name() {
+    let mut world = World::synced();
+    let mut pod = a_pod("it-x", "b", ADDRESS, "Job/tidy-29");
+    let job = owned("Job", "tidy-29", Some(("CronJob", "tidy")));
+    world.apply(&pod);
+    world.apply(&job);
+    world.delete(&job);
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-20T04:00:00Z");
+    world.apply(&pod);
+    assert_eq!(world.at(ADDRESS), "shop/cronjob/tidy");
+    assert!(!world.index.needs(Resource::Jobs));
+
+    // One that gets another owner does not.
+    let mut other = a_pod("it-x", "b", ADDRESS, "Job/other");
+    other["metadata"]["uid"] = pod["metadata"]["uid"].clone();
+    world.apply(&other);
+    assert_eq!(world.at(ADDRESS), "owner_unknown");
+}

@@ -161,6 +161,31 @@ fn a_pod_that_gets_a_node_stays_whichever_watch_tells_first() {
 }
 
 #[test]
+fn late_news_of_a_pod_do_not_take_the_name_from_the_one_that_came_after_it() {
+    let old = a_pod("cart-0", "a", "10.0.0.4", "StatefulSet/cart");
+    let mut new = a_pod("cart-0", "b", CART, "StatefulSet/cart");
+    new["metadata"]["uid"] = json!("uid-of-the-second");
+    new["metadata"]["creationTimestamp"] = json!("2026-11-21T00:00:00Z");
+    for (old, new) in [(&old, &new), (&as_on("b", &old), &as_on("a", &new))] {
+        let mut world = World::synced();
+        world.apply(old);
+        // The watch of the new one's node tells that it runs; the other was cut, and tells how the old one ended.
+        world.apply(new);
+        world.apply(old);
+        world.delete(old);
+        world.wait(10);
+        assert_eq!(world.at(CART), "shop/statefulset/cart");
+        assert_eq!(world.at("10.0.0.4"), "nobody");
+    }
+}
+
+fn as_on(node: &str, pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    pod["spec"]["nodeName"] = json!(node);
+    pod
+}
+
+#[test]
 fn what_a_list_lacks_is_gone() {
     let mut world = World::synced();
     let local = a_pod("cart-0", "a", "10.0.0.4", "StatefulSet/cart");
@@ -180,10 +205,47 @@ fn before_pods_are_listed_nobody_is_called_external() {
     world
         .index
         .reset(Resource::LocalPods, &Default::default(), world.now);
-    world
-        .index
-        .reset(Resource::RemotePods, &Default::default(), world.now);
     assert_eq!(world.at("203.0.113.7"), "nobody");
+}
+
+#[test]
+fn an_address_may_be_one_of_what_is_asked_for_and_not_listed_yet() {
+    let mut world = World::new();
+    let with_addresses = [
+        Resource::LocalPods,
+        Resource::RemotePods,
+        Resource::Services,
+        Resource::Nodes,
+    ];
+    for resource in with_addresses {
+        world.index.expect(resource);
+    }
+    for resource in with_addresses {
+        assert_eq!(
+            world.at("203.0.113.7"),
+            "kubernetes_unsynced",
+            "{resource:?}"
+        );
+        world.index.reset(resource, &Default::default(), world.now);
+    }
+    assert_eq!(world.at("203.0.113.7"), "nobody");
+    // Owners have none.
+    world.index.expect(Resource::Jobs);
+    assert_eq!(world.at("203.0.113.7"), "nobody");
+}
+
+#[test]
+fn a_node_that_changes_its_address_does_not_keep_the_old_one() {
+    let mut world = World::synced();
+    let node = |address: &str| {
+        json!({"kind": "Node", "metadata": {"name": "b"}, "spec": {},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+    };
+    for address in ["192.0.2.2", "192.0.2.2", "192.0.2.3"] {
+        world.apply(&node(address));
+        assert_eq!(world.at(address), "host/node/~node");
+    }
+    assert_eq!(world.at("192.0.2.2"), "nobody");
 }
 
 #[test]

@@ -43,6 +43,26 @@ fn a_service_has_all_its_addresses_until_it_changes_them() {
 }
 
 #[test]
+fn services_that_share_an_address_keep_it_when_one_of_them_goes() {
+    let mut world = World::synced();
+    let mut other = a_service("10.96.0.2");
+    other["metadata"]["name"] = json!("web-udp");
+    other["spec"]["clusterIPs"] = json!(["10.96.0.2"]);
+    for (first, second) in [("web", "web-udp"), ("web-udp", "web")] {
+        let named = |name: &str| match name {
+            "web" => a_service("10.96.0.1"),
+            _ => other.clone(),
+        };
+        world.apply(&named(first));
+        world.apply(&named(second));
+        world.delete(&named(second));
+        assert_eq!(world.at("198.51.100.2"), format!("shop/Service {first}"));
+        world.delete(&named(first));
+        assert_eq!(world.at("198.51.100.2"), "nobody");
+    }
+}
+
+#[test]
 fn an_address_of_a_node_is_not_taken_for_a_services() {
     let mut world = World::synced();
     world.apply(&a_service("10.96.0.1"));

@@ -261,6 +261,29 @@ fn what_is_forbidden_is_said_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_list_that_fails_again_and_again_is_tried_ever_less_often() {
+    let api = FakeApi::start();
+    api.apply(&node("a", "z1", "192.0.2.1"));
+    api.set_faults(Faults {
+        refused: [("services".to_owned(), 500)].into(),
+        ..Faults::default()
+    });
+    let world = World::new(api);
+    world.follow();
+    world.until("it is said", |world| {
+        world.failures("services", "refused") > 0
+    });
+    // Pauses of at least 0.8, 1.6, 3.2 and 6.4 s: the fifth try is later than this.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(7) {
+        assert_eq!(world.health().state, "unavailable", "also while it tries");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let lists = world.lists("services");
+    assert!((2..=4).contains(&lists), "{lists} tries");
+}
+
+#[test]
 fn while_the_server_is_away_names_stay_and_that_is_said() {
     let world = World::small();
     world.api.set_faults(Faults {
@@ -269,7 +292,10 @@ fn while_the_server_is_away_names_stay_and_that_is_said() {
     });
     world.api.cut_watches();
     world.until("it is lost", |world| world.health().state == "lost");
-    assert!(world.failures("remote_pods", "unreachable") > 0);
+    // One watch is enough to be lost; the others notice in their own time.
+    world.until("pods are lost too", |world| {
+        world.failures("remote_pods", "unreachable") > 0
+    });
     assert_eq!(world.name("10.0.0.2"), "cart");
     world.api.set_faults(Faults::default());
     world.api.apply(&pod("new-0", "b", "10.0.0.3", "new"));
