@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -44,7 +45,7 @@ pub struct Runbook {
     pub body_start: usize,
     /// The same as Markdown, if it is something else.
     pub sheet: Option<Sheet>,
-    /// Of the id and the source: the same as long as neither changes.
+    /// Of the id, the format, the source and the modes that another page defines first: the same as long as none of them changes.
     pub digest: u128,
 }
 
@@ -75,19 +76,27 @@ impl Runbook {
         }
     }
 
-    /// The section that is about an alert of this page, and else the page's first words.
+    /// The section that is about an alert of this page, and else the page's first words. A heading that is the name comes
+    /// before one that holds it: «DiskFullSoon» is not about `DiskFull` where there is a section for each.
     pub fn section_for_alert(&self, alert: &str) -> Option<&Section> {
         let wanted = anchor::compact(alert);
-        let named = |section: &&Section| {
-            section
-                .heading_path
-                .last()
-                .is_some_and(|heading| anchor::compact(heading).contains(&wanted))
+        let heading = |section: &&Section| {
+            let heading = section.heading_path.last();
+            heading.map_or_else(String::new, |heading| anchor::compact(heading))
         };
-        self.sections
+        let below_title = || self.sections.iter().filter(|section| section.level > 1);
+        below_title()
+            .find(|section| heading(section) == wanted)
+            .or_else(|| below_title().find(|section| heading(section).contains(&wanted)))
+    }
+
+    /// Numbers of a section and of those below its heading.
+    pub fn sections_within(&self, section: usize) -> Range<usize> {
+        let level = self.sections[section].level;
+        let below = self.sections[section + 1..]
             .iter()
-            .filter(|section| section.level > 1)
-            .find(named)
+            .take_while(|section| section.level > level);
+        section..section + 1 + below.count()
     }
 }
 
@@ -388,6 +397,8 @@ pub enum WarningKind {
     },
     #[error("failure mode `{mode}`: {reason}")]
     FailureMode { mode: String, reason: String },
+    #[error("PromQL in the text: {0}")]
+    Block(String),
     #[error(
         "failure mode `{mode}` is already defined in {first}: ids are unique over all runbooks"
     )]

@@ -1,7 +1,7 @@
 //! BM25 over one kind of text. Scores are shares of what a text could reach at most for the same question, so that they
 //! can be compared between questions and added to cosines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::postings::{List, Postings};
@@ -220,8 +220,9 @@ impl LexicalQuery {
         is_english: impl Fn(&str) -> bool,
     ) -> Self {
         let mut words: Vec<Word> = Vec::new();
+        let mut known: HashSet<String> = HashSet::new();
         let mut add = |text: String, is_compound| {
-            if !words.iter().any(|word| word.text == text) {
+            if known.insert(text.clone()) {
                 words.push(Word { text, is_compound });
             }
         };

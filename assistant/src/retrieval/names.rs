@@ -16,6 +16,8 @@ pub struct Names {
     spelt: Vec<(String, Place)>,
     /// Declared names that do not look like one, `Watchdog`: they count only as they are written.
     plain: HashMap<String, Vec<Place>>,
+    /// Declared names with spaces or hyphens in them, `High CPU on node`: likewise.
+    phrases: Vec<(String, Place)>,
 }
 
 impl Names {
@@ -30,7 +32,9 @@ impl Names {
                         .iter()
                         .position(|section| section == wanted)
                 });
-                if humps(alert).len() == 1 {
+                if !alert.chars().all(is_of_word) {
+                    names.phrases.push((alert.clone(), (at, section)));
+                } else if humps(alert).len() == 1 {
                     names
                         .plain
                         .entry(alert.clone())
@@ -87,7 +91,18 @@ impl Names {
             return whole.to_vec();
         }
         let mut places = Vec::new();
-        for word in question.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+        let phrases = self
+            .phrases
+            .iter()
+            .filter(|(name, _)| is_in(name, question));
+        let phrases: Vec<_> = phrases.collect();
+        for (name, place) in &phrases {
+            let is_part = |(longer, _): &&(String, Place)| longer != name && longer.contains(name);
+            if !phrases.iter().any(is_part) {
+                places.push(*place);
+            }
+        }
+        for word in question.split(|c: char| !is_of_word(c)) {
             if looks_like_alert(word, 2) {
                 places.extend_from_slice(self.exact(word));
             } else if let Some(of_word) = self.plain.get(word) {
@@ -99,9 +114,12 @@ impl Names {
 
     /// The names nearest to one that nobody treats, best first, one a page.
     pub fn nearest(&self, name: &str, limit: usize) -> Vec<(&str, Place)> {
-        let wanted = key(name);
-        let wanted_parts: Vec<String> =
-            humps(name).iter().map(|part| part.to_lowercase()).collect();
+        let name: String = name.chars().take(COMPARED).collect();
+        let wanted = key(&name);
+        let wanted_parts: Vec<String> = humps(&name)
+            .iter()
+            .map(|part| part.to_lowercase())
+            .collect();
         let mut ranked: Vec<_> = self
             .spelt
             .iter()
@@ -142,6 +160,9 @@ fn key(name: &str) -> String {
     }
 }
 
+/// A length is plenty to compare names by, and no request may cost more than that.
+const COMPARED: usize = 100;
+
 /// `CamelCase` of so many words and nothing else.
 fn looks_like_alert(word: &str, least: usize) -> bool {
     word.starts_with(|c: char| c.is_ascii_uppercase())
@@ -160,14 +181,33 @@ fn name_in_heading(heading: &str) -> Option<&str> {
     ((alone || is_labelled) && looks_like_alert(name, enough)).then_some(name)
 }
 
-/// The value after `alertname`, however the payload is written.
+/// The value after `alertname`, however the payload is written. Within quotes it may have spaces.
 fn labelled(question: &str) -> Option<&str> {
-    let at = question.find("alertname")? + "alertname".len();
-    let rest = question[at..].trim_start_matches(|c: char| !c.is_alphanumeric());
-    let end = rest
-        .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
-        .unwrap_or(rest.len());
-    Some(&rest[..end]).filter(|name| !name.is_empty())
+    let after = &question[question.find("alertname")? + "alertname".len()..];
+    let rest = after.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let quote = after[..after.len() - rest.len()]
+        .chars()
+        .next_back()
+        .filter(|c| matches!(c, '"' | '\''));
+    let end = match quote {
+        Some(quote) => rest.find([quote, '\n']),
+        None => rest.find(|c: char| !(is_of_word(c) || c == '-')),
+    };
+    Some(&rest[..end.unwrap_or(rest.len())]).filter(|name| !name.is_empty())
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// As it is written, and not as a part of longer words.
+fn is_in(name: &str, text: &str) -> bool {
+    !name.trim().is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            let before = text[..at].chars().next_back();
+            let after = text[at + name.len()..].chars().next();
+            !before.is_some_and(is_of_word) && !after.is_some_and(is_of_word)
+        })
 }
 
 #[cfg(test)]
@@ -216,10 +256,38 @@ mod tests {
     }
 
     #[test]
+    fn names_with_spaces_and_hyphens_are_recognised_in_sentences_and_payloads() {
+        let pages = [
+            "---\nalerts: [High CPU on node, instance-down]\n---\n# A\n",
+            "---\nalerts: [High CPU]\n---\n# B\n",
+        ];
+        let pages = pages.map(|text| parse("id", "id", text.to_owned()).0);
+        let names = Names::new(pages.iter());
+        for (question, places) in [
+            ("instance-down fires since ten", &[(0, None)][..]),
+            (
+                r#"{"alertname": "High CPU on node", "x": "y"}"#,
+                &[(0, None)],
+            ),
+            (r#"{\"alertname\":\"High CPU on node\"}"#, &[(0, None)]),
+            (r#"ALERTS{alertname="High CPU"}"#, &[(1, None)]),
+            ("[FIRING] High CPU: db-7", &[(1, None)]),
+            ("[FIRING] High CPU on node db-7", &[(0, None)]),
+            ("a high cpu-bound load", &[]),
+            ("instance-downtime", &[]),
+        ] {
+            assert_eq!(names.in_question(question), places, "{question}");
+        }
+    }
+
+    #[test]
     fn an_unknown_name_has_neighbours() {
         let names = names();
         let nearest = names.nearest("KubePodCrashloopingg", 3);
         assert_eq!(nearest[0].0, "KubePodCrashLooping");
         assert_eq!(nearest.len(), 3);
+        // What stands further behind is not read: an address may be as long as thirty thousand characters.
+        let long = format!("CoreDNS{}KubePodCrashLooping", "x".repeat(COMPARED));
+        assert_eq!(names.nearest(&long, 1)[0].0, "CoreDNSErrorsHigh");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -141,6 +142,16 @@ pub(super) fn search(
         Ranking::Fused => snapshot.names.in_question(question),
         _ => Vec::new(),
     };
+    // What a section says may stand below headings of its own.
+    let named: Vec<(usize, Range<usize>)> = named
+        .into_iter()
+        .map(|(page, section)| {
+            let runbook = &runbooks[page];
+            let all = 0..runbook.sections.len();
+            let within = section.map_or(all, |section| runbook.sections_within(section));
+            (page, within)
+        })
+        .collect();
     let about = dense
         .zip(vector.as_ref())
         .map(|((meaning, asked), vector)| {
@@ -201,9 +212,9 @@ pub(super) fn search(
         if !is_allowed(*page) {
             continue;
         }
-        let name = named.iter().any(|(named, section)| {
-            named == page && section.is_none_or(|section| section == passage.section)
-        });
+        let name = named
+            .iter()
+            .any(|(named, sections)| named == page && sections.contains(&passage.section));
         let mut signals = Signals {
             passage_words: passage_words.of(candidate),
             page_words: page_words.of(*page),
@@ -275,7 +286,7 @@ pub(super) fn search(
                 line_start: passage.line_start,
                 line_end: passage.line_end,
             },
-            text: passage.text(runbook).into_owned(),
+            text: passage.shown(runbook).into_owned(),
         }
     });
     let results = results.collect();

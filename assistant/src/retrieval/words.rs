@@ -30,16 +30,75 @@ pub(super) fn analyse(text: &str) -> Vec<Word> {
             push(&mut words, run, true);
         }
         for piece in pieces {
-            let humps = humps(piece);
-            push(&mut words, piece, humps.len() > 1);
-            if humps.len() > 1 {
-                for hump in humps {
-                    push(&mut words, hump, false);
+            let scripts: Vec<&str> = by_script(piece).collect();
+            if scripts.len() > 1 {
+                push(&mut words, piece, true);
+            }
+            for part in scripts {
+                if part.starts_with(is_unspaced) {
+                    pairs(part, &mut words);
+                } else {
+                    name(part, &mut words);
                 }
             }
         }
     }
     words
+}
+
+fn name(name: &str, words: &mut Vec<Word>) {
+    let humps = humps(name);
+    push(words, name, humps.len() > 1);
+    if humps.len() > 1 {
+        for hump in humps {
+            push(words, hump, false);
+        }
+    }
+}
+
+/// Where words are not set apart, any two letters that follow each other are taken for one: no dictionary, and what is asked
+/// for is found inside a sentence.
+fn pairs(text: &str, words: &mut Vec<Word>) {
+    let letters: Vec<(usize, char)> = text.char_indices().collect();
+    let Some(last) = letters.len().checked_sub(1) else {
+        return;
+    };
+    if last != 1 {
+        push(words, text, last > 1);
+    }
+    for pair in letters.windows(2) {
+        push(
+            words,
+            &text[pair[0].0..pair[1].0 + pair[1].1.len_utf8()],
+            false,
+        );
+    }
+}
+
+/// Runs of letters that are all of scripts without spaces between words, or none of them.
+fn by_script(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let unspaced = is_unspaced(rest.chars().next()?);
+        let end = rest.find(|c| is_unspaced(c) != unspaced);
+        let (run, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        Some(run)
+    })
+}
+
+/// Chinese, Japanese, Thai, Lao, Burmese and Khmer, and Korean, whose endings stick to its words.
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{e00}'..='\u{eff}'
+            | '\u{1000}'..='\u{109f}'
+            | '\u{1780}'..='\u{17ff}'
+            | '\u{3005}'..='\u{30ff}'
+            | '\u{3400}'..='\u{4dbf}'
+            | '\u{4e00}'..='\u{9fff}'
+            | '\u{ac00}'..='\u{d7af}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{20000}'..='\u{323af}')
 }
 
 /// `CamelCase` → `Camel`, `Case`; `HTTPServer` → `HTTP`, `Server`; one element if there is nothing to take apart.
@@ -107,9 +166,19 @@ mod tests {
                 "econnrefused connection refused",
             ),
             ("Größe -- ... _", "größe"),
+            ("磁盘已满, CPU高", "磁盘已满 磁盘 盘已 已满 cpu高 cpu 高"),
             ("", ""),
         ] {
             assert_eq!(words(text).join(" "), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_without_spaces_is_found_by_its_words() {
+        let sentence =
+            words(&"ノードのディスクが一杯になると新しいポッドは起動できません".repeat(3));
+        for word in words("ディスク").iter().skip(1) {
+            assert!(sentence.contains(word), "{word}");
         }
     }
 

@@ -15,22 +15,20 @@ pub struct Anchors {
 impl Anchors {
     /// The anchor of the page's next heading. A second «Diagnosis» becomes `diagnosis-1`.
     pub fn next(&mut self, heading: &str) -> String {
-        let base = slug(heading);
-        let base = if base.is_empty() {
-            "section".to_owned()
-        } else {
-            base
-        };
-        self.reserve(base)
+        self.reserve(slug(heading))
     }
 
-    /// The same for an anchor that the author wrote out as `{#anchor}`.
+    /// The same for an anchor that the author wrote out as `{#anchor}`. It becomes part of addresses and of headers, which
+    /// take no control characters.
     pub fn explicit(&mut self, anchor: &str) -> String {
-        let clean: String = anchor.split_whitespace().collect();
-        self.reserve(clean)
+        self.reserve(anchor.replace(|c: char| c.is_whitespace() || c.is_control(), ""))
     }
 
     fn reserve(&mut self, base: String) -> String {
+        let base = match base.is_empty() {
+            true => "section".to_owned(),
+            false => base,
+        };
         let mut anchor = base.clone();
         while self.used.contains_key(&anchor) {
             let count = self.used.entry(base.clone()).or_default();

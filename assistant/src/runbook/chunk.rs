@@ -12,6 +12,9 @@ const TARGET_CHARACTERS: usize = 700;
 /// Deep or wordy headings must leave room for the text below them.
 const MAX_BREADCRUMB_CHARACTERS: usize = 200;
 
+/// Of a section that is longer, what is cut out further below is shown as it is: looking through it all would take too long.
+const MAX_LOOKED_THROUGH: usize = 256 << 10;
+
 /// Lines of one section that are found and shown together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
@@ -37,6 +40,28 @@ impl Passage {
             .get(self.start..self.end)
             .unwrap_or_default()
             .into()
+    }
+
+    /// The same so that it can be shown by itself: what was cut out of code that did not fit is code, in which no sign is taken
+    /// for Markdown and no `<name>` for a tag.
+    pub fn shown<'a>(&self, runbook: &'a Runbook) -> Cow<'a, str> {
+        let text = self.text(runbook);
+        let above = runbook.sections[self.section].text.get(..self.start);
+        let above = above.unwrap_or_default();
+        if above.len() > MAX_LOOKED_THROUGH {
+            return text;
+        }
+        let open = |before, text: &'a str| text.lines().map(str::trim).fold(before, fence_behind);
+        let before = open(None, above);
+        let Cow::Borrowed(inside) = text else {
+            return text;
+        };
+        match (before, open(before, inside)) {
+            (None, None) => inside.into(),
+            (Some(mark), None) => format!("{mark}\n{inside}").into(),
+            (None, Some(mark)) => format!("{inside}\n{mark}").into(),
+            (Some(first), Some(last)) => format!("{first}\n{inside}\n{last}").into(),
+        }
     }
 
     /// Title > headings: put before the text wherever it is indexed.
@@ -215,34 +240,33 @@ impl Splitter<'_> {
         let mut blocks = Vec::new();
         let mut start = None;
         let mut fence: Option<&str> = None;
-        for (at, line) in self.lines.iter().enumerate() {
-            let text = self.text[line.start..line.end].trim();
-            if let Some(mark) = fence {
-                // A line of the mark and nothing else closes; text after it would be the start of another.
-                if text.starts_with(mark) && text.trim_start_matches(&mark[..1]).is_empty() {
-                    fence = None;
+        for at in 0..self.lines.len() {
+            let text = self.line(at).trim();
+            let before = fence;
+            fence = fence_behind(before, text);
+            // What stands right above code or right below it is a block of its own: with it the code might not fit.
+            let end = match (before.is_some(), fence.is_some()) {
+                (false, false) if !text.is_empty() => {
+                    start.get_or_insert(at);
+                    continue;
                 }
-                continue;
+                (false, _) => at,
+                (true, false) => at + 1,
+                (true, true) => continue,
+            };
+            if let Some(start) = start.take() {
+                blocks.push((start, end));
             }
-            if text.is_empty() {
-                if let Some(start) = start.take() {
-                    blocks.push((start, at));
-                }
-                continue;
-            }
-            start.get_or_insert(at);
-            fence = ["```", "~~~"]
-                .into_iter()
-                .find(|mark| text.starts_with(mark))
-                .map(|mark| {
-                    let run = text.len() - text.trim_start_matches(&mark[..1]).len();
-                    &text[..run]
-                });
+            start = fence.map(|_| at);
         }
         if let Some(start) = start {
             blocks.push((start, self.lines.len()));
         }
         blocks
+    }
+
+    fn line(&self, at: usize) -> &str {
+        &self.text[self.lines[at].start..self.lines[at].end]
     }
 
     fn length(&self, first: usize, end: usize) -> usize {
@@ -285,7 +309,10 @@ impl Splitter<'_> {
     fn close(&self, start: usize, end: usize, pieces: &mut Vec<Piece>) {
         let is_whole = {
             let first = self.text[self.lines[start].start..].trim_start();
-            first.starts_with("```") || first.starts_with("~~~") || first.starts_with('|')
+            first.starts_with("```")
+                || first.starts_with("~~~")
+                || first.starts_with('|')
+                || (start + 1 < end && is_below_table_head(self.line(start + 1)))
         };
         if (is_whole || self.length(start, end) <= TARGET_CHARACTERS) && self.fits(start, end) {
             self.push(start, end, pieces);
@@ -339,6 +366,27 @@ impl Splitter<'_> {
             start += end;
         }
     }
+}
+
+/// The mark of the fenced code that is open behind a line, which is trimmed; `open` is the one above it.
+fn fence_behind<'a>(open: Option<&'a str>, line: &'a str) -> Option<&'a str> {
+    if let Some(mark) = open {
+        // A line of the mark and nothing else closes; text after it would be the start of another.
+        let closes = line.starts_with(mark) && line.trim_start_matches(&mark[..1]).is_empty();
+        return open.filter(|_| !closes);
+    }
+    let mark = ["```", "~~~"]
+        .into_iter()
+        .find(|mark| line.starts_with(mark))?;
+    let (mark, behind) = line.split_at(line.len() - line.trim_start_matches(&mark[..1]).len());
+    // With the mark again in the same line it is code within text.
+    (mark.starts_with('~') || !behind.contains('`')).then_some(mark)
+}
+
+/// `--- | :---:`, by which a table is known that has no bars at its sides.
+fn is_below_table_head(line: &str) -> bool {
+    let line = line.trim();
+    line.contains('|') && line.contains("--") && line.bytes().all(|byte| b"|-: \t".contains(&byte))
 }
 
 fn floor_char_boundary(text: &str, at: usize) -> usize {
@@ -407,6 +455,48 @@ mod tests {
         let passages = chunks(&format!("# T\n\nWords.\n\n{code}\n\nMore.\n"), 256);
         let texts: Vec<_> = passages.iter().map(|p| p.text.as_str()).collect();
         assert_eq!(texts, ["Words.", code.as_str(), "More."]);
+    }
+
+    #[test]
+    fn code_right_below_a_sentence_and_tables_without_bars_stay_whole_too() {
+        let code = format!("```sh\n{}```", "some command --with=flags\n".repeat(27));
+        let table = format!("name | use\n--- | ---\n{}", "one | two\n".repeat(80));
+        let passages = chunks(
+            &format!(
+                "# T\n\n1. Take ```this``` first and\n```that```.\n2. Run it:\n{code}\nMore.\n\n{table}"
+            ),
+            256,
+        );
+        let texts: Vec<_> = passages.iter().map(|p| p.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "1. Take ```this``` first and\n```that```.\n2. Run it:",
+                code.as_str(),
+                "More.",
+                table.trim_end()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_part_of_code_is_shown_as_code() {
+        let line = "rm -rf <mount>/tmp # and no other\n";
+        let source = format!("# T\n\n```sh\n{}```\n\nEnd.\n", line.repeat(60));
+        let (runbook, _) = parse("id", "id.md", source);
+        let count = |text: &str| text.split_whitespace().count();
+        let passages = chunk(&runbook, &Budget::new(100, &count));
+        let mut shown: Vec<_> = passages.iter().map(|p| p.shown(&runbook)).collect();
+        assert_eq!(shown.pop().as_deref(), Some("End."));
+        assert!(shown.len() > 3);
+        assert!(shown[0].starts_with("```sh\nrm") && shown[0].ends_with("other\n```"));
+        assert!(shown[1].starts_with("```\nrm") && shown[1].ends_with("other\n```"));
+        for part in shown {
+            assert_eq!(
+                part.lines().filter(|line| line.starts_with("```")).count(),
+                2
+            );
+        }
     }
 
     #[test]

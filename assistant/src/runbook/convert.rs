@@ -87,7 +87,7 @@ impl Sheet {
             None if text.ends_with(['}', '#']) && !own.is_empty() => format!(" {{#{own}}}"),
             None => String::new(),
         };
-        let text = text.replace('<', "\\<");
+        let text = without_tags(&text);
         self.raw(number, &format!("{marks} {text}{anchor}"));
         self.blank(number);
     }
@@ -106,12 +106,13 @@ impl Sheet {
         };
         let is_rule = trimmed.len() > 1 && trimmed.chars().all(|c| "=-_*".contains(c));
         let begins_block = is_rule
-            || trimmed.starts_with(['#', '>', '<', '|'])
+            || trimmed.starts_with(['#', '>', '|'])
             || trimmed.starts_with("```")
             || trimmed.starts_with("~~~")
             || (trimmed.starts_with('[') && trimmed.contains("]:"));
         let escape = if begins_block { "\\" } else { "" };
-        self.raw(number, &format!("{indent}{escape}{trimmed}"));
+        let text = without_tags(trimmed);
+        self.raw(number, &format!("{indent}{escape}{text}"));
     }
 
     /// Lines as they are, without what they are indented by.
@@ -165,7 +166,8 @@ impl Sheet {
             for column in 0..columns {
                 let cell = cells.get(column).map_or("", String::as_str);
                 let words: Vec<&str> = cell.split_whitespace().collect();
-                row.push_str(&format!(" {} |", words.join(" ").replace('|', "\\|")));
+                let words = without_tags(&words.join(" "));
+                row.push_str(&format!(" {} |", words.replace('|', "\\|")));
             }
             self.raw(*number, &row);
             if at == 0 {
@@ -181,7 +183,59 @@ impl Sheet {
         let mut letters = kind.chars();
         let first = letters.next().map(|c| c.to_ascii_uppercase());
         let label: String = first.into_iter().chain(letters).collect();
+        let text = without_tags(text);
         self.raw(number, format!("**{label}:** {text}").trim_end());
+    }
+}
+
+/// A `<` that Markdown would take for the begin of a tag is text in every other format, and a tag is not shown: of
+/// `rm -rf <mount>/tmp` the rest would be another command. In code it is text already.
+fn without_tags(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    // Where code is open that may never end, and how many backticks end it.
+    let mut code: Option<(usize, usize)> = None;
+    while let Some(at) = rest.find(['`', '<']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let run = rest.len() - rest.trim_start_matches('`').len();
+        if run > 0 {
+            code = match code {
+                None => Some((out.len(), run)),
+                Some((_, open)) if open == run => None,
+                still => still,
+            };
+            out.push_str(&rest[..run]);
+            rest = &rest[run..];
+            continue;
+        }
+        if code.is_none() {
+            escape_tag(rest, &mut out);
+        }
+        out.push('<');
+        rest = &rest[1..];
+    }
+    out.push_str(rest);
+    let Some((start, _)) = code else { return out };
+    // It never ended, and is no code.
+    let tail = out.split_off(start);
+    let mut rest = tail.as_str();
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        escape_tag(&rest[at..], &mut out);
+        out.push('<');
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A backslash, and one more where the text has one itself.
+fn escape_tag(from: &str, out: &mut String) {
+    let begins = |c: char| c.is_ascii_alphabetic() || "/!?".contains(c);
+    if from[1..].starts_with(begins) {
+        let before = out.len() - out.trim_end_matches('\\').len();
+        out.push_str(if before % 2 == 1 { "\\\\" } else { "\\" });
     }
 }
 

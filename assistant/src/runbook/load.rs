@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::anchor::compact;
 use super::parse::parse_as;
 use super::{Runbook, Warning, WarningKind};
+use crate::hash::fnv;
 use crate::parallel;
 
 mod find;
@@ -228,7 +229,10 @@ fn drop_duplicate_modes(runbooks: &mut [Arc<Runbook>], warnings: &mut Vec<Warnin
             }
         }
         for index in duplicates.into_iter().rev() {
-            Arc::make_mut(runbook).failure_modes.remove(index);
+            let page = Arc::make_mut(runbook);
+            let mode = page.failure_modes.remove(index);
+            // What is indexed of the page is without it too: with it again, it is to be indexed again.
+            page.digest = fnv(&[&page.digest.to_be_bytes(), mode.id.as_bytes()]);
         }
     }
 }

@@ -93,7 +93,7 @@ pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runboo
         failure_modes,
         symptoms: front_matter.symptoms,
         forecasts: front_matter.forecasts,
-        digest: digest(id, &source),
+        digest: digest(id, format, &source),
         format,
         source,
         body_start,
@@ -117,7 +117,12 @@ fn split_front_matter<'a>(
     for line in lines {
         let end = offset + line.len();
         if matches!(line.trim_end(), "---" | "...") {
-            return (Some(&source[yaml_start..offset]), end);
+            let yaml = &source[yaml_start..offset];
+            return match yaml.trim().is_empty() || has_key(yaml) {
+                true => (Some(yaml), end),
+                // Text between two rules, which is as good as any other.
+                false => (None, start),
+            };
         }
         offset = end;
     }
@@ -130,6 +135,18 @@ fn split_front_matter<'a>(
         warn(1, WarningKind::FrontMatterOpen);
     }
     (None, start)
+}
+
+/// Whether any line looks like `key: value`, or it all like `{key: value}`.
+fn has_key(yaml: &str) -> bool {
+    let is_key = |key: &str| !key.is_empty() && !key.contains(char::is_whitespace);
+    yaml.trim_start().starts_with('{')
+        || yaml.lines().any(|line| {
+            line.split_once(':').is_some_and(|(key, value)| {
+                is_key(key.trim_end())
+                    && (value.is_empty() || value.starts_with(char::is_whitespace))
+            })
+        })
 }
 
 /// A heading wherever it stands; only those at the top level of the page begin a section.
@@ -217,7 +234,7 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
     let preamble_end = top.first().map_or(source.len(), |heading| heading.start);
     let preamble = &source[..preamble_end];
     if !preamble.trim().is_empty() {
-        let start = preamble.len() - preamble.trim_start().len();
+        let start = first_line_of_text(preamble);
         sections.push(Section {
             heading_path: vec![title.to_owned()],
             level: 0,
@@ -226,7 +243,7 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
             line_end: lines.last(start, preamble_end, source),
             text_line: lines.of(start),
             lines: lines.between(start, preamble_end),
-            text: unix_lines(preamble.trim()),
+            text: unix_lines(preamble[start..].trim_end()),
         });
     }
 
@@ -236,7 +253,8 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
         path.retain(|(level, _)| *level < heading.level);
         path.push((heading.level, heading.text.clone()));
         let text = &source[heading.end.min(end)..end];
-        let text_start = end - text.trim_start().len();
+        let first_line = first_line_of_text(text);
+        let text_start = end - text.len() + first_line;
         sections.push(Section {
             heading_path: path.iter().map(|(_, text)| text.clone()).collect(),
             level: heading.level,
@@ -245,19 +263,25 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
             line_end: lines.last(heading.start, end, source),
             text_line: lines.of(text_start.min(source.len())),
             lines: lines.between(text_start, end),
-            text: unix_lines(text.trim()),
+            text: unix_lines(text[first_line..].trim_end()),
         });
     }
     sections
+}
+
+/// Where the first line begins that is not blank. What it is indented by says whether it is code.
+fn first_line_of_text(text: &str) -> usize {
+    let blank = &text[..text.len() - text.trim_start().len()];
+    blank.rfind('\n').map_or(0, |newline| newline + 1)
 }
 
 fn unix_lines(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
-/// 128 bits of FNV-1a over both: enough that no two pages ever meet, and the same on every machine.
-fn digest(id: &str, source: &str) -> u128 {
-    crate::hash::fnv(&[id.as_bytes(), &[0], source.as_bytes()])
+/// 128 bits of FNV-1a over all: enough that no two pages ever meet, and the same on every machine.
+fn digest(id: &str, format: Format, source: &str) -> u128 {
+    crate::hash::fnv(&[id.as_bytes(), &[0, format as u8], source.as_bytes()])
 }
 
 /// Byte offset of the body → line of the file.

@@ -51,6 +51,30 @@ fn an_edit_is_found_and_a_deleted_page_is_not() {
     });
 }
 
+/// The same text under the same id, and another page all the same: sections and lines are others.
+#[test]
+fn a_page_that_is_renamed_to_another_format_is_cut_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "Zebra\n\n## Stripes\n\nThe console shows stripes.\n";
+    fs::write(folder.path().join("zebra.txt"), text).unwrap();
+    let embedder = Some(Box::new(HashingEmbedder) as Box<dyn Embedder>);
+    let retriever = Retriever::new(vec![folder.path().to_owned()], embedder, None);
+    let found = || {
+        retriever.refresh().unwrap();
+        let found = retriever.search("console stripes", 1, &Filters::default());
+        let first = found.unwrap().results.remove(0);
+        (first.section.anchor, first.section.line_start, first.text)
+    };
+    assert_eq!(found().0, "top");
+    fs::rename(
+        folder.path().join("zebra.txt"),
+        folder.path().join("zebra.md"),
+    )
+    .unwrap();
+    let text = "The console shows stripes.".to_owned();
+    assert_eq!(found(), ("stripes".into(), 5, text));
+}
+
 /// Counts the texts that are embedded.
 #[derive(Clone, Default)]
 struct Counting {

@@ -62,6 +62,10 @@ async fn an_alert_leads_to_its_page_and_an_unknown_one_to_its_neighbours() {
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert!(unknown.body.contains("<a href=\"/runbooks/dns-servfail"));
     assert!(!unknown.body.contains("<b>"));
+    // Whoever goes on asks about the same alert, place and time.
+    let unknown = get(&service.router, "/r/Queue%20%231%20full?namespace=shop").await;
+    let diagnose = "<a href=\"/?q=Queue%20%231%20full&amp;namespace=shop\">";
+    assert!(unknown.body.contains(diagnose), "{}", unknown.body);
 }
 
 #[tokio::test]
@@ -211,7 +215,11 @@ async fn a_page_is_readable_and_says_so_when_prometheus_is_down() {
     );
     service.retriever.refresh().unwrap();
     let started = std::time::Instant::now();
-    let page = get(&service.router, "/runbooks/page?namespace=shop&time=never").await;
+    let page = get(
+        &service.router,
+        "/runbooks/page?namespace=shop&pod=cart-1&time=never",
+    )
+    .await;
     assert!(started.elapsed().as_secs() < 3);
     assert_eq!(page.status, StatusCode::OK);
     for part in [
@@ -223,6 +231,8 @@ async fn a_page_is_readable_and_says_so_when_prometheus_is_down() {
         "Not everything could be had",
         "Left out of the address",
         "namespace shop",
+        // Whoever changes the time keeps the scope.
+        "name=\"pod\" value=\"cart-1\"",
     ] {
         assert!(page.body.contains(part), "{part} in {}", page.body);
     }
@@ -265,4 +275,15 @@ async fn the_start_page_answers_without_script_and_shows_only_text_of_what_it_wa
     )
     .await;
     assert!(page.body.contains("/runbooks/tls"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_a_problem_like_any_other() {
+    let service = indexed();
+    for path in ["/runbooks/%FF", "/r/%FF", "/incidents/%FF"] {
+        let answer = get(&service.router, path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+        let kind = answer.header(header::CONTENT_TYPE);
+        assert_eq!(kind, "application/problem+json", "{path}");
+    }
 }

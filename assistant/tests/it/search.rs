@@ -211,3 +211,31 @@ fn without_a_model_words_are_enough() {
         .unwrap();
     assert!(!nothing.answerable);
 }
+
+#[test]
+fn an_alert_whose_section_has_headings_of_its_own_is_first_all_the_same() {
+    let service = service(None);
+    for (name, page) in [
+        (
+            "all.md",
+            "# All alerts\n\n## KubeletPodStartLatencyHigh\n\n### Meaning\n\nPods start late.\n\n## Others\n\nWords.\n",
+        ),
+        (
+            "near.md",
+            "# About KubeletPodStartLatencyHigh and its kind\n\nKubeletPodStartLatencyHigh is no fault.\n",
+        ),
+    ] {
+        std::fs::write(service.folder.path().join(name), page).unwrap();
+    }
+    service.retriever.refresh().unwrap();
+    let found = service
+        .retriever
+        .search("KubeletPodStartLatencyHigh", 3, &Filters::default())
+        .unwrap();
+    let first = &found.results[0];
+    assert!(found.answerable);
+    assert_eq!(
+        (first.runbook.id.as_str(), first.section.anchor.as_str()),
+        ("all", "meaning")
+    );
+}

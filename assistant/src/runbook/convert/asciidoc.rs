@@ -1,7 +1,7 @@
 //! AsciiDoc: headings, delimited blocks, admonitions, tables, lists.
 
 use super::inline::of_asciidoc;
-use super::{Line, Sheet, is_item};
+use super::{Line, Sheet, is_item, without_tags};
 
 const ADMONITIONS: &[&str] = &["NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION"];
 
@@ -98,8 +98,10 @@ impl Reader<'_> {
             && title.starts_with(|c: char| c.is_alphanumeric())
         {
             self.sheet.blank(number);
-            self.sheet
-                .raw(number, &format!("**{}**", of_asciidoc(title)));
+            self.sheet.raw(
+                number,
+                &format!("**{}**", without_tags(&of_asciidoc(title))),
+            );
             return self.sheet.blank(number);
         }
         if let Some(item) = list_item(trimmed) {
@@ -112,8 +114,8 @@ impl Reader<'_> {
             self.sheet.blank(number);
             let text = format!(
                 "**{}**: {}",
-                of_asciidoc(term),
-                of_asciidoc(definition.trim())
+                without_tags(&of_asciidoc(term)),
+                without_tags(&of_asciidoc(definition.trim()))
             );
             return self.sheet.raw(number, text.trim_end());
         }
@@ -305,7 +307,7 @@ fn table(lines: &[Line], columns: Option<usize>, mark: &str) -> Vec<(usize, Vec<
     let mut cells: Vec<(usize, String)> = Vec::new();
     let mut first_line = 0;
     for line in lines {
-        let mut parts = line.text.split('|');
+        let mut parts = cells_of_row(line.text).peekable();
         let before = parts.next().unwrap_or_default();
         let mut specification = before;
         if line.text.contains('|') && is_specification(before) {
@@ -317,13 +319,18 @@ fn table(lines: &[Line], columns: Option<usize>, mark: &str) -> Vec<(usize, Vec<
             cell.push(' ');
             cell.push_str(&of_asciidoc(specification.trim()));
         }
-        for part in parts {
-            // The end of this part may say how the next cell looks.
+        while let Some(part) = parts.next() {
+            // The end of this part may say how the next cell looks; where no cell follows, it is text: «5 s».
             let text = match part.rsplit_once(' ') {
-                Some((text, last)) if !last.is_empty() && is_specification(last) => text,
+                Some((text, last))
+                    if !last.is_empty() && is_specification(last) && parts.peek().is_some() =>
+                {
+                    text
+                }
                 _ => part,
             };
-            cells.push((line.number, of_asciidoc(text.trim())));
+            let text = text.trim().replace("\\|", "|");
+            cells.push((line.number, of_asciidoc(&text)));
         }
         if first_line == 0 {
             first_line = cells.len();
@@ -334,6 +341,16 @@ fn table(lines: &[Line], columns: Option<usize>, mark: &str) -> Vec<(usize, Vec<
         .chunks(columns)
         .map(|row| (row[0].0, row.iter().map(|(_, cell)| cell.clone()).collect()))
         .collect()
+}
+
+/// At each `|` that has no backslash before it.
+fn cells_of_row(line: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    line.split(move |c: char| {
+        let ends = c == '|' && !escaped;
+        escaped = c == '\\';
+        ends
+    })
 }
 
 fn cells_of(line: &str, mark: &str) -> Vec<String> {

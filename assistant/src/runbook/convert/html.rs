@@ -83,6 +83,8 @@ struct Table {
     rows: Vec<(usize, Vec<String>)>,
     /// Tables inside this one, whose rows become rows of it.
     inner: usize,
+    /// A cell has begun: it is one, even if nothing is in it.
+    in_cell: bool,
 }
 
 struct Reader<'a> {
@@ -172,6 +174,7 @@ impl Reader<'_> {
                     self.table = Some(Table {
                         rows: Vec::new(),
                         inner: 0,
+                        in_cell: false,
                     });
                 }
             }
@@ -181,7 +184,12 @@ impl Reader<'_> {
                     table.rows.push((self.number, Vec::new()));
                 }
             }
-            "td" | "th" => self.end_cell(),
+            "td" | "th" => {
+                self.end_cell();
+                if let Some(table) = &mut self.table {
+                    table.in_cell = true;
+                }
+            }
             "li" if self.table.is_none() => {
                 self.end();
                 self.lead = match self.lists.last() {
@@ -271,10 +279,12 @@ impl Reader<'_> {
         };
         let text = std::mem::take(&mut self.text);
         self.mode = Mode::Text;
+        let in_cell = std::mem::take(&mut table.in_cell);
         let Some((_, cells)) = table.rows.last_mut() else {
             return;
         };
-        if !text.trim().is_empty() {
+        // Without it what stands to its right would stand below another head.
+        if in_cell || !text.trim().is_empty() {
             cells.push(text.trim().to_owned());
         }
     }
@@ -293,7 +303,9 @@ impl Reader<'_> {
             self.end_cell();
         }
         if let Some(mut table) = self.table.take() {
-            table.rows.retain(|(_, cells)| !cells.is_empty());
+            table
+                .rows
+                .retain(|(_, cells)| cells.iter().any(|cell| !cell.is_empty()));
             self.sheet.table(&table.rows);
         }
     }

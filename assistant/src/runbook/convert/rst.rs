@@ -152,7 +152,7 @@ impl Reader<'_> {
     fn directive(&mut self, name: &str, argument: &str, first: &Line, body: &[Line], depth: usize) {
         let options = body
             .iter()
-            .take_while(|line| line.text.trim_start().starts_with(':'))
+            .take_while(|line| is_option(line.text.trim()))
             .count();
         let content = &body[options..];
         if SILENT.contains(&name) {
@@ -290,6 +290,15 @@ fn directive(text: &str) -> Option<(&str, &str)> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_:+.".contains(&b));
     is_name.then_some((name, argument.trim()))
+}
+
+/// `:name: value`, and not the begin of a text with a role: ``:program:`rm` deletes``.
+fn is_option(text: &str) -> bool {
+    text.strip_prefix(':')
+        .and_then(|text| text.split_once(':'))
+        .is_some_and(|(name, value)| {
+            !name.is_empty() && (value.is_empty() || value.starts_with(' '))
+        })
 }
 
 fn is_table(rest: &[Line]) -> bool {

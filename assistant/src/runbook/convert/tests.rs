@@ -256,6 +256,34 @@ fn plain_text_is_text() {
     assert_eq!(page.title, "Link down");
 }
 
+#[test]
+fn what_stands_in_angle_brackets_is_shown() {
+    for (format, source, expected) in [
+        (
+            Format::Text,
+            "Run rm -rf <mount>/tmp, or C:\\<name>, `a <b>` or ``<c>`` if x < y.\nAn odd ` and <z>.\n",
+            "1 Run rm -rf \\<mount>/tmp, or C:\\\\\\<name>, `a <b>` or ``<c>`` if x < y.\n2 An odd ` and \\<z>.",
+        ),
+        (
+            Format::ReStructuredText,
+            "Drain <node> with ``drain <node>``.\n\n.. note:: Not <this>\n",
+            "1 Drain \\<node> with `drain <node>`.\n3 **Note:** Not \\<this>",
+        ),
+        (
+            Format::AsciiDoc,
+            "term:: is <a>\n\n|===\n|<b> |c\n|===\n",
+            "1 **term**: is \\<a>\n4 | \\<b> | c |\n4 | --- | --- |",
+        ),
+        (
+            Format::Html,
+            "<p>Drain &lt;node&gt; with <code>drain &lt;node&gt;</code></p><h2>A &lt;b&gt;</h2>",
+            "1 Drain \\<node> with `drain <node>`\n1 ## A \\<b>",
+        ),
+    ] {
+        check(format, source, expected);
+    }
+}
+
 const OTHERS: [Format; 4] = [
     Format::ReStructuredText,
     Format::AsciiDoc,
@@ -327,4 +355,30 @@ proptest! {
             prop_assert_eq!(words, source.split_whitespace().collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn no_cell_and_no_line_of_a_note_is_lost() {
+    check(
+        Format::AsciiDoc,
+        "|===\n|Key |Value\n\n|timeout |5 s\n|look | `ps \\| wc`\n|===\n",
+        "\
+2 | Key | Value |
+2 | --- | --- |
+4 | timeout | 5 s |
+5 | look | `ps \\| wc` |",
+    );
+    check(
+        Format::Html,
+        "<table><tr><th>Code<th>Retry<th>Then</tr>\n<tr><td>1</td><td></td><td>restart</td></tr>\n<tr><td> </td></tr></table>",
+        "\
+1 | Code | Retry | Then |
+1 | --- | --- | --- |
+2 | 1 |  | restart |",
+    );
+    check(
+        Format::ReStructuredText,
+        ".. warning::\n   :class: wide\n   :program:`rm` deletes all.\n",
+        "1 **Warning:**\n3 `rm` deletes all.",
+    );
 }

@@ -94,7 +94,12 @@ fn the_first_of_two_equal_ids_wins() {
     let library = load(&[one.path().to_owned(), two.path().to_owned()]);
     assert_eq!(library.get("same").unwrap().title, "One");
     assert_eq!(library.get("m").unwrap().failure_modes.len(), 1);
-    assert_eq!(library.get("n").unwrap().failure_modes.len(), 0);
+    let without = library.get("n").unwrap();
+    assert_eq!(without.failure_modes.len(), 0);
+    // Alone it has the mode, and is another page to the index.
+    let with = parse_as(without.format, "n", "n.md", without.source.clone()).0;
+    assert_eq!(with.failure_modes.len(), 1);
+    assert_ne!(with.digest, without.digest);
     assert_eq!(library.warnings.len(), 2);
 }
 

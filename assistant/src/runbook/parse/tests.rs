@@ -122,6 +122,13 @@ fn anchors_are_unique_and_explicit_ones_are_kept() {
     );
 }
 
+/// An anchor goes into the header that leads an alert to its section, where none of these may stand.
+#[test]
+fn an_anchor_has_no_control_characters() {
+    let page = parse_clean("# A {#a\u{1}b\u{7f}}\n## B {#\u{1}}\n");
+    assert_eq!(heading_anchors(&page), ["ab", "section"]);
+}
+
 #[test]
 fn windows_line_ends_and_byte_order_marks_do_no_harm() {
     let page = parse_clean("\u{feff}---\r\ntitle: T\r\n---\r\n# H\r\n\r\ntext\r\n");
@@ -166,6 +173,19 @@ fn warnings_name_file_and_line() {
     assert!(warnings("---\n\nA page that begins with a rule.\n").is_empty());
 }
 
+#[test]
+fn text_between_two_rules_is_no_front_matter() {
+    let page = parse_clean("---\n# The title\n\nSee https://x.y for more.\n\n---\n\nEnd.\n");
+    assert_eq!(page.title, "The title");
+    assert!(
+        page.sections
+            .iter()
+            .any(|section| section.text.starts_with("See https"))
+    );
+    assert_eq!(parse_clean("---\n# none yet\n\n---\n").title, "none yet");
+    assert_eq!(parse_clean("---\n\n---\n# T\n").sections[0].line_start, 4);
+}
+
 proptest! {
     #[test]
     fn any_text_is_parsed_and_sections_are_ordered(source in "(---\n)?[ -~\n#`>\\-:\\[\\]é|]{0,400}") {
@@ -179,4 +199,25 @@ proptest! {
             last = section.line_end;
         }
     }
+}
+
+#[test]
+fn the_section_of_an_alert_is_the_one_of_just_that_name() {
+    let source = "# T\n\n## DiskFullSoon\n\nx\n\n## DiskFull\n\ny\n\n## Why CacheCold fires\n\nz\n";
+    let (page, _) = parse("id", "id.md", source.to_owned());
+    let anchor = |alert: &str| page.section_for_alert(alert).map(|s| s.anchor.as_str());
+    assert_eq!(anchor("DiskFull"), Some("diskfull"));
+    assert_eq!(anchor("CacheCold"), Some("why-cachecold-fires"));
+}
+
+#[test]
+fn code_that_is_indented_at_the_begin_of_a_section_stays_code() {
+    let source = "\n    one\n    two\n\n# T\n\n    three\n    four\n";
+    let (page, _) = parse("id", "id.md", source.to_owned());
+    let texts: Vec<_> = page
+        .sections
+        .iter()
+        .map(|s| (s.text.as_str(), s.text_line))
+        .collect();
+    assert_eq!(texts, [("    one\n    two", 2), ("    three\n    four", 7)]);
 }
