@@ -16,9 +16,11 @@ use crate::metrics::Metrics;
 use crate::watched::{Troubles, Watched};
 
 mod limit;
+mod names;
 mod tokens;
 
 use limit::Limits;
+use names::Names;
 use tokens::Tokens;
 
 /// How often files are looked at.
@@ -51,6 +53,8 @@ pub struct Access {
     webhook_tokens: Option<Watched<Tokens>>,
     proxies: Vec<Network>,
     user_header: HeaderName,
+    /// By which names those who need not say who they are may call us; `None`: by any.
+    names: Option<Names>,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
@@ -98,6 +102,8 @@ impl Access {
             webhook_tokens: open("webhook_tokens", &keys.webhook_tokens)?,
             proxies,
             user_header,
+            names: (config.listen.ip().is_loopback() && !is_required)
+                .then(|| Names::of(&config.external_url)),
             limits: Limits::new(keys.rate_limit.unwrap_or(20)),
             metrics,
         })
@@ -138,13 +144,24 @@ impl Access {
             None if self.is_required || (path == WEBHOOK && self.webhook_tokens.is_some()) => {
                 return Err(self.refuse(request.headers()));
             }
-            None => return Ok(Caller::anonymous()),
+            None => {
+                self.check_name(request.headers())?;
+                return Ok(Caller::anonymous());
+            }
         };
         self.limits
             .take(&caller.0, Instant::now())
             .map_err(|wait| {
                 self.count("rate_limited");
-                ApiError::RateLimited(wait)
+                match path {
+                    // Of refusals, Alertmanager sends again only what is refused with 5xx: in a storm the rest would be told
+                    // minutes later.
+                    WEBHOOK => ApiError::Unavailable(
+                        "more notifications than one caller may send; send it again in a second"
+                            .into(),
+                    ),
+                    _ => ApiError::RateLimited(wait),
+                }
             })?;
         Ok(caller)
     }
@@ -165,12 +182,23 @@ impl Access {
             return None;
         }
         let mut values = headers.get_all(&self.user_header).iter();
-        let user = values.next()?.to_str().ok()?.trim();
+        // Names have letters that ASCII has not.
+        let user = std::str::from_utf8(values.next()?.as_bytes()).ok()?.trim();
         // Two of them: one is not the proxy's.
         if values.next().is_some() || user.is_empty() || user.len() > MAX_USER {
             return None;
         }
         Some(Caller(user.into()))
+    }
+
+    fn check_name(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.names.as_ref().is_none_or(|names| names.allow(headers)) {
+            return Ok(());
+        }
+        self.count("unknown_host");
+        Err(ApiError::Forbidden(
+            "the Host header has a name that is not known here; ask for localhost or 127.0.0.1, or give the address that users know as `external_url`".into(),
+        ))
     }
 
     fn refuse(&self, headers: &HeaderMap) -> ApiError {

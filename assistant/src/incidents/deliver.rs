@@ -6,10 +6,10 @@ use std::time::Duration;
 use ring::hmac;
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
 
-use super::outbox::Delivery;
+use super::outbox::{CLAIM, Delivery};
 use super::read::Page;
 use super::{Incidents, now_millis};
 use crate::prometheus::http_client;
@@ -93,10 +93,8 @@ pub(super) async fn run(external_url: &str, incidents: &Incidents) {
         Err(reason) => return error!(error = format!("{reason:#}"), "nobody is told of diagnoses"),
     };
     loop {
-        let due = incidents
-            .store
-            .claim_deliveries(AT_A_TIME, now_millis())
-            .await;
+        let claimed = incidents.store.claim_deliveries(AT_A_TIME, now_millis());
+        let due = incidents.store.in_time(claimed).await;
         // What the store refuses is logged where diagnoses are taken from it.
         let due = due.unwrap_or_default();
         if due.is_empty() {
@@ -108,7 +106,9 @@ pub(super) async fn run(external_url: &str, incidents: &Incidents) {
             let (client, incidents) = (client.clone(), incidents.clone());
             let external_url = external_url.to_owned();
             tasks.spawn(async move {
-                deliver(&client, &external_url, &incidents, &delivery).await;
+                // A store that went silent must not hold up the others: what is not done is claimed again.
+                let delivered = deliver(&client, &external_url, &incidents, &delivery);
+                let _ = timeout(CLAIM, delivered).await;
             });
         }
         while tasks.join_next().await.is_some() {}

@@ -48,6 +48,8 @@ impl Intake {
     /// What the next commit takes; none: nobody waits, and who comes must begin anew.
     fn next(&self) -> Vec<Waiting> {
         let mut queue = self.queue();
+        // Who waited too long was told to send it again.
+        queue.waiting.retain(|waiting| !waiting.answer.is_closed());
         let mut alerts = 0;
         let fits = |waiting: &&Waiting| {
             alerts += waiting.notification.alerts.len();
@@ -80,7 +82,8 @@ impl Store {
     ) -> Result<Recorded, StoreError> {
         self.intake.queue().latest = Some(Instant::now());
         if !self.is_sqlite() {
-            return self.record(&[(&notification, now)]).await.map(only);
+            let recorded = self.in_time(self.record(&[(&notification, now)])).await;
+            return recorded.map(only);
         }
         let (answer, answered) = oneshot::channel();
         let begins = {
@@ -106,7 +109,8 @@ impl Store {
             });
         }
         let stopped = |_| Err(self.because("could not take it: storing stopped".into()));
-        answered.await.unwrap_or_else(stopped)
+        self.in_time(async { answered.await.unwrap_or_else(stopped) })
+            .await
     }
 
     async fn store(&self, batch: Vec<Waiting>) {
@@ -124,7 +128,7 @@ impl Store {
             }
             // What one of them cannot have must not be the others' trouble.
             Err(_) if batch.len() > 1 => {
-                for waiting in batch {
+                for waiting in batch.into_iter().filter(|one| !one.answer.is_closed()) {
                     let alone = self.record(&[(&waiting.notification, waiting.now)]).await;
                     let _ = waiting.answer.send(alone.map(only));
                 }

@@ -100,7 +100,7 @@ impl Notification {
             alerts.insert((alert.fingerprint.clone(), alert.starts_at), alert);
         }
         Ok(Self {
-            group_key: text(payload.group_key),
+            group_key: key(payload.group_key),
             receiver: text(payload.receiver),
             common_labels: texts(payload.common_labels),
             common_annotations: texts(payload.common_annotations),
@@ -134,7 +134,7 @@ impl Alert {
         let labels = texts(alert.labels);
         // Alertmanager always sends one; what imitates it may not.
         let fingerprint = match alert.fingerprint.is_empty() {
-            false => text(alert.fingerprint),
+            false => key(alert.fingerprint),
             true => format!("{:032x}", fnv(&[format!("{labels:?}").as_bytes()])),
         };
         Ok(Self {
@@ -153,6 +153,19 @@ fn texts(labels: Labels) -> Labels {
         .into_iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect()
+}
+
+/// PostgreSQL finds no rows by a text of thousands of bytes, and refuses to keep it: a group by all labels may be as long.
+const MAX_KEY_BYTES: usize = 1000;
+
+/// A text that rows are found by. Of one that is too long the rest is a number made from it.
+fn key(key: String) -> String {
+    let key = text(key);
+    if key.len() <= MAX_KEY_BYTES {
+        return key;
+    }
+    let start = &key[..key.floor_char_boundary(MAX_KEY_BYTES)];
+    format!("{start}…{:032x}", fnv(&[key.as_bytes()]))
 }
 
 /// PostgreSQL keeps no NUL in a text.

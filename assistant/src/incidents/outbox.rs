@@ -1,7 +1,10 @@
 //! Deliveries: rows that say what is to be told where. Claimed by one assistant, kept until told or given up.
 
+use std::time::Duration;
+
 use sqlx::{AnyConnection, Row, query};
 
+use super::millis;
 use super::store::{Lock, Store, StoreError};
 
 /// After so many attempts, over about a day, a delivery is given up.
@@ -9,7 +12,7 @@ const ATTEMPTS: i64 = 16;
 const FIRST_PAUSE_MILLIS: i64 = 2_000;
 const LONGEST_PAUSE_MILLIS: i64 = 2 * 3600 * 1000;
 /// A claimed delivery is another's again after so long; an attempt takes less.
-const CLAIM_MILLIS: i64 = 60_000;
+pub(super) const CLAIM: Duration = Duration::from_secs(60);
 
 /// One thing to tell one target.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Store {
         };
         let mut change = self.change(Lock::None).await?;
         let rows = query(sqlx::AssertSqlSafe(sql))
-            .bind(now + CLAIM_MILLIS)
+            .bind(now + millis(CLAIM))
             .bind(now)
             .bind(limit)
             .fetch_all(&mut *change.transaction)

@@ -22,12 +22,13 @@ const KEPT: i64 = 100;
 #[derive(Debug, Clone)]
 pub(super) struct Due {
     pub(super) id: String,
-    next_diagnosis: i64,
+    pub(super) next_diagnosis: i64,
     /// What all its alerts have in common.
     pub(super) labels: Labels,
     pub(super) annotations: Labels,
     /// 0 while it fires.
     pub(super) resolved_at: i64,
+    pub(super) started_at: i64,
 }
 
 impl Store {
@@ -36,11 +37,11 @@ impl Store {
         let sql = if self.is_sqlite() {
             "UPDATE incidents SET claimed_until = $1 WHERE id IN (SELECT id FROM incidents \
              WHERE next_diagnosis <= $2 AND claimed_until <= $2 ORDER BY next_diagnosis LIMIT $3) \
-             RETURNING id, next_diagnosis, labels, annotations, resolved_at"
+             RETURNING id, next_diagnosis, labels, annotations, resolved_at, started_at"
         } else {
             "UPDATE incidents SET claimed_until = $1 WHERE id = ANY(ARRAY(SELECT id FROM incidents \
              WHERE next_diagnosis <= $2 AND claimed_until <= $2 ORDER BY next_diagnosis LIMIT $3 FOR UPDATE SKIP LOCKED)) \
-             RETURNING id, next_diagnosis, labels, annotations, resolved_at"
+             RETURNING id, next_diagnosis, labels, annotations, resolved_at, started_at"
         };
         let mut change = self.change(Lock::None).await?;
         let rows = query(sql)
@@ -121,6 +122,7 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Due, sqlx::Error> {
         labels: labels(row.try_get(2)?),
         annotations: labels(row.try_get(3)?),
         resolved_at: row.try_get(4)?,
+        started_at: row.try_get(5)?,
     })
 }
 
@@ -242,4 +244,52 @@ fn digest(diagnosis: &Diagnosis) -> String {
             .collect::<Vec<_>>(),
     ]);
     format!("{:032x}", fnv(&[parts.to_string().as_bytes()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::incidents::{Incidents, Notification, Place, deliver, now_millis};
+    use crate::metrics::Metrics;
+
+    fn notification(fingerprints: &[&str]) -> Notification {
+        let alert = |fingerprint: &&str| json!({"status": "firing", "labels": {}, "startsAt": "2026-11-20T03:10:00Z", "fingerprint": fingerprint});
+        let alerts: Vec<_> = fingerprints.iter().map(alert).collect();
+        let payload = json!({"version": "4", "groupKey": "g", "alerts": alerts});
+        Notification::of(serde_json::from_value(payload).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_diagnosis_is_diagnosed_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            place: Place::Sqlite(folder.path().join("incidents.db")),
+            retention: Duration::from_secs(86_400),
+            limit: 10,
+            rediagnose: Duration::from_secs(3600),
+            targets: deliver::Targets::default(),
+        };
+        let incidents = Incidents::new(settings, Arc::new(Metrics::default())).unwrap();
+        let store = &incidents.store;
+        let diagnosis: Diagnosis = serde_json::from_value(json!({
+            "time": "", "window": "5m", "scope": {}, "status": "unknown", "summary": "", "hypotheses": [],
+            "checked": [], "passages": [], "degraded": []
+        }))
+        .unwrap();
+        incidents.record(notification(&["a"])).await.unwrap();
+        for (known, is_due_again) in [(&["a", "b"][..], true), (&["a", "b"], false)] {
+            let due = store.claim(1, now_millis()).await.unwrap();
+            assert_eq!(due.len(), 1);
+            incidents.record(notification(known)).await.unwrap();
+            let done = store.diagnosed(&due[0], &diagnosis, &incidents.settings, now_millis());
+            done.await.unwrap();
+            let (due, _) = store.counts(now_millis() + 1).await.unwrap();
+            assert_eq!(due == 1, is_due_again, "{known:?}");
+        }
+    }
 }

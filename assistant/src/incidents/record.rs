@@ -72,7 +72,23 @@ async fn apply(
     let mut touched = BTreeSet::new();
     let mut news: BTreeMap<String, bool> = BTreeMap::new();
     let mut fresh: Vec<&Alert> = Vec::new();
+    let group = notification.group_key.as_str();
+    let told: BTreeSet<(&str, i64)> = notification
+        .alerts
+        .iter()
+        .map(|alert| (alert.fingerprint.as_str(), alert.starts_at))
+        .collect();
     for alert in &notification.alerts {
+        for (start, earlier) in of_fingerprint(&known, &alert.fingerprint) {
+            let is_told = told.contains(&(alert.fingerprint.as_str(), start));
+            if earlier.ended_at == 0
+                && !is_told
+                && let Some(end) = alert.end_of_earlier(start)
+            {
+                set_end(connection, group, &alert.fingerprint, start, end, now).await?;
+                news.entry(earlier.incident.clone()).or_default();
+            }
+        }
         let Some(known) = known.get(&(alert.fingerprint.clone(), alert.starts_at)) else {
             fresh.push(alert);
             continue;
@@ -86,7 +102,15 @@ async fn apply(
             ended_at == 0 && !is_late
         };
         if changed {
-            set_end(connection, notification, alert, now).await?;
+            set_end(
+                connection,
+                group,
+                &alert.fingerprint,
+                alert.starts_at,
+                ended_at,
+                now,
+            )
+            .await?;
             let fires = news.entry(known.incident.clone()).or_default();
             *fires |= ended_at == 0;
         }
@@ -112,7 +136,30 @@ async fn apply(
     })
 }
 
-/// The alerts of the group that the notification may be about.
+impl Alert {
+    /// When the alert's time that began at `start` was over, if this one shows that it was. Alertmanager keeps one alert for each
+    /// set of labels: what ends and fires anew between two notifications is told with its new start only.
+    fn end_of_earlier(&self, start: i64) -> Option<i64> {
+        match self.ended_at {
+            Some(end) => (start <= end).then_some(end),
+            None => (start < self.starts_at).then_some(self.starts_at),
+        }
+    }
+}
+
+/// What is known of an alert, by its starts.
+fn of_fingerprint<'a>(
+    known: &'a BTreeMap<(String, i64), Known>,
+    fingerprint: &str,
+) -> impl Iterator<Item = (i64, &'a Known)> {
+    let from = (fingerprint.to_owned(), i64::MIN);
+    let to = (fingerprint.to_owned(), i64::MAX);
+    known
+        .range(from..=to)
+        .map(|((_, start), known)| (*start, known))
+}
+
+/// The alerts of the group that the notification may be about: none that began earlier but those that fire still.
 async fn known(
     connection: &mut AnyConnection,
     notification: &Notification,
@@ -124,7 +171,9 @@ async fn known(
         .min();
     let rows = query(
         "SELECT fingerprint, starts_at, incident, ended_at, ended_seen FROM alerts \
-         WHERE group_key = $1 AND starts_at >= $2",
+         WHERE group_key = $1 AND starts_at >= $2 \
+         UNION SELECT fingerprint, starts_at, incident, ended_at, ended_seen FROM alerts \
+         WHERE ended_at = 0 AND incident IN (SELECT id FROM incidents WHERE group_key = $1 AND state = 'firing')",
     )
     .bind(notification.group_key.as_str())
     .bind(earliest.unwrap_or(0))
@@ -221,20 +270,24 @@ async fn insert(
     Ok(())
 }
 
+/// `ended_at` 0: it fires again.
 async fn set_end(
     connection: &mut AnyConnection,
-    notification: &Notification,
-    alert: &Alert,
+    group: &str,
+    fingerprint: &str,
+    starts_at: i64,
+    ended_at: i64,
     now: i64,
 ) -> Result<(), sqlx::Error> {
+    let seen = if ended_at == 0 { 0 } else { now };
     query(
         "UPDATE alerts SET ended_at = $1, ended_seen = $2 WHERE group_key = $3 AND fingerprint = $4 AND starts_at = $5",
     )
-    .bind(alert.ended_at.unwrap_or(0))
-    .bind(alert.ended_at.map_or(0, |_| now))
-    .bind(notification.group_key.as_str())
-    .bind(alert.fingerprint.as_str())
-    .bind(alert.starts_at)
+    .bind(ended_at)
+    .bind(seen)
+    .bind(group)
+    .bind(fingerprint)
+    .bind(starts_at)
     .execute(&mut *connection)
     .await?;
     Ok(())
@@ -251,7 +304,7 @@ async fn settle(
     let row = query(
         "SELECT i.state, i.diagnoses, i.next_diagnosis, \
          (SELECT count(*) FROM alerts a WHERE a.incident = i.id AND a.ended_at = 0), \
-         (SELECT max(a.ended_at) FROM alerts a WHERE a.incident = i.id) FROM incidents i WHERE i.id = $1",
+         (SELECT max(a.ended_at) FROM alerts a WHERE a.incident = i.id), i.claimed_until FROM incidents i WHERE i.id = $1",
     )
     .bind(incident)
     .fetch_one(&mut *connection)
@@ -260,7 +313,10 @@ async fn settle(
     let (diagnoses, next): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
     let (firing, ended_at): (i64, i64) = (row.try_get(3)?, row.try_get(4)?);
     let is_firing = firing > 0;
+    let is_being_diagnosed = row.try_get::<i64, _>(5)? > now && next <= now;
     let next = match is_firing {
+        // That diagnosis knows nothing of this: another time tells it that it is not the last.
+        true if worth_a_diagnosis && is_being_diagnosed => now.max(next + 1),
         true if worth_a_diagnosis => now.min(next),
         true => next,
         // What is over before anybody looked is looked at once.

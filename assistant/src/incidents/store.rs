@@ -16,6 +16,8 @@ use crate::hash::fnv;
 
 /// Waiting longer for a connection or a lock helps nobody: Alertmanager sends again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// No statement of ours takes so long; but from a database whose host went without a word no answer ever comes.
+const LONGEST: Duration = Duration::from_secs(15);
 const CONNECTIONS: u32 = 8;
 /// So long a failed change is told of, because a smaller one that succeeds proves little: a disk fills up bit by bit.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -28,14 +30,28 @@ pub enum Place {
 }
 
 impl Place {
-    /// Without the password.
+    /// Without the password, which may stand in front of the host or among the parameters.
     pub fn describe(&self) -> String {
-        match self {
-            Self::Sqlite(path) => path.display().to_string(),
-            Self::Postgres(url) => match (url.split_once("://"), url.rsplit_once('@')) {
-                (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-                _ => url.clone(),
-            },
+        let url = match self {
+            Self::Sqlite(path) => return path.display().to_string(),
+            Self::Postgres(url) => url,
+        };
+        let (address, parameters) = url.split_once('?').unwrap_or((url, ""));
+        let (scheme, rest) = address.split_once("://").unwrap_or(("postgres", address));
+        let host = match rest.rsplit_once('@') {
+            Some((_, host)) => host,
+            // What stands here may be the beginning of a password with a question mark in it.
+            None if parameters.contains('@') => "",
+            None => rest,
+        };
+        let is_place = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            matches!(name, "host" | "hostaddr" | "port" | "dbname") && !pair.contains('@')
+        };
+        let parameters: Vec<&str> = parameters.split('&').filter(is_place).collect();
+        match parameters.is_empty() {
+            true => format!("{scheme}://{host}"),
+            false => format!("{scheme}://{host}?{}", parameters.join("&")),
         }
     }
 }
@@ -151,6 +167,15 @@ impl Store {
     fn trouble(&self) -> Option<(Instant, String)> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.clone()
+    }
+
+    /// For those that would wait for ever: a loop that goes on behind, and Alertmanager, which sends again what is refused.
+    pub(super) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = tokio::time::timeout(LONGEST, work).await;
+        done.unwrap_or_else(|_| Err(self.because("does not answer in time".into())))
     }
 
     /// To be called before reading.
@@ -349,6 +374,12 @@ mod tests {
         for (url, shown) in [
             ("postgres://u:p%40@db:5432/x", "postgres://db:5432/x"),
             ("postgres:///x?host=/run", "postgres:///x?host=/run"),
+            (
+                "postgres://db:5432/x?user=u&password=p%40&host=/run",
+                "postgres://db:5432/x?host=/run",
+            ),
+            ("postgres://u@db/x?password=p@q", "postgres://db/x"),
+            ("postgres://u:p?q@db/x", "postgres://"),
         ] {
             assert_eq!(Place::Postgres(url.into()).describe(), shown);
         }

@@ -48,7 +48,8 @@ async fn diagnose(state: &AppState, incidents: &Incidents) {
         }
         give_way(incidents).await;
         let now = now_millis();
-        let due = match incidents.store.claim(AT_A_TIME, now).await {
+        let claimed = incidents.store.claim(AT_A_TIME, now);
+        let due = match incidents.store.in_time(claimed).await {
             Ok(due) => due,
             Err(error) => {
                 warn!(error = error.to_string(), "incidents are not diagnosed now");
@@ -81,7 +82,8 @@ async fn give_way(incidents: &Incidents) {
 }
 
 async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i64) {
-    let (labels, annotations) = match incidents.store.first_alert(&due.id).await {
+    let store = &incidents.store;
+    let (labels, annotations) = match store.in_time(store.first_alert(&due.id)).await {
         Ok(first) => first,
         Err(error) => {
             return warn!(
@@ -105,22 +107,7 @@ async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i
         .map(String::as_str)
         .collect();
     let words: String = words.join(" ").chars().take(MAX_WORDS).collect();
-    let at = if due.resolved_at == 0 {
-        now - SETTLE_MILLIS
-    } else {
-        // It was over before anybody looked: its last moments are what is asked about.
-        due.resolved_at.min(now - SETTLE_MILLIS)
-    };
-    let question = Question {
-        scope,
-        scope_is_a_guess: true,
-        time_millis: at.div_euclid(ALIGNED_MILLIS) * ALIGNED_MILLIS,
-        window: WINDOW,
-        limit: HYPOTHESES,
-        since_millis: None,
-        alert: alertname.cloned(),
-        hits: Vec::new(),
-    };
+    let question = question(due, scope, alertname.cloned(), now);
     let started = Instant::now();
     let queries = state.engine.prometheus.asked();
     let diagnosis: Diagnosis = state.diagnosis(question, &words).await;
@@ -135,11 +122,8 @@ async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i
         },
         &diagnosis,
     );
-    let stored = incidents
-        .store
-        .diagnosed(due, &diagnosis, &incidents.settings, now_millis())
-        .await;
-    let outcome = match stored {
+    let stored = store.diagnosed(due, &diagnosis, &incidents.settings, now_millis());
+    let outcome = match store.in_time(stored).await {
         Ok(true) => "new",
         Ok(false) => "unchanged",
         Err(error) => {
@@ -174,8 +158,29 @@ async fn diagnose_one(state: &AppState, incidents: &Incidents, due: &Due, now: i
     );
 }
 
+/// What is asked of an incident: how it was when it was over, else how it is now.
+fn question(due: &Due, scope: Scope, alert: Option<String>, now: i64) -> Question {
+    let at = if due.resolved_at == 0 {
+        now - SETTLE_MILLIS
+    } else {
+        // It was over before anybody looked: its last moments are what is asked about.
+        due.resolved_at.min(now - SETTLE_MILLIS)
+    };
+    Question {
+        scope,
+        scope_is_a_guess: true,
+        time_millis: at.div_euclid(ALIGNED_MILLIS) * ALIGNED_MILLIS,
+        window: WINDOW,
+        limit: HYPOTHESES,
+        since_millis: Some(due.started_at),
+        alert,
+        hits: Vec::new(),
+    }
+}
+
 async fn show_counts(incidents: &Incidents, now: i64) {
-    let Ok((due, firing)) = incidents.store.counts(now).await else {
+    let counts = incidents.store.counts(now);
+    let Ok((due, firing)) = incidents.store.in_time(counts).await else {
         return;
     };
     for (name, help, value) in [
@@ -198,7 +203,7 @@ async fn show_counts(incidents: &Incidents, now: i64) {
 /// Counters begin with what is in the store, so that a restart forgets no feedback.
 async fn count_earlier_feedback(incidents: &Incidents) {
     loop {
-        match incidents.store.judged().await {
+        match incidents.store.in_time(incidents.store.judged()).await {
             Ok(judged) => {
                 for (verdict, failure_mode, n) in judged {
                     incidents.count_feedback(&verdict, &failure_mode, n as f64);
@@ -214,17 +219,42 @@ async fn forget(incidents: &Incidents) {
     let mut ticks = interval(FORGET_EVERY);
     loop {
         ticks.tick().await;
-        match incidents
-            .store
-            .forget(&incidents.settings, now_millis())
-            .await
-        {
-            Ok(0) => {}
-            Ok(n) => info!(incidents = n, "old incidents are forgotten"),
-            Err(error) => warn!(
+        let forgotten = incidents.store.forget(&incidents.settings, now_millis());
+        // A large share of a large store takes longer than other changes.
+        match timeout(FORGET_EVERY, forgotten).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(n)) => info!(incidents = n, "old incidents are forgotten"),
+            Err(_) => warn!("old incidents cannot be forgotten: the store does not answer"),
+            Ok(Err(error)) => warn!(
                 error = error.to_string(),
                 "old incidents cannot be forgotten"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_lies_inside_an_incident_is_no_baseline_for_it() {
+        const HOUR: i64 = 3_600_000;
+        let now = 1_800_000_000_000;
+        for (resolved_at, asked_at) in [(0, now - SETTLE_MILLIS), (now - HOUR, now - HOUR)] {
+            let due = Due {
+                id: String::new(),
+                next_diagnosis: now,
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                resolved_at,
+                started_at: now - 2 * HOUR,
+            };
+            let question = question(&due, Scope::default(), None, now);
+            assert_eq!(question.since_millis, Some(now - 2 * HOUR));
+            assert!((asked_at - question.time_millis).abs() <= ALIGNED_MILLIS);
         }
     }
 }

@@ -90,6 +90,36 @@ async fn ask(router: &axum::Router, from: &str, path: &str, headers: &[(&str, &s
     send(router, request).await
 }
 
+/// DNS rebinding: to a browser on this host, a page whose name leads here is of the same origin as we are.
+#[tokio::test]
+async fn on_loopback_no_page_reaches_us_by_a_name_of_its_own() {
+    let service = indexed();
+    let router = |listen: &str, auth: Option<Auth>| {
+        let access = AccessSettings {
+            auth,
+            ..AccessSettings::default()
+        };
+        Arc::new(open(listen, access).unwrap()).protect(service.router.clone())
+    };
+    let on_loopback = router("127.0.0.1:8080", None);
+    let elsewhere = router("0.0.0.0:8080", Some(Auth::Off));
+    for (router, host, path, status) in [
+        (&on_loopback, "evil.example:8080", "/runbooks", 403),
+        (&on_loopback, "evil.example:8080", "/?q=dns", 403),
+        (&on_loopback, "evil.example:8080", "/healthz", 200),
+        (&on_loopback, "localhost:8080", "/runbooks", 200),
+        (&on_loopback, "127.0.0.1:8080", "/runbooks", 200),
+        (&elsewhere, "runwire.ops.svc:8080", "/runbooks", 200),
+    ] {
+        let answer = ask(router, "127.0.0.1", path, &[("host", host)]).await;
+        assert_eq!(answer.status.as_u16(), status, "{host} {path}");
+        if status == 403 {
+            assert_eq!(answer.json()["status"], 403);
+            assert!(answer.body.contains("`external_url`"), "{}", answer.body);
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_and_proxies_let_in_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,6 +176,12 @@ async fn tokens_and_proxies_let_in_and_nothing_else_does() {
             "10.1.2.3",
             "/runbooks",
             vec![("x-forwarded-user", "bob")],
+            200,
+        ),
+        (
+            "10.1.2.3",
+            "/runbooks",
+            vec![("x-forwarded-user", "jürgen")],
             200,
         ),
         ("10.1.2.3", "/runbooks", vec![("x-forwarded-user", "")], 401),
@@ -217,6 +253,22 @@ async fn a_caller_that_asks_too_often_is_told_when_to_come_back() {
             .unwrap()
             .contains("one caller")
     );
+    // Alertmanager sends again what it gets a 5xx for, and nothing else.
+    let mut refused = None;
+    for _ in 0..7 {
+        let answer = ask(
+            &router,
+            "192.0.2.1",
+            "/webhook/alertmanager",
+            &[("authorization", &alice)],
+        )
+        .await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            refused = Some(answer);
+        }
+    }
+    let refused = refused.expect("the limit is for notifications too");
+    assert_eq!(refused.header(header::RETRY_AFTER), "1");
     let bob = ask(
         &router,
         "192.0.2.1",

@@ -89,6 +89,38 @@ async fn an_incident_ends_with_its_last_alert_and_a_new_start_is_a_new_one() {
 }
 const END_OF_B: &str = "2026-11-20T03:20:00Z";
 
+/// Alertmanager keeps one alert for each set of labels: of one that ends and fires anew between two notifications it tells
+/// the new start alone, and often not before that has ended too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_that_fires_anew_between_two_notifications_had_ended_before() {
+    on_both(async |place| {
+        let desk = Desk::at(place);
+        for (group, told_anew) in [("unseen", false), ("seen", true)] {
+            desk.notify(&notification(
+                group,
+                &[alert("a", START, None), alert("b", START, None)],
+            ))
+            .await;
+            let (anew, end) = ("2026-11-20T03:20:00Z", "2026-11-20T03:30:00Z");
+            if told_anew {
+                let both = [alert("a", anew, None), alert("b", START, None)];
+                desk.notify(&notification(group, &both)).await;
+                assert_eq!(desk.list("state=firing").await[0]["alerts_firing"], 2);
+                // What comes late says nothing of the one that began after it.
+                let late = [alert("a", START, Some("2026-11-20T03:15:00Z"))];
+                desk.notify(&notification(group, &late)).await;
+                assert_eq!(desk.list("state=firing").await[0]["alerts_firing"], 2);
+            }
+            let over = [alert("a", anew, Some(end)), alert("b", START, Some(LATER))];
+            desk.notify(&notification(group, &over)).await;
+            assert_eq!(desk.list("state=firing").await, Vec::<Value>::new());
+            assert_eq!(desk.list("state=resolved").await[0]["resolved_at"], LATER);
+        }
+        assert_eq!(desk.list("").await.len(), 2);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_incident_is_diagnosed_at_once_and_kept_again_only_when_evidence_changes() {
     on_both(async |place| {
@@ -142,6 +174,33 @@ async fn an_incident_is_diagnosed_at_once_and_kept_again_only_when_evidence_chan
             page["diagnoses"][1]["diagnosis"]["degraded"]
         );
         work.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_store_could_not_take_is_taken_by_both() {
+    on_both(async |place| {
+        let desk = Desk::at(place);
+        // Such as no database can compress: a group by all labels, of which one is long.
+        let mut number = 1_u64;
+        let mut next = || {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            format!("{:08x}", number >> 32)
+        };
+        let long: String = (0..2000).map(|_| next()).collect();
+        let groups = [format!("{long}a"), format!("{long}b")];
+        for group in groups.iter().chain(&groups) {
+            let answer = desk
+                .notify(&notification(group, &[alert("a", START, None)]))
+                .await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        }
+        assert_eq!(desk.list("").await.len(), 2);
+        let answer = desk.get("/incidents/a%00b").await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.body);
     })
     .await;
 }
@@ -379,9 +438,31 @@ async fn the_page_of_an_incident_shows_its_diagnosis_as_an_answer_is_shown() {
         "class=\"checked\"",
         "<code>alertname=CheckoutSlow</code>",
         "value=\"wrong\"",
+        "name=\"failure_mode\" value=\"none\"",
     ] {
         assert!(page.contains(part), "{part} in {page}");
     }
+}
+
+/// As our own alerts do: then the scope that is kept has the other end too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_of_an_alert_that_names_both_ends_shows_its_diagnosis_too() {
+    let desk = Desk::temporary();
+    let work = desk.work();
+    let mut group = notification("g", &[alert("a", START, None)]);
+    for (label, value) in [("src_workload", "cart"), ("dst_workload", "payments")] {
+        group["alerts"][0]["labels"][label] = value.into();
+        group["commonLabels"][label] = value.into();
+    }
+    desk.notify(&group).await;
+    let incident = desk
+        .wait_for(|incident| incident["diagnoses"][0].is_object())
+        .await;
+    work.abort();
+    let scope = &incident["diagnoses"][0]["diagnosis"]["scope"];
+    assert_eq!(scope["peer_workload"], "payments");
+    let page = desk.get_html(incident["url"].as_str().unwrap()).await.body;
+    assert!(page.contains("class=\"checked\""), "{page}");
 }
 
 fn html_escaped(text: &str) -> String {

@@ -17,10 +17,11 @@ pub(super) fn json(page: &Page, diagnosis: &Value, external_url: &str, event: &s
 /// For a channel, with links.
 pub(super) fn slack(page: &Page, diagnosis: &Value, external_url: &str, event: &str) -> Value {
     let Lines { head, found, next } = lines(page, diagnosis);
-    let head = if event == "resolved" {
-        format!("Resolved: {head}")
-    } else {
-        head
+    let head = match (event, page.incident.state.as_str()) {
+        ("resolved", _) => format!("Resolved: {head}"),
+        // Nothing else may follow that says so.
+        (_, "resolved") => format!("Over by now: {head}"),
+        _ => head,
     };
     let mut text = format!("*{}*", slack_escape(&head));
     for line in found.iter().chain(&next) {

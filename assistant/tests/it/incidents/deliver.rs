@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{any, post};
 use runwire_assistant::incidents::Place;
 use runwire_assistant::incidents::deliver::{Format, Grafana, Targets, Webhook};
@@ -120,6 +120,8 @@ async fn peer(statuses: &[u16]) -> (Peer, String) {
     peer.statuses.lock().unwrap().extend(statuses.iter().rev());
     let router = Router::new()
         .route("/hook", post(hook))
+        .route("/moved", any(async || Redirect::to("/log-in")))
+        .route("/log-in", any(async || "Who are you?"))
         .route("/api/annotations", any(annotations))
         .route("/api/annotations/{id}", any(annotation))
         .with_state(peer.clone());
@@ -196,20 +198,40 @@ async fn a_webhook_is_told_of_the_diagnosis_and_of_the_end_once_each() {
     );
 }
 
+fn webhook(url: String, format: Format) -> Targets {
+    Targets {
+        webhook: Some(Webhook {
+            url,
+            format,
+            token_file: None,
+            secret_file: None,
+        }),
+        grafana: None,
+    }
+}
+
+/// Who follows asks for the page with GET, is given one, and the diagnosis is told to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirect_is_no_delivery() {
+    let (_, url) = peer(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let targets = webhook(format!("{url}/moved"), Format::Runwire);
+    let desk = Desk::with(Place::Sqlite(folder.path().join("incidents.db")), targets);
+    let work = desk.work();
+    desk.notify(&notification("g", &[alert("a", START, None)]))
+        .await;
+    desk.until_metric(
+        "runwire_assistant_deliveries_total{target=\"webhook\",outcome=\"postponed\"} 1",
+    )
+    .await;
+    work.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_gets_text_in_which_an_alert_can_call_nobody() {
     let (peer, url) = peer(&[]).await;
     let folder = tempfile::tempdir().unwrap();
-    let webhook = Webhook {
-        url: format!("{url}/hook"),
-        format: Format::Slack,
-        token_file: None,
-        secret_file: None,
-    };
-    let targets = Targets {
-        webhook: Some(webhook),
-        grafana: None,
-    };
+    let targets = webhook(format!("{url}/hook"), Format::Slack);
     let desk = Desk::with(Place::Sqlite(folder.path().join("incidents.db")), targets);
     let work = desk.work();
     let mut group = notification("g", &[alert("a", START, None)]);
@@ -229,6 +251,15 @@ async fn a_channel_gets_text_in_which_an_alert_can_call_nobody() {
         text.contains("<https://runwire.example/incidents/"),
         "{text}"
     );
+
+    // It was over before anybody looked, and nothing else will be told of it.
+    desk.notify(&notification("h", &[alert("b", START, Some(LATER))]))
+        .await;
+    let work = desk.work();
+    until(async || peer.requests().len() > 1).await;
+    work.abort();
+    let text = peer.requests()[1].json()["text"].to_string();
+    assert!(text.starts_with("\"*Over by now: CheckoutSlow"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,14 +3,58 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub(super) struct Server {
     child: Child,
     pub(super) url: String,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+impl Server {
+    /// The same server, by a way on which the first connection that says `word` falls silent: it stays open, and nothing comes
+    /// through any more.
+    pub(super) async fn silent_after(&self, word: &'static str) -> String {
+        let socket = self.folder.path().join("data/.s.PGSQL.5432");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let is_first = Arc::new(AtomicBool::new(true));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = UnixStream::connect(&socket).await.unwrap();
+                let is_first = Arc::clone(&is_first);
+                tokio::spawn(pass_on(client, server, word, is_first));
+            }
+        });
+        format!("postgres://runwire@{address}/postgres")
+    }
+}
+
+async fn pass_on(
+    client: TcpStream,
+    server: UnixStream,
+    word: &'static str,
+    is_first: Arc<AtomicBool>,
+) {
+    let (mut asked, mut to_client) = client.into_split();
+    let (mut answered, mut to_server) = server.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut answered, &mut to_client).await });
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = asked.read(&mut buffer).await {
+        let mut windows = buffer[..count].windows(word.len());
+        if windows.any(|said| said == word.as_bytes()) && is_first.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if to_server.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Drop for Server {
@@ -61,7 +105,7 @@ pub(super) fn start() -> Option<Server> {
     let server = Server {
         child,
         url: format!("postgres:///postgres?host={}&user=runwire", data.display()),
-        _folder: folder,
+        folder,
     };
     let started = Instant::now();
     loop {

@@ -92,6 +92,22 @@ async fn a_database_that_stops_is_waited_for() {
     );
 }
 
+/// As after a failure of its host: connections that wait for an answer wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_without_a_word_is_asked_again() {
+    let Some(server) = postgres::start() else {
+        return;
+    };
+    let desk = Desk::at(Place::Postgres(
+        server.silent_after("SET claimed_until").await,
+    ));
+    let work = desk.work();
+    is_taken(&desk, "g").await;
+    desk.wait_for(|incident| incident["status"] == "unknown")
+        .await;
+    work.abort();
+}
+
 /// A small disk of its own.
 struct Disk(tempfile::TempDir);
 
