@@ -68,9 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             // It panics where it cannot write, which a closed pipe is enough for.
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut program, name, &mut text);
-            std::io::stdout()
-                .write_all(&text)
-                .context("cannot write the completions")?;
+            print(&String::from_utf8_lossy(&text))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { command } => manual(command.as_deref()),
@@ -123,6 +121,14 @@ fn log_to_stderr(filter: &str) -> Result<(), ConfigError> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
+}
+
+/// A pipe that nobody reads any more is an end like any other, at which `print!` would panic.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot print the answer")
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -12,11 +12,14 @@ pub mod answer;
 pub mod baseline;
 pub mod blocks;
 mod bound;
+mod cost;
 pub mod evidence;
 pub mod expression;
+pub mod lint;
 pub mod live;
 pub mod measure;
 mod narrow;
+mod parsed;
 pub mod passages;
 pub mod place;
 pub mod rank;
@@ -28,14 +31,15 @@ pub mod snapshot;
 mod spine;
 mod steps;
 pub mod topology;
+mod tree;
 mod words;
 
-pub use expression::{catalogue, lint};
 pub use response::Diagnosis;
 pub use scope::Scope;
 pub use words::quantity;
 
 use answer::{Baselines, Degraded, Shown};
+use parsed::Parsed;
 use snapshot::{Deadline, Snapshot, Snapshots};
 
 /// When an answer is wanted, where nobody says otherwise.
@@ -76,6 +80,7 @@ pub struct Hit {
 pub struct Engine {
     pub prometheus: Prometheus,
     snapshots: Snapshots,
+    parsed: Parsed,
     deadline: Duration,
 }
 
@@ -85,6 +90,7 @@ impl Engine {
         Self {
             prometheus,
             snapshots: Snapshots::default(),
+            parsed: Parsed::default(),
             deadline,
         }
     }
@@ -93,16 +99,16 @@ impl Engine {
         let deadline = Deadline::after(self.deadline);
         let snapshot = self.snapshots.at(question.time_millis, question.window);
         let age = question.age();
-        let measured = measure::measure(
-            &self.prometheus,
-            &snapshot,
-            &library.runbooks,
-            &question.scope,
-            age,
-            screen::Depth::Deciding,
-            deadline,
-        )
-        .await;
+        let mut measured = self
+            .measure(
+                &snapshot,
+                &library.runbooks,
+                &question.scope,
+                age,
+                screen::Depth::Deciding,
+                deadline,
+            )
+            .await;
 
         let mut scope = question.scope.clone();
         let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
@@ -129,15 +135,20 @@ impl Engine {
                 relevance: relevance(runbook, mode, question),
             })
             .collect();
+        let topology = &measured.facts.topology.clone();
+        let asked = scope.workloads(topology);
+        let (silent, are_others_heard) = topology.unseen(scope.node.as_deref(), &asked);
+        if !lost && !silent.is_empty() {
+            let reason = unseen(&silent, are_others_heard);
+            degraded.add("prometheus", reason.as_str());
+            if !are_others_heard {
+                measured.facts.stale.get_or_insert(reason);
+            }
+        }
         let mut hypotheses = if lost {
             Vec::new()
         } else {
-            rank::rank(
-                &modes,
-                &scope,
-                &measured.facts.topology,
-                measured.facts.stale.is_none(),
-            )
+            rank::rank(&modes, &scope, topology, measured.facts.stale.is_none())
         };
         let found: Vec<usize> = hypotheses
             .iter()
@@ -159,7 +170,6 @@ impl Engine {
             blind: lost || measured.facts.outage.is_some(),
         }
         .choose();
-        let topology = &measured.facts.topology;
         let (baselines, cited) = tokio::join!(
             self.baselines(&snapshot, &wanted, age, deadline, &mut degraded),
             cited.evaluate(&self.prometheus, &snapshot, &scope, topology, deadline),
@@ -222,6 +232,24 @@ fn pages(library: &Library) -> Vec<(Arc<Runbook>, FailureMode)> {
         .collect()
 }
 
+/// Says of which nodes nothing is known now: silence there is no health.
+fn unseen(silent: &[&str], are_others_heard: bool) -> String {
+    const MAX_NAMED: usize = 5;
+    let more = match silent.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named: Vec<&str> = silent.iter().copied().take(MAX_NAMED).collect();
+    let of_others = match are_others_heard {
+        true => "what is said is of the others",
+        false => "there is no other that the question is about",
+    };
+    format!(
+        "the collectors of {}{more} were scraped in the window and are not any more, so what happens there cannot be seen: {of_others}",
+        named.join(", ")
+    )
+}
+
 /// Makes the scope one that the metrics know. False: nothing that is measured is in it.
 fn settle(
     scope: &mut Scope,
@@ -237,12 +265,23 @@ fn settle(
         );
         return true;
     }
+    let is_by_pod = scope.workload.is_none();
     if let Err(reason) = scope.resolve_pod(&topology.workloads) {
         degraded.add("scope", reason);
         if !is_a_guess {
             return false;
         }
         scope.pod = None;
+    } else if is_by_pod
+        && let Some(words) = scope.words_behind_workload()
+        // A static pod's name ends with its node's.
+        && !topology.knows_node(words)
+    {
+        let reason = format!(
+            "the pod was taken for one of {}, the known workload with the longest name that begins its own; name the workload if it is another's",
+            scope.describe()
+        );
+        degraded.add("scope", reason);
     }
     if let Some(node) = scope.node.clone()
         && !topology.knows_node(&node)

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -20,6 +20,8 @@ pub enum ApiError {
     BadRequest(String),
     /// 401: who asks did not say so, or not in a way that is known.
     Unauthorized(String),
+    /// 403: not under this name.
+    Forbidden(String),
     /// 404
     NotFound(String),
     /// 405: the sentence and the methods that would do.
@@ -68,6 +70,7 @@ impl ApiError {
                 StatusCode::REQUEST_TIMEOUT,
                 "the request took too long: send it again, and at once".into(),
             ),
+            Self::Forbidden(detail) => (StatusCode::FORBIDDEN, detail),
             Self::NotFound(detail) => (StatusCode::NOT_FOUND, detail),
             Self::MethodNotAllowed(detail) => (StatusCode::METHOD_NOT_ALLOWED, detail),
             Self::TooLarge(detail) => (StatusCode::PAYLOAD_TOO_LARGE, detail),
@@ -175,6 +178,15 @@ impl From<JsonRejection> for ApiError {
             // The enum is open: what axum adds later is still the request's fault.
             other => Self::BadRequest(other.body_text()),
         }
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::BadRequest(format!(
+            "the path cannot be read: {}; encode it as text in UTF-8",
+            rejection.body_text()
+        ))
     }
 }
 

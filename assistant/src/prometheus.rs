@@ -129,7 +129,6 @@ impl Prometheus {
         let identity = &settings.identity;
         let http = client_builder(settings.timeout, identity.authorities.clone())
             .default_headers(identity.headers.clone())
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ClientError::Setup)?;
         let client = prometheus_http_query::Client::from(http, &settings.url).map_err(|error| {
@@ -371,6 +370,8 @@ pub fn client_builder(
         .no_proxy()
         .connect_timeout(timeout)
         .timeout(timeout)
+        // Followed, what we post would become a GET without a body, and its answer would be taken for that of what we posted.
+        .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("runwire-assistant/", env!("CARGO_PKG_VERSION")));
     if *SYSTEM_HAS_AUTHORITIES {
         builder.tls_certs_merge(authorities)

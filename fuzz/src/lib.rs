@@ -8,12 +8,15 @@ mod assistant {
 
     pub mod diagnosis {
         pub mod bound;
+        pub mod cost;
         pub mod expression;
+        pub mod lint;
         pub mod narrow;
         pub mod place;
         pub mod scope;
         pub mod spine;
         pub mod topology;
+        pub mod tree;
         pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
     }
 
@@ -38,12 +41,12 @@ mod assistant {
         pub mod dense;
         pub mod dot;
         pub mod graph;
+        #[path = "../../../fuzz/src/postings.rs"]
+        mod postings;
         pub mod segment;
         pub mod texts;
         pub mod top;
         pub mod words;
-        #[path = "../../../fuzz/src/postings.rs"]
-        mod postings;
         pub use crate::stand_in::embed;
 
         /// A segment as the store reads it, and everything that is asked of one.
@@ -63,7 +66,10 @@ mod assistant {
             let mut written = Vec::new();
             let mut writer = codec::Writer::new(&mut written);
             segment.encode(&mut writer).unwrap();
-            let read = segment::Segment::decode(&mut codec::Reader::new(&written[..], written.len() as u64 + 8));
+            let read = segment::Segment::decode(&mut codec::Reader::new(
+                &written[..],
+                written.len() as u64 + 8,
+            ));
             assert!(read.is_some(), "what was written is read again");
         }
     }
@@ -90,7 +96,10 @@ mod collector {
                 let Some(name) = domain::from_wire(bytes) else {
                     return;
                 };
-                assert!(name.len() <= 1024, "a name is no longer than the DNS allows, escaped");
+                assert!(
+                    name.len() <= 1024,
+                    "a name is no longer than the DNS allows, escaped"
+                );
                 assert!(!name.chars().any(char::is_control), "{name:?}");
                 let _ = (domain::parent(&name), domain::registered(&name));
             }

@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
-use runwire_fuzz::diagnosis::expression::{Expression, lint, longest_range, selected};
+use runwire_fuzz::diagnosis::expression::{Expression, longest_range, selected};
+use runwire_fuzz::diagnosis::lint::{Exported, lint};
 use runwire_fuzz::diagnosis::scope::Scope;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let (name, text) = runwire_fuzz::halves(data);
     let (name, text) = (String::from_utf8_lossy(name), String::from_utf8_lossy(text));
-    let _ = (lint(&text, None), selected(&text), longest_range(&text));
+    let exported = Exported::read(&name);
+    let _ = (
+        lint(&text, Some(&exported)),
+        selected(&text),
+        longest_range(&text),
+    );
     let Ok(expression) = Expression::parse(&text) else {
         return;
     };

@@ -109,11 +109,25 @@ pub(super) fn read_time(text: &str, now_millis: i64) -> Result<i64, String> {
         let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
         Some(zoned.timestamp().as_millisecond())
     };
+    // In a query that nobody encoded, the plus of an offset has become a space.
+    let signed = |offset: &str| match offset.starts_with(['+', '-']) {
+        true => offset.to_owned(),
+        false => format!("+{offset}"),
+    };
+    let plus = || {
+        let (time, offset) = text
+            .split_once(' ')
+            .filter(|(time, _)| time.contains('T'))?;
+        let written = format!("{time}{}", signed(offset));
+        Some(written.parse::<jiff::Timestamp>().ok()?.as_millisecond())
+    };
     let go = || {
         let (time, _zone) = text.rsplit_once(' ').filter(|(_, zone)| zone.len() <= 5)?;
         let (date_time, offset) = time.rsplit_once(' ')?;
+        let offset = signed(offset);
         let (hours, minutes) = offset.split_at_checked(3)?;
-        let written = format!("{}{hours}:{minutes}", date_time.replacen(' ', "T", 1));
+        let date_time = date_time.trim_end().replacen(' ', "T", 1);
+        let written = format!("{date_time}{hours}:{minutes}");
         Some(written.parse::<jiff::Timestamp>().ok()?.as_millisecond())
     };
     let millis = match numeric {
@@ -123,6 +137,7 @@ pub(super) fn read_time(text: &str, now_millis: i64) -> Result<i64, String> {
             .map(|time| time.as_millisecond())
             .ok()
             .or_else(civil)
+            .or_else(plus)
             .or_else(go),
     };
     let millis = millis.ok_or_else(|| {
@@ -152,6 +167,8 @@ mod tests {
             "2026-01-31T03:10:00",
             "2026-01-31 03:10:00 +0000 UTC",
             "2026-01-31 03:10:00.000 +0000 UTC",
+            "2026-01-31 03:10:00  0000 UTC",
+            "2026-01-31T04:10:00 01:00",
             "1769829000",
             "1769829000000",
         ] {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -96,8 +96,9 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(state): State<AppState>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    let Path(id) = id?;
     let found = find(&state, &id).await?;
     if wants_html(&headers) {
         let now = now_millis();
@@ -134,9 +135,10 @@ pub(super) struct FeedbackRequest {
     (status = 204, description = "It is kept"), (status = 303, description = "To the page, after its form"), (status = 404, description = "There is no such incident")))]
 pub(super) async fn feedback(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let Path(id) = id?;
     let is_form = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -172,7 +174,12 @@ fn form(body: &[u8]) -> Result<FeedbackRequest, ApiError> {
 }
 
 async fn find(state: &AppState, id: &str) -> Result<Page, ApiError> {
-    let found = state.incidents()?.store.get(id).await?;
+    let store = &state.incidents()?.store;
+    let found = match id.contains('\0') {
+        // PostgreSQL takes no NUL in a text, and nothing has one.
+        true => None,
+        false => store.get(id).await?,
+    };
     found.ok_or_else(|| {
         ApiError::NotFound(format!(
             "there is no incident `{id}`; GET /incidents lists those there are"

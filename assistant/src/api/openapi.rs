@@ -39,8 +39,9 @@ use crate::error::Problem;
 struct Routes;
 
 /// Refusals that any route may answer with.
-const EVERYWHERE: [(&str, &str); 4] = [
+const EVERYWHERE: [(&str, &str); 5] = [
     ("401", "Who asks is not known"),
+    ("403", "The Host header has a name that is not known here"),
     ("408", "The request took too long"),
     (
         "429",

@@ -13,7 +13,7 @@ pub(super) struct Pasted {
 }
 
 /// Labels by which a chat message tells what it is about.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 24] = [
     "alertname",
     "namespace",
     "workload",
@@ -34,6 +34,10 @@ const KNOWN: [&str; 20] = [
     "dst_workload",
     "cluster",
     "netns",
+    "job_name",
+    "service_name",
+    "exported_namespace",
+    "exported_pod",
 ];
 const NOTES: [&str; 4] = ["summary", "description", "message", "runbook_url"];
 

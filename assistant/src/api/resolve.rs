@@ -128,6 +128,10 @@ fn wanted(reference: &str) -> Vec<Wanted> {
     let path = path.trim_matches('/');
 
     let mut wanted = Vec::new();
+    // An alert may be called anything, also `HTTP 4xx/5xx` or `Queue #1`.
+    if !is_address && reference.contains(['/', '#', '?', '%']) {
+        wanted.push(Wanted::Alert(reference.to_owned()));
+    }
     // `…/runbooks/ID#anchor`: ours, under whatever prefix a proxy gives it.
     let ours = path
         .strip_prefix("runbooks/")
@@ -160,8 +164,9 @@ fn wanted(reference: &str) -> Vec<Wanted> {
         .iter()
         .find_map(|suffix| last.strip_suffix(suffix))
         .unwrap_or(last);
-    if !last.is_empty() {
-        wanted.push(Wanted::Alert(last.to_owned()));
+    let of_path = Wanted::Alert(last.to_owned());
+    if !last.is_empty() && !wanted.contains(&of_path) {
+        wanted.push(of_path);
     }
     wanted
 }
@@ -248,6 +253,18 @@ mod tests {
             ("", vec![]),
             ("https://x", vec![]),
             ("a%zz%é", vec![alert("a%zz%é")]),
+            (
+                "HTTP 4xx/5xx ratio",
+                vec![alert("HTTP 4xx/5xx ratio"), alert("5xx ratio")],
+            ),
+            (
+                "Queue #1 is full",
+                vec![
+                    alert("Queue #1 is full"),
+                    alert("1 is full"),
+                    alert("Queue "),
+                ],
+            ),
         ] {
             assert_eq!(wanted(reference), expected, "{reference}");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -93,10 +93,11 @@ const PATIENCE: Duration = Duration::from_millis(1200);
     responses((status = 200, content((String = "text/html"), (String = "text/markdown"), (String = "text/plain"))), (status = 308, description = "The page of a file that is not Markdown")))]
 pub(super) async fn page(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Path(id) = id?;
     let library = state.retriever.library();
     if let Some(runbook) = library.get(&id) {
         let (asked, notes) = Asked::read(query);
@@ -223,9 +224,10 @@ fn head(asked: &Asked, moment: &Moment, live: &Live, id: &str) -> String {
     };
     let _ = write!(
         html,
-        "<details class=\"scope\"><summary>Change scope or time</summary><form method=\"get\" class=\"row\">\n{}{}{}{}<button>Show</button></form></details>\n",
+        "<details class=\"scope\"><summary>Change scope or time</summary><form method=\"get\" class=\"row\">\n{}{}{}{}{}<button>Show</button></form></details>\n",
         field("namespace", "Namespace", &asked.namespace),
         field("workload", "Workload", &asked.workload),
+        field("pod", "Pod", &asked.pod),
         field("time", "Time (UTC)", &asked.time),
         field("window", "Window", &asked.window),
     );
@@ -281,9 +283,10 @@ pub(super) async fn of_url(
     responses((status = 307, description = "The section for the alert"), (status = 404, body = String, content_type = "text/html", description = "No runbook names the alert; the nearest three")))]
 pub(super) async fn of_alert(
     State(state): State<AppState>,
-    Path(alert): Path<String>,
+    alert: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
+    let Path(alert) = alert?;
     readable(&state)?;
     Ok(found(&state, &alert, raw.as_deref()).await)
 }
@@ -294,6 +297,9 @@ async fn found(state: &AppState, reference: &str, query: Option<&str>) -> Respon
             Redirect::temporary(&with_query(&address, query)).into_response()
         }
         Resolved::Unknown(alert, nearest) => {
+            let kept = query.filter(|query| !query.is_empty());
+            let kept = kept.map_or_else(String::new, |query| format!("&{query}"));
+            let diagnose = html::escape(&format!("/?q={}{kept}", encode(&alert)));
             let alert = html::escape(&alert);
             let mut body = format!("<h1>No runbook for {alert}</h1>\n");
             if nearest.is_empty() {
@@ -309,7 +315,7 @@ async fn found(state: &AppState, reference: &str, query: Option<&str>) -> Respon
             }
             let _ = writeln!(
                 body,
-                "<p><a href=\"/?q={alert}\">Diagnose {alert}</a> · <a href=\"/runbooks\">All runbooks</a></p>\n\
+                "<p><a href=\"{diagnose}\">Diagnose {alert}</a> · <a href=\"/runbooks\">All runbooks</a></p>\n\
                  <p class=\"quiet\">To give it one, name it under <code>alerts</code> in a runbook's front matter.</p>"
             );
             html::page(StatusCode::NOT_FOUND, Tab::Runbooks, "No such alert", &body)

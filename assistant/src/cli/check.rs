@@ -1,4 +1,4 @@
-//! `check`: what is wrong with the runbooks, a line each. Exit code 1 if anything is.
+//! `check`: what is wrong with the runbooks, a line each. Exit code 1 if anything is, 2 if it could not be looked for.
 
 mod coverage;
 
@@ -7,17 +7,18 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use crate::config::{Config, Settings};
-use crate::diagnosis;
+use super::print;
+use crate::config::{Config, ConfigError, Settings};
+use crate::diagnosis::blocks::blocks;
+use crate::diagnosis::lint::{Exported, lint as lint_evidence, lint_any};
 use crate::runbook::lint::{line_of, lint};
 use crate::runbook::{Library, Runbook, Warning, WarningKind, load};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Names of the metrics there are, as a collector's /metrics gives them: then unknown ones are told
+    /// What a collector's /metrics gives: then metrics and labels that it does not have are told
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
 
@@ -30,45 +31,52 @@ pub(super) struct CheckArgs {
     pub(super) settings: Settings,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let known = match &args.metrics {
+    let exported = match &args.metrics {
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            Some(diagnosis::catalogue(&text))
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let path = path.display();
+                let reason = format!("names {path}, which cannot be read: {error}; give what a collector's /metrics gives");
+                ConfigError::value("metrics", reason)
+            })?;
+            Some(Exported::read(&text))
         }
         None => None,
     };
     let library = load(&config.runbooks);
     let mut findings = library.warnings.clone();
     findings.extend(lint(&library));
-    findings.extend(expressions(&library, known.as_ref()));
+    findings.extend(expressions(&library, exported.as_ref()));
     findings.sort();
     findings.dedup();
+    let mut told = String::new();
     for finding in &findings {
-        println!("{finding}");
+        // Writing to a String cannot fail.
+        let _ = writeln!(told, "{finding}");
     }
     let mut wrong = findings.len();
     let mut checked = format!("{} runbooks", library.runbooks.len());
     for file in &args.alert_rules {
-        let (lines, alerts) = coverage::uncovered(file, &library)?;
+        let (lines, alerts) = coverage::uncovered(file, &library).map_err(|error| {
+            let reason = format!("is of no use: {error:#}");
+            ConfigError::value("alert_rules", reason)
+        })?;
         for line in &lines {
-            println!("{line}");
+            let _ = writeln!(told, "{line}");
         }
         wrong += lines.len();
         let _ = write!(checked, ", {alerts} alerts of {}", file.display());
     }
     if wrong == 0 {
-        println!("{checked}: nothing wrong");
+        print(&format!("{checked}: nothing wrong\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{checked}: {wrong} findings");
+    print(&format!("{told}{checked}: {wrong} findings\n"))?;
     Ok(ExitCode::FAILURE)
 }
 
-/// What is wrong with the PromQL of evidence, symptoms and forecasts, and with modes that no page defines.
-fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warning> {
+/// What is wrong with the PromQL of evidence, symptoms, forecasts and blocks in the text, and with modes that no page defines.
+fn expressions(library: &Library, exported: Option<&Exported>) -> Vec<Warning> {
     let modes: BTreeSet<&str> = library
         .runbooks
         .iter()
@@ -95,7 +103,7 @@ fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warni
                 }
             }
             for evidence in &mode.evidence {
-                for problem in diagnosis::lint(&evidence.expr, known) {
+                for problem in lint_evidence(&evidence.expr, exported) {
                     let reason = format!("evidence `{}`: {problem}", evidence.id);
                     findings.push(finding(runbook, &evidence.id, &mode.id, reason));
                 }
@@ -106,9 +114,20 @@ fn expressions(library: &Library, known: Option<&BTreeSet<String>>) -> Vec<Warni
         let others = (symptoms.map(|symptom| (&symptom.id, &symptom.expr)))
             .chain(forecasts.map(|forecast| (&forecast.id, &forecast.expr)));
         for (id, expr) in others {
-            for reason in diagnosis::lint(expr, known) {
+            for reason in lint_evidence(expr, exported) {
                 findings.push(finding(runbook, id, id, reason));
             }
+        }
+        for block in blocks(runbook.body()) {
+            findings.extend(
+                lint_any(&block, exported)
+                    .into_iter()
+                    .map(|reason| Warning {
+                        path: runbook.path.clone(),
+                        line: line_of(runbook, block.lines().next().unwrap_or_default()),
+                        kind: WarningKind::Block(reason),
+                    }),
+            );
         }
     }
     findings

@@ -2,7 +2,7 @@
 //! Exit code 0: no fault, 1: a fault, 2: it could not be told.
 
 use std::fmt::Write;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use super::colours;
+use super::{colours, print};
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::quantity;
 use crate::diagnosis::response::{Affected, FoundMode, ShownEvidence, Status};
@@ -62,6 +62,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
+#[expect(clippy::print_stderr, reason = "tells the user why there is no answer")]
 async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = client(&arguments)?;
     let Some(seconds) = arguments.watch else {
@@ -69,6 +70,8 @@ async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
         print(&shown)?;
         return Ok(code);
     };
+    // A program that reads one answer after the other gets nothing else.
+    let is_read_by_program = arguments.json && !std::io::stdout().is_terminal();
     let stop = tokio::signal::ctrl_c();
     tokio::pin!(stop);
     let mut last = ExitCode::from(2);
@@ -78,6 +81,10 @@ async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
             answer = once(&client, &arguments) => match answer {
                 Ok(answer) => answer,
                 // An assistant that restarts is back soon.
+                Err(error) if is_read_by_program => {
+                    eprintln!("error: {error:#}");
+                    (String::new(), ExitCode::from(2))
+                }
                 Err(error) => (format!("error: {error:#}\n"), ExitCode::from(2)),
             },
         };
@@ -94,14 +101,6 @@ async fn answer(arguments: Arguments) -> anyhow::Result<ExitCode> {
             () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
         }
     }
-}
-
-/// A pipe that nobody reads any more is an end like any other.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot print the answer")
 }
 
 /// One answer as it is printed, and the exit code that tells it.

@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
+use super::print;
 use crate::config::{Config, ConfigError, Settings};
 use crate::diagnosis::expression::Expression;
+use crate::retrieval::url as address;
 use crate::runbook::{
     Compare, End, EvidenceQuery, FailureMode, Library, Role, Runbook, Severity, Verdict, load,
 };
@@ -74,7 +76,6 @@ pub struct Links<'a> {
     pub dashboards: &'a Dashboards,
 }
 
-#[expect(clippy::print_stdout, reason = "the rules are what the command is for")]
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(arguments.settings, "error")?;
     let library = load(&config.runbooks);
@@ -115,7 +116,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let yaml = yaml.context("cannot write the rules as YAML")?;
-    print!("{yaml}");
+    print(&yaml)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,8 +153,8 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
     let mut forecasts = Vec::new();
     for runbook in &library.runbooks {
         let url = |anchor: &str| match anchor {
-            "" => format!("{base}/runbooks/{}", runbook.id),
-            anchor => format!("{base}/runbooks/{}#{anchor}", runbook.id),
+            "" => format!("{base}{}", address(&runbook.id)),
+            anchor => format!("{base}{}#{anchor}", address(&runbook.id)),
         };
         for mode in &runbook.failure_modes {
             let Some(expr) = of_mode(mode).filter(|_| mode.verdict == Verdict::Fault) else {
@@ -454,6 +455,24 @@ mod tests {
     fn alerts_are_called_after_their_modes() {
         assert_eq!(alert_name("dns-servfail"), "RunwireDnsServfail");
         assert_eq!(alert_name("l2-mtu-mismatch"), "RunwireL2MtuMismatch");
+    }
+
+    #[test]
+    fn links_lead_to_pages_whatever_their_files_are_called() {
+        let source = "---\nsymptoms: [{id: x, expr: 'up < 1'}]\n---\n# A\n";
+        let runbook = crate::runbook::parse("ops/50% full", "p", source.into()).0;
+        let library = Library {
+            runbooks: vec![std::sync::Arc::new(runbook)],
+            warnings: Vec::new(),
+        };
+        let links = Links {
+            assistant: "http://a",
+            grafana: "",
+            dashboards: &Dashboards::default(),
+        };
+        let rules = rules(&library, &links, "2m");
+        let url = &rules.groups[1].rules[0].annotations["runbook_url"];
+        assert_eq!(url, "http://a/runbooks/ops/50%25%20full");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::colours;
+use super::{colours, print};
 use crate::config::{Config, ConfigError, Settings};
 use crate::retrieval::words::words;
 use crate::retrieval::{Filters, Retriever, SearchResponse, SearchResult};
@@ -36,7 +36,6 @@ const WIDTH: usize = 100;
 /// Shorter words are in every line.
 const LEAST_HIGHLIGHTED: usize = 4;
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn run(args: &SearchArgs, config: &Config) -> anyhow::Result<ExitCode> {
     if args.text.trim().is_empty() {
         return Err(ConfigError::value(
@@ -48,11 +47,11 @@ pub(super) fn run(args: &SearchArgs, config: &Config) -> anyhow::Result<ExitCode
     let retriever = Retriever::open(config)?;
     retriever.refresh()?;
     let response = retriever.search(&args.text, usize::from(args.limit), &Filters::default())?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&response)?);
-    } else {
-        print!("{}", readable(&response, &Style::of_stdout()));
-    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&response)? + "\n",
+        false => readable(&response, &Style::of_stdout()),
+    };
+    print(&text)?;
     Ok(if response.answerable {
         ExitCode::SUCCESS
     } else {

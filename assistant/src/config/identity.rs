@@ -13,6 +13,7 @@ pub struct IdentitySettings {
     #[arg(
         long,
         env = "RUNWIRE_PROMETHEUS_HEADERS",
+        hide_env_values = true,
         value_name = "HEADER",
         value_delimiter = ','
     )]

@@ -262,8 +262,24 @@ pub(super) fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
         }
         _ => Err(ConfigError::value(
             key,
-            format!("is \"{url}\"; give a URL such as http://127.0.0.1:9090"),
+            format!(
+                "is \"{}\"; give a URL such as http://127.0.0.1:9090",
+                without_secrets(url)
+            ),
         )),
+    }
+}
+
+/// What is no URL may all the same be one with a password, or with a path that only its owner knows.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    match rest.find(['/', '?', '#']) {
+        Some(end) => format!("{scheme}{}/…", &rest[..end]),
+        None => format!("{scheme}{rest}"),
     }
 }
 

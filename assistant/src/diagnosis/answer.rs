@@ -19,6 +19,7 @@ use super::scope::Scope;
 use super::snapshot::{Answer, Missing, Series};
 use super::{Question, steps, words};
 use crate::prometheus::Prometheus;
+use crate::retrieval::url;
 use crate::runbook::{FailureMode, Role, Runbook, Symptom, Verdict};
 
 const MAX_SAMPLES: usize = 5;
@@ -125,7 +126,7 @@ pub struct Baselines(HashMap<String, (Duration, f64)>);
 /// A query that is shown, how to ask it for an earlier time, and the series whose value counts.
 pub struct Shown {
     query: String,
-    expression: Expression,
+    expression: Arc<Expression>,
     length: Duration,
     labels: BTreeMap<String, String>,
 }
@@ -368,7 +369,7 @@ impl Findings<'_> {
             runbook: Link {
                 id: runbook.id.clone(),
                 title: runbook.title.clone(),
-                url: format!("/runbooks/{}#{}", runbook.id, mode.anchor),
+                url: format!("{}#{}", url(&runbook.id), mode.anchor),
             },
             next_steps: steps::next_steps(runbook, mode),
             passages: self.cited.of_mode(rank - 1),

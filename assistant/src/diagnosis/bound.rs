@@ -3,8 +3,12 @@
 //! bucket. Only for looking whether anything can be beyond a threshold at all; nobody is shown a bound.
 
 use promql_parser::label::Labels;
-use promql_parser::parser::token::{T_GTE, T_GTR, T_LAND, T_LOR, T_LSS, T_LTE, T_LUNLESS, T_SUM};
-use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier};
+use promql_parser::parser::token::{
+    T_DIV, T_GTE, T_GTR, T_LAND, T_LOR, T_LSS, T_LTE, T_LUNLESS, T_MUL, T_SUM,
+};
+use promql_parser::parser::{AggregateExpr, BinaryExpr, Call, Expr, LabelModifier};
+
+use super::tree::{binary, literal, paren};
 
 /// A quantile is read off within a bucket; the next bound is about twice the last.
 const BUCKET_RATIO: f64 = 2.0;
@@ -88,7 +92,8 @@ fn mean(call: &Call) -> Option<Expr> {
         return None;
     }
     let (sum, count) = (part(buckets, "_sum")?, part(buckets, "_count")?);
-    parser::parse(&format!("({sum} / {count}) * {factor}")).ok()
+    let mean = paren(binary(T_DIV, sum, count));
+    Some(binary(T_MUL, mean, literal(factor)))
 }
 
 fn part(buckets: &AggregateExpr, suffix: &str) -> Option<Expr> {
@@ -122,6 +127,8 @@ fn is_number(expr: &Expr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use promql_parser::parser;
+
     use super::*;
 
     fn check(text: &str, expected: Option<&str>) {

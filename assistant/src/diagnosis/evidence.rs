@@ -15,7 +15,7 @@ const MUCH_STRONGER: f64 = 1.5;
 /// The result of one expression, over the window and over its most recent part.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    pub expression: Expression,
+    pub expression: Arc<Expression>,
     pub at: End,
     pub window: Look,
     pub recent: Look,

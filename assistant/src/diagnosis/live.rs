@@ -13,7 +13,7 @@ use super::place::{Place, Position, Workload};
 use super::response::Part;
 use super::scope::Scope;
 use super::snapshot::Deadline;
-use super::{Engine, measure, rank, screen, settle, words};
+use super::{Engine, rank, screen, settle, words};
 use crate::prometheus::{Prometheus, Range};
 use crate::runbook::{FailureMode, Role, Runbook};
 
@@ -82,16 +82,16 @@ impl Engine {
         let deadline = Deadline::after(patience);
         let snapshot = self.snapshots.at(moment.time_millis, moment.window);
         let pages = [runbook.clone()];
-        let measured = measure::measure(
-            &self.prometheus,
-            &snapshot,
-            &pages,
-            &moment.scope,
-            None,
-            screen::Depth::Whole,
-            deadline,
-        )
-        .await;
+        let measured = self
+            .measure(
+                &snapshot,
+                &pages,
+                &moment.scope,
+                None,
+                screen::Depth::Whole,
+                deadline,
+            )
+            .await;
         let mut scope = moment.scope.clone();
         let mut degraded = Degraded::of(&measured.facts, &self.prometheus);
         let lost = measured.facts.outage.is_none()

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use promql_parser::util::duration::display_duration;
 
+use super::Engine;
 use super::baseline;
 use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
 use super::scope::Scope;
 use super::scrapes::{self, Scrapes};
-use super::screen::{Answers, Asked, Depth, Need, Screen, Unit};
+use super::screen::{self, Answers, Asked, Depth, Need, Screen, Unit};
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
@@ -21,6 +22,10 @@ use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 
 /// Of a histogram, about.
 const BUCKETS: f64 = 16.0;
+
+/// From so many series on that evidence reads, a question about some workloads is asked of what is around these alone. Below it,
+/// one answer for the whole cluster serves every question of the moment.
+const LARGE: f64 = 20_000.0;
 
 /// What a metric's name has behind that of its family.
 const SUFFIXES: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
@@ -60,122 +65,127 @@ pub struct Catalogue {
     existing: Result<BTreeSet<String>, String>,
 }
 
-pub async fn measure(
-    prometheus: &Prometheus,
-    snapshot: &Arc<Snapshot>,
-    runbooks: &[Arc<Runbook>],
-    scope: &Scope,
-    age: Option<Duration>,
-    depth: Depth,
-    deadline: Deadline,
-) -> Measured {
-    let range = display_duration(&snapshot.window);
-    let families = format!(
-        "sum by (metric) (runwire_series{{metric=~\"{}\"}})",
-        pattern(runbooks)
-    );
-    let workloads = format!(
-        "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
-    );
-    let present = "count by (namespace, workload) (runwire_workload_info)".to_owned();
-    let edge = "src_namespace, src_workload, dst_namespace, dst_workload";
-    let calls = format!(
-        "count by ({edge}) (last_over_time(runwire_tcp_connect_attempts_total[{range}])) or count by ({edge}) (last_over_time(runwire_dns_queries_total[{range}]))"
-    );
-    let first = BTreeSet::from([&families, &workloads, &present, &calls].map(String::clone));
-    let answers = snapshot.evaluate(prometheus, first, deadline).await;
-    let ok = |query: &String| answers[query].as_ref().ok();
+impl Engine {
+    /// Asks what the runbooks' evidence wants.
+    pub(super) async fn measure(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        runbooks: &[Arc<Runbook>],
+        scope: &Scope,
+        age: Option<Duration>,
+        depth: Depth,
+        deadline: Deadline,
+    ) -> Measured {
+        let (prometheus, parsed) = (&self.prometheus, &self.parsed);
+        let range = display_duration(&snapshot.window);
+        let families = format!(
+            "sum by (metric) (runwire_series{{metric=~\"{}\"}})",
+            pattern(runbooks)
+        );
+        let workloads = format!(
+            "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
+        );
+        let present =
+            "count by (namespace, workload, node, instance) (runwire_workload_info)".to_owned();
+        let edge = "src_namespace, src_workload, dst_namespace, dst_workload";
+        let calls = format!(
+            "count by ({edge}) (last_over_time(runwire_tcp_connect_attempts_total[{range}])) or count by ({edge}) (last_over_time(runwire_dns_queries_total[{range}]))"
+        );
+        let first = BTreeSet::from([&families, &workloads, &present, &calls].map(String::clone));
+        let answers = snapshot.evaluate(prometheus, first, deadline).await;
+        let ok = |query: &String| answers[query].as_ref().ok();
 
-    let outage = answers[&families].as_ref().err().map(Missing::to_string);
-    let topology = topology(ok(&workloads), ok(&present), ok(&calls));
-    let mut facts = Facts {
-        recent: scrapes::shortest_recent(snapshot.window),
-        topology: Arc::new(topology),
-        is_topology_known: true,
-        outage,
-        ..Facts::default()
-    };
-    if facts.outage.is_none() {
-        for query in [&workloads, &present, &calls] {
-            if let Err(missing) = &answers[query] {
-                facts.failures.insert(missing.to_string());
-                facts.is_topology_known = false;
+        let outage = answers[&families].as_ref().err().map(Missing::to_string);
+        let topology = topology(ok(&workloads), ok(&present), ok(&calls));
+        let mut facts = Facts {
+            recent: scrapes::shortest_recent(snapshot.window),
+            topology: Arc::new(topology),
+            is_topology_known: true,
+            outage,
+            ..Facts::default()
+        };
+        if facts.outage.is_none() {
+            for query in [&workloads, &present, &calls] {
+                if let Err(missing) = &answers[query] {
+                    facts.failures.insert(missing.to_string());
+                    facts.is_topology_known = false;
+                }
             }
         }
-    }
-    let families = ok(&families);
-    let mut asked: Vec<Asked> = Vec::new();
-    // Each mode's evidence, and each symptom.
-    let mut units: Vec<Range<usize>> = Vec::new();
-    for runbook in runbooks {
-        for mode in &runbook.failure_modes {
-            let first = asked.len();
-            let evidence = mode.evidence.iter();
-            asked.extend(evidence.map(|query| (query.clone(), parse(&query.expr))));
-            units.push(first..asked.len());
+        let families = ok(&families);
+        let mut asked: Vec<Asked> = Vec::new();
+        // Each mode's evidence, and each symptom.
+        let mut units: Vec<Range<usize>> = Vec::new();
+        for runbook in runbooks {
+            for mode in &runbook.failure_modes {
+                let first = asked.len();
+                let evidence = mode.evidence.iter();
+                asked.extend(evidence.map(|query| (query.clone(), parsed.expression(&query.expr))));
+                units.push(first..asked.len());
+            }
+            for symptom in &runbook.symptoms {
+                units.push(asked.len()..asked.len() + 1);
+                asked.push((as_evidence(symptom), parsed.expression(&symptom.expr)));
+            }
         }
-        for symptom in &runbook.symptoms {
-            units.push(asked.len()..asked.len() + 1);
-            asked.push((as_evidence(symptom), parse(&symptom.expr)));
-        }
-    }
 
-    let mut readings = if let Some(outage) = &facts.outage {
-        asked.iter().map(|_| Err(outage.clone())).collect()
-    } else {
-        let known = families.map(series_of_families).unwrap_or_default();
-        let (catalogue, scrapes) = tokio::join!(
-            catalogue(prometheus, snapshot, &asked, known, deadline),
-            Scrapes::count(prometheus, snapshot, families, deadline),
-        );
-        facts.recent = scrapes.recent(snapshot.window);
-        facts.stale = scrapes.stale(snapshot.window);
-        let latest = scrapes.latest(snapshot.window).min(facts.recent);
-        for (_, expression) in &mut asked {
-            *expression = expression
-                .clone()
-                .map(|expression| expression.with_latest(latest));
-        }
-        let units: Vec<&[Asked]> = units.into_iter().map(|unit| &asked[unit]).collect();
-        let screen = Screen {
-            prometheus,
-            snapshot,
-            windows: [snapshot.window, facts.recent],
-            catalogue: &catalogue,
-            depth,
-            deadline,
+        let mut readings = if let Some(outage) = &facts.outage {
+            asked.iter().map(|_| Err(outage.clone())).collect()
+        } else {
+            let known = families.map(series_of_families).unwrap_or_default();
+            let (catalogue, scrapes) = tokio::join!(
+                catalogue(prometheus, snapshot, &asked, known, deadline),
+                Scrapes::count(prometheus, snapshot, families, deadline),
+            );
+            facts.recent = scrapes.recent(snapshot.window);
+            facts.stale = scrapes.stale(snapshot.window);
+            let latest = scrapes.latest(snapshot.window).min(facts.recent);
+            for (_, expression) in &mut asked {
+                *expression = expression
+                    .clone()
+                    .map(|expression| expression.with_latest(latest));
+            }
+            let units: Vec<&[Asked]> = units.into_iter().map(|unit| &asked[unit]).collect();
+            let is_large = catalogue.families.values().sum::<f64>() >= LARGE;
+            let near = (is_large && facts.is_topology_known)
+                .then(|| screen::neighbourhood(&scope.workloads(&facts.topology), &facts.topology));
+            let screen = Screen {
+                prometheus,
+                snapshot,
+                windows: [snapshot.window, facts.recent],
+                catalogue: &catalogue,
+                depth,
+                deadline,
+                near: near.flatten(),
+            };
+            let measured = screen.ask(&units).await;
+            read(&screen, &units, measured, scope, &mut facts).await
         };
-        let measured = screen.ask(&units).await;
-        read(&screen, &units, measured, scope, &mut facts).await
-    };
-    let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
-    let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
-    facts.failures.extend(failures);
-    look_closer(prometheus, snapshot, &mut readings, &mut facts, deadline).await;
-    let mut evidence = asked
-        .into_iter()
-        .zip(readings)
-        .map(|((query, _), reading)| Evidence { query, reading });
+        let queries: Vec<&EvidenceQuery> = asked.iter().map(|(query, _)| query).collect();
+        let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
+        facts.failures.extend(failures);
+        look_closer(prometheus, snapshot, &mut readings, &mut facts, deadline).await;
+        let mut evidence = asked
+            .into_iter()
+            .zip(readings)
+            .map(|((query, _), reading)| Evidence { query, reading });
 
-    let mut modes = Vec::new();
-    let mut symptoms = Vec::new();
-    for runbook in runbooks {
-        for mode in &runbook.failure_modes {
-            modes.push(evidence.by_ref().take(mode.evidence.len()).collect());
+        let mut modes = Vec::new();
+        let mut symptoms = Vec::new();
+        for runbook in runbooks {
+            for mode in &runbook.failure_modes {
+                modes.push(evidence.by_ref().take(mode.evidence.len()).collect());
+            }
+            for (symptom, evidence) in runbook.symptoms.iter().zip(evidence.by_ref()) {
+                symptoms.push((symptom.clone(), evidence.reading));
+            }
         }
-        for (symptom, evidence) in runbook.symptoms.iter().zip(evidence.by_ref()) {
-            symptoms.push((symptom.clone(), evidence.reading));
+        Measured {
+            modes,
+            symptoms,
+            facts,
         }
     }
-    Measured {
-        modes,
-        symptoms,
-        facts,
-    }
-}
-
-fn parse(expr: &str) -> Result<Expression, String> {
-    Expression::parse(expr).map_err(|error| format!("its expression {error}"))
 }
 
 fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
@@ -221,7 +231,7 @@ fn metrics(asked: &[Asked]) -> impl Iterator<Item = &String> {
     asked
         .iter()
         .filter_map(|(_, expression)| expression.as_ref().ok())
-        .flat_map(Expression::metrics)
+        .flat_map(|expression| expression.metrics())
         .filter(|metric| is_metric_name(metric))
 }
 
@@ -306,7 +316,7 @@ async fn read(
 
 /// Queries that are to be asked for the scope alone, because the whole cluster's answer is too much, by the query for that.
 fn narrow<'a>(
-    expressions: impl Iterator<Item = &'a Expression>,
+    expressions: impl Iterator<Item = &'a Arc<Expression>>,
     lengths: &[Duration],
     scope: &Scope,
     answers: &Answers,
@@ -444,7 +454,7 @@ async fn look_closer(
 fn reading(
     screen: &Screen<'_>,
     query: &EvidenceQuery,
-    expression: &Expression,
+    expression: &Arc<Expression>,
     answers: Option<&Answers>,
     facts: &mut Facts,
 ) -> Reading {
@@ -581,6 +591,14 @@ fn topology(known: Option<&Answer>, present: Option<&Answer>, calls: Option<&Ans
             .filter(|workload| !now.contains(workload))
             .cloned()
             .collect();
+        let nodes = |answer: &Answer| -> BTreeSet<Arc<str>> {
+            let nodes = answer
+                .iter()
+                .filter_map(|series| series.position.node.clone());
+            nodes.collect()
+        };
+        let then = known.map(nodes).unwrap_or_default();
+        topology.silent = then.difference(&nodes(present)).cloned().collect();
     }
     for series in calls.into_iter().flat_map(|answer| answer.iter()) {
         if let Ends::Pair {
@@ -612,6 +630,35 @@ fn series_of_families(answer: &Answer) -> BTreeMap<String, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::place::Position;
+
+    #[test]
+    fn a_node_of_which_nobody_is_told_any_more_is_silent() {
+        let answer = |ends: &[(&str, &str)]| -> Answer {
+            let series = ends.iter().map(|(node, workload)| {
+                let labels = [
+                    ("node", node),
+                    ("namespace", &"shop"),
+                    ("workload", workload),
+                ];
+                let labels = labels.map(|(name, value)| (name.to_owned(), (*value).to_owned()));
+                let labels = BTreeMap::from(labels);
+                Series {
+                    position: Position::of(&labels),
+                    labels,
+                    value: 1.0,
+                    earlier: None,
+                }
+            });
+            series.collect()
+        };
+        let then = answer(&[("n1", "a"), ("n1", "b"), ("n2", "a")]);
+        let now = answer(&[("n1", "a")]);
+        let topology = topology(Some(&then), Some(&now), None);
+        assert_eq!(topology.silent, BTreeSet::from(["n2".into()]));
+        // That it could not be asked says nothing.
+        assert!(super::topology(Some(&then), None, None).silent.is_empty());
+    }
 
     #[test]
     fn a_metric_belongs_to_a_family() {

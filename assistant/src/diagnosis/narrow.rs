@@ -44,40 +44,62 @@ pub(super) fn narrowed(expr: &Expr, has: impl Fn(&str) -> bool, scope: &Scope) -
     }
 }
 
-/// The expression for those series alone whose workloads are among `names`, a regular expression, at every end that the result
-/// tells. `None`: it tells none, or that cannot be said of it.
-pub(super) fn among(expr: &Expr, has: impl Fn(&str) -> bool, names: &str) -> Option<Expr> {
+/// Names of workloads as a regular expression. It is compiled once: that takes longer than all else here.
+#[derive(Debug, Clone)]
+pub struct Names(Matcher);
+
+impl Names {
+    /// `None`: it is no regular expression.
+    pub fn new(pattern: &str) -> Option<Self> {
+        match parser::parse(&format!("x{{workload=~\"{pattern}\"}}")).ok()? {
+            Expr::VectorSelector(mut selector) => selector.matchers.matchers.pop().map(Self),
+            _ => None,
+        }
+    }
+
+    fn at(&self, label: &str) -> Matcher {
+        Matcher {
+            name: label.to_owned(),
+            ..self.0.clone()
+        }
+    }
+}
+
+/// The expression for those series alone whose workloads are among `names` at every end that the result tells. `None`: it tells
+/// none, or that cannot be said of it.
+pub(super) fn among(expr: &Expr, has: impl Fn(&str) -> bool, names: &Names) -> Option<Expr> {
     let mut among = None;
     for (_, workload) in ENDS.iter().filter(|(_, workload)| has(workload)) {
         let expr = among.unwrap_or_else(|| expr.clone());
-        among = Some(only(expr, &matching(workload, names)?)?);
+        among = Some(only(expr, &names.at(workload))?);
     }
     among
 }
 
+/// The same for the ends of pairs alone: what is told of one workload, such as a router, may matter to pairs that it is no end of.
+pub(super) fn of_pairs_among(
+    expr: &Expr,
+    has: impl Fn(&str) -> bool,
+    names: &Names,
+) -> Option<Expr> {
+    among(expr, |label| label != "workload" && has(label), names)
+}
+
 /// Whether all that the expression reads is asked for by pairs among `names`.
-pub(super) fn is_of_pairs_among(expr: &Expr, names: &str) -> bool {
+pub(super) fn is_of_pairs_among(expr: &Expr, names: &Names) -> bool {
     let matchers = match expr {
         Expr::VectorSelector(selector) => &selector.matchers,
         Expr::MatrixSelector(selector) => &selector.vs.matchers,
         _ => {
-            let parts = super::expression::parts(expr);
+            let parts = super::tree::parts(expr);
             let mut parts = parts
                 .into_iter()
                 .filter(|part| !matches!(part, Expr::NumberLiteral(_) | Expr::StringLiteral(_)));
             return parts.all(|part| is_of_pairs_among(part, names));
         }
     };
-    let wanted = ["src_workload", "dst_workload"].map(|label| matching(label, names));
-    let mut wanted = wanted.into_iter();
-    wanted.all(|one| one.is_some_and(|one| matchers.matchers.contains(&one)))
-}
-
-fn matching(label: &str, names: &str) -> Option<Matcher> {
-    match parser::parse(&format!("x{{{label}=~\"{names}\"}}")).ok()? {
-        Expr::VectorSelector(mut selector) => selector.matchers.matchers.pop(),
-        _ => None,
-    }
+    let wanted = ["src_workload", "dst_workload"].map(|label| names.at(label));
+    wanted.iter().all(|one| matchers.matchers.contains(one))
 }
 
 /// The expression such that only series whose label the matcher admits are in its result.

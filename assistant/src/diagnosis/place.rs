@@ -90,7 +90,7 @@ impl Position {
 }
 
 /// `10.0.0.1:9435` is scraped on 10.0.0.1, as is `10.0.0.1:9100`.
-fn host_of(instance: &str) -> &str {
+pub(super) fn host_of(instance: &str) -> &str {
     match instance.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => instance,

@@ -17,6 +17,7 @@ pub struct Diagnosis {
     pub time: String,
     #[schema(example = "5m")]
     pub window: String,
+    #[serde(deserialize_with = "Scope::of_answer")]
     pub scope: Scope,
     pub status: Status,
     pub summary: String,

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::place::{Place, Workload};
+use super::place::{Place, Workload, host_of};
 use super::topology::Topology;
 
 /// Which workloads are meant. Empty means all.
@@ -50,6 +51,39 @@ pub struct Scope {
 /// Label values are names. Nothing here goes into PromQL, so this is about catching mistakes, not about escaping.
 const MAX_NAME: usize = 253;
 
+/// Labels of alerts that name the same, as Prometheus' service discovery, OpenTelemetry and Datadog spell them; the surest first.
+const NAMESPACE: [&str; 4] = [
+    "namespace",
+    "kubernetes_namespace",
+    "k8s_namespace_name",
+    "kube_namespace",
+];
+const OWNER: [&str; 10] = [
+    "workload",
+    "deployment",
+    "statefulset",
+    "daemonset",
+    "k8s_deployment_name",
+    "k8s_statefulset_name",
+    "k8s_daemonset_name",
+    "kube_deployment",
+    "kube_stateful_set",
+    "kube_daemon_set",
+];
+/// The name of a job is that of its cron job and a number, as a pod's is that of its owner and something.
+const POD: [&str; 5] = [
+    "pod",
+    "pod_name",
+    "kubernetes_pod_name",
+    "k8s_pod_name",
+    "job_name",
+];
+/// These may be the exporter's, as every series of kube-state-metrics has its Service: a pod says more.
+const SERVICE: [&str; 5] = ["service", "service_name", "app", "container_name", "netns"];
+const NODE: [&str; 3] = ["node", "kubernetes_node", "k8s_node_name"];
+/// The job whose series tell about others, and the name of its own pods.
+const STATE: &str = "kube-state-metrics";
+
 impl Scope {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -84,19 +118,22 @@ impl Scope {
         Ok(())
     }
 
+    /// As an answer shows it: with the other end, which no request may name.
+    pub(super) fn of_answer<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut fields = serde_json::Map::deserialize(from)?;
+        let mut take = |name: &str| Some(fields.remove(name)?.as_str()?.to_owned());
+        let (peer_namespace, peer_workload) = (take("peer_namespace"), take("peer_workload"));
+        let named: Self = serde_json::from_value(fields.into()).map_err(D::Error::custom)?;
+        Ok(Self {
+            peer_namespace,
+            peer_workload,
+            ..named
+        })
+    }
+
     /// The scope that an alert's labels name. Values that cannot be names are left out.
     pub fn of_alert(labels: &BTreeMap<String, String>) -> Self {
-        const WORKLOAD: [&str; 8] = [
-            "workload",
-            "deployment",
-            "statefulset",
-            "daemonset",
-            "service",
-            "app",
-            "container_name",
-            "netns",
-        ];
-        let get = |name: &str| {
+        let own = |name: &str| {
             let value = labels.get(name)?.clone();
             let scope = Self {
                 workload: Some(value.clone()),
@@ -104,6 +141,9 @@ impl Scope {
             };
             (scope.check().is_ok() && !value.starts_with('~')).then_some(value)
         };
+        // Without `honor_labels` the plain label is the exporter's, and the one of what it tells about is renamed.
+        let get = |name: &str| own(&format!("exported_{name}")).or_else(|| own(name));
+        let first = |names: &[&str]| names.iter().find_map(|name| get(name));
         let src = (get("src_namespace"), get("src_workload"));
         let dst = (get("dst_namespace"), get("dst_workload"));
         match (src.1.is_some(), dst.1.is_some()) {
@@ -120,11 +160,30 @@ impl Scope {
                 ..Self::default()
             },
             (false, false) => {
-                let workload = WORKLOAD.iter().find_map(|name| get(name));
+                let job = labels.get("job").map_or("", String::as_str);
+                let namespace = first(&NAMESPACE);
+                if job.ends_with("node-exporter") {
+                    let instance = own("instance");
+                    let host = instance.as_deref().map(host_of).map(str::to_owned);
+                    return Self {
+                        node: first(&NODE).or(host),
+                        ..Self::default()
+                    };
+                }
+                // The Service of one that tells about others is its own.
+                let service = || first(&SERVICE).filter(|_| !job.ends_with(STATE));
+                let owner = first(&OWNER);
+                let pods = POD.iter().filter_map(|name| get(name));
+                let mut pods = pods.filter(|pod| owner.is_none() && !is_of_state(job, pod));
+                let pod = pods.next();
+                let workload = owner.or_else(|| service().filter(|_| pod.is_none()));
+                let node = first(&NODE).filter(|_| workload.is_none() && pod.is_none());
                 Self {
-                    namespace: get("namespace"),
-                    pod: get("pod").filter(|_| workload.is_none()),
+                    // Beside a node alone it is mostly that of the exporter.
+                    namespace: namespace.filter(|_| node.is_none()),
                     workload,
+                    pod,
+                    node,
                     ..Self::default()
                 }
             }
@@ -209,6 +268,21 @@ impl Scope {
         }
     }
 
+    /// What the pod's name has behind that of its workload, where it is more than what controllers add: it may be that of another
+    /// workload, of which no series tells.
+    pub fn words_behind_workload(&self) -> Option<&str> {
+        // Without vowels and what looks alike, so that no words come about.
+        const RANDOM: &str = "bcdfghjklmnpqrstvwxz2456789";
+        const SHORTEST: usize = 5;
+        let is_made = |part: &str| {
+            let is_random = part.len() >= SHORTEST && part.chars().all(|c| RANDOM.contains(c));
+            is_random || part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let rest = self.pod.as_ref()?.strip_prefix(self.workload.as_ref()?)?;
+        let rest = rest.strip_prefix('-')?;
+        (!rest.split('-').all(is_made)).then_some(rest)
+    }
+
     /// `shop/cart`, as a person would say it.
     pub fn describe(&self) -> String {
         match (&self.namespace, &self.workload) {
@@ -225,6 +299,11 @@ impl Scope {
             },
         }
     }
+}
+
+/// Whether the pod is that of kube-state-metrics itself: on what has no pod of its own, as a job, it is only where it was scraped.
+fn is_of_state(job: &str, pod: &str) -> bool {
+    job.ends_with(STATE) && pod.contains(STATE)
 }
 
 fn matches(wanted: &Option<String>, value: &str) -> bool {
@@ -273,6 +352,75 @@ mod tests {
             (vec![("workload", "a\"} or {")], "all workloads"),
         ] {
             assert_eq!(alert(&labels).describe(), expected, "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_exporter_says_of_itself_is_not_what_an_alert_is_about() {
+        let state = [
+            ("job", "kube-state-metrics"),
+            ("service", "kps-kube-state-metrics"),
+            ("container", "kube-state-metrics"),
+            ("instance", "10.0.0.9:8080"),
+        ];
+        let node = [
+            ("job", "node-exporter"),
+            ("namespace", "monitoring"),
+            ("pod", "node-exporter-x2x4z"),
+            ("service", "node-exporter"),
+        ];
+        for (common, own, expected) in [
+            // KubePodCrashLooping of kube-prometheus-stack.
+            (
+                state,
+                vec![("namespace", "shop"), ("pod", "cart-7d9f8b6c5-x2x4z")],
+                "shop, pod cart-7d9f8b6c5-x2x4z",
+            ),
+            // KubeJobFailed.
+            (
+                state,
+                vec![
+                    ("namespace", "shop"),
+                    ("pod", "kps-kube-state-metrics-5c-x2x4z"),
+                    ("job_name", "backup-29012345"),
+                ],
+                "shop, pod backup-29012345",
+            ),
+            (
+                state,
+                vec![("namespace", "monitoring"), ("node", "n1")],
+                "node n1",
+            ),
+            // Scraped without `honor_labels`.
+            (
+                state,
+                vec![
+                    ("namespace", "monitoring"),
+                    ("pod", "kps-kube-state-metrics-5c-x2x4z"),
+                    ("exported_namespace", "shop"),
+                    ("exported_pod", "cart-0"),
+                ],
+                "shop, pod cart-0",
+            ),
+            (node, vec![("instance", "n1:9100")], "node n1"),
+            (
+                [
+                    ("service", "cart"),
+                    ("app", "x"),
+                    ("k8s_namespace_name", "shop"),
+                    ("a", "b"),
+                ],
+                vec![],
+                "shop/cart",
+            ),
+        ] {
+            let scope = alert(&[&common[..], &own].concat());
+            let told = match &scope.pod {
+                Some(pod) => format!("{}, pod {pod}", scope.namespace.clone().unwrap()),
+                None => scope.describe(),
+            };
+            assert_eq!(told, expected, "{own:?}");
+            assert!(scope.pod.is_none() || scope.workload.is_none());
         }
     }
 
@@ -327,6 +475,29 @@ mod tests {
                 "{pod}"
             );
             assert_eq!(scope.workload.as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_name_has_more_words_may_be_another_workload_s() {
+        for (pod, words) in [
+            ("cart", None),
+            ("cart-0", None),
+            ("cart-x2x4z", None),
+            ("cart-7d9f8b6c5-x2x4z", None),
+            ("cart-29012345-x2x4z", None),
+            ("cart-db-0", Some("db-0")),
+            (
+                "cart-worker-7d9f8b6c5-x2x4z",
+                Some("worker-7d9f8b6c5-x2x4z"),
+            ),
+        ] {
+            let scope = Scope {
+                workload: Some("cart".into()),
+                pod: Some(pod.into()),
+                ..Scope::default()
+            };
+            assert_eq!(scope.words_behind_workload(), words, "{pod}");
         }
     }
 

@@ -9,19 +9,27 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::evidence::slots;
-use super::expression::Expression;
+use super::expression::{Expression, Names};
 use super::measure::Catalogue;
+use super::place::Workload;
 use super::snapshot::{Answer, Deadline, Missing, Snapshot};
+use super::topology::Topology;
 use crate::prometheus::Prometheus;
 use crate::runbook::{End, EvidenceQuery, Role};
 
 /// Workloads by which a mode's evidence is asked for, at most.
 const FOCUS: usize = 40;
-/// What their names may have besides letters and digits. A dot stands for any character, which only admits more.
+/// What floors alone cost, as a part of the whole expression, to be worth a look.
+const WORTH: f64 = 0.5;
+/// Workloads around those that are asked about, at most.
+const NEIGHBOURHOOD: usize = 100;
+/// Ends that have no name of their own; their pairs are everybody's.
+const NAMELESS: [&str; 5] = ["~external", "~host", "~node", "~other", "~unknown"];
+/// What names may have besides letters and digits. A dot stands for any character, which only admits more.
 const PLAIN: &[u8] = b"-_.~";
 
 /// A piece of evidence, and its expression or why that cannot be used.
-pub type Asked = (EvidenceQuery, Result<Expression, String>);
+pub type Asked = (EvidenceQuery, Result<Arc<Expression>, String>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -59,6 +67,33 @@ pub struct Screen<'a> {
     pub catalogue: &'a Catalogue,
     pub depth: Depth,
     pub deadline: Deadline,
+    /// The workloads that the question can be about. Of pairs that have another one at an end nothing is asked.
+    pub near: Option<Names>,
+}
+
+/// The workloads that a question about `asked` can be about, where they are few.
+pub fn neighbourhood(asked: &BTreeSet<Workload>, topology: &Topology) -> Option<Names> {
+    if asked.is_empty() {
+        return None;
+    }
+    let around = topology.around(asked);
+    let mut names: BTreeSet<&str> = around.iter().map(|workload| &*workload.name).collect();
+    names.extend(NAMELESS);
+    one_of(&names, NEIGHBOURHOOD)
+}
+
+/// Any of so many names at most.
+fn one_of(names: &BTreeSet<&str>, most: usize) -> Option<Names> {
+    let is_plain = |name: &&str| {
+        name.bytes()
+            .all(|byte| PLAIN.contains(&byte) || byte.is_ascii_alphanumeric())
+    };
+    let few = !names.is_empty() && names.len() <= most && names.iter().all(is_plain);
+    if !few {
+        return None;
+    }
+    let names: Vec<&str> = names.iter().copied().collect();
+    Names::new(&names.join("|"))
 }
 
 impl Screen<'_> {
@@ -83,81 +118,56 @@ impl Screen<'_> {
         None
     }
 
-    /// Queries for the pairs of workloads that a mode can be between, where all that it requires is about pairs.
-    fn pairs(&self, mode: &[Asked]) -> Vec<String> {
-        let requires = || {
-            let evidence = mode.iter();
-            evidence.filter(|(query, _)| query.role == Role::Requires)
+    /// What is required and nothing reaches the floors of; otherwise between which workloads the mode can be: `None` where they
+    /// are many, or not known.
+    async fn focus(&self, mode: &[Asked]) -> Result<Option<Names>, Slot> {
+        let look = match is_of_pairs(mode) {
+            true => Look::Pairs,
+            false => Look::Floors,
         };
-        let is_of_pairs = |(query, expression): &Asked| {
-            let labels = expression.as_ref().ok().and_then(Expression::labels);
-            let tells = |label: &str| labels.as_ref().is_some_and(|labels| labels.contains(label));
-            query.at == End::Pair && tells("src_workload") && tells("dst_workload")
-        };
-        if !requires().all(is_of_pairs) {
-            return Vec::new();
+        let mut slots = self.slots(mode, look);
+        // All that is required is at the same place, so of what has no floors the places of one are enough.
+        let mut has_places = false;
+        slots.retain(|slot| slot.is_floored || !std::mem::replace(&mut has_places, true));
+        let answers = self
+            .evaluate(slots.iter().flat_map(Slot::texts).collect())
+            .await;
+        if let Some(nowhere) = slots.iter().position(|slot| slot.is_nowhere(&answers)) {
+            return Err(slots.swap_remove(nowhere));
         }
-        // All that is required is at the same place, so the places of one slot are enough.
-        let slots = self.slots(mode, Look::Spine).into_iter();
-        let mut pairs = slots.filter_map(|slot| {
-            let members = slot.members.iter();
-            members
-                .map(|member| {
-                    let expression = mode[*member].1.as_ref().ok()?;
-                    expression.query_pairs(self.windows[0])
-                })
-                .collect()
-        });
-        pairs.next().unwrap_or_default()
-    }
-
-    /// The workloads between which a mode can be, as a regular expression; `None` where they are many, or not known.
-    async fn focus(&self, mode: &[Asked]) -> Option<String> {
-        let queries = self.pairs(mode);
-        let answers = self.evaluate(queries.iter().cloned().collect()).await;
-        let mut names = BTreeSet::new();
-        for query in &queries {
-            for pair in answers[query].as_ref().ok()?.iter() {
-                for end in ["src_workload", "dst_workload"] {
-                    names.insert(pair.labels.get(end)?.as_str());
-                }
-            }
-        }
-        let is_plain = |name: &&str| {
-            name.bytes()
-                .all(|byte| PLAIN.contains(&byte) || byte.is_ascii_alphanumeric())
-        };
-        let few = !names.is_empty() && names.len() <= FOCUS && names.iter().all(is_plain);
-        few.then(|| names.into_iter().collect::<Vec<_>>().join("|"))
+        let names = slots.iter().filter_map(|slot| slot.workloads(&answers));
+        let fewest = names.min_by_key(BTreeSet::len);
+        Ok(fewest.and_then(|names| one_of(&names, FOCUS)))
     }
 
     /// Where few workloads come into question only what is about these is asked: nothing else of the mode's evidence is about a
     /// place where the mode can be.
     async fn mode(&self, whole: &[Asked]) -> Unit {
+        let around = restricted(whole, self.near.as_ref(), Expression::of_pairs_among);
         let mut focus = None;
         if self.depth == Depth::Deciding {
-            if let Some(nowhere) = self.excluded(whole).await {
+            if let Some(nowhere) = self.excluded(&around).await {
                 return nowhere.excludes(whole.len());
             }
-            focus = self.focus(whole).await;
+            focus = match self.focus(&around).await {
+                Ok(focus) => focus,
+                Err(nowhere) => return nowhere.excludes(whole.len()),
+            };
         }
-        let focused: Vec<Asked> = whole
-            .iter()
-            .map(|(query, expression)| {
-                let near = expression.as_ref().ok().zip(focus.as_deref());
-                let near = near.and_then(|(expression, names)| expression.among(names));
-                (query.clone(), near.map_or_else(|| expression.clone(), Ok))
-            })
-            .collect();
-        let mode = &focused;
+        let mode = &restricted(&around, focus.as_ref(), Expression::among);
         let mut needs = vec![Need::Ask; mode.len()];
         if self.depth == Depth::Deciding {
-            let (slots, bounded) = (self.slots(mode, Look::Whole), self.bounded(mode));
-            let queries = slots.iter().chain(&bounded).flat_map(Slot::texts);
-            let answers = self.evaluate(queries.collect()).await;
-            if let Some(nowhere) = slots.iter().find(|slot| slot.is_nowhere(&answers)) {
-                return nowhere.excludes(mode.len());
+            // One after the other, the cheapest first: the modes wait beside each other.
+            for slot in self.slots(mode, Look::Whole) {
+                let answers = self.evaluate(slot.texts().collect()).await;
+                if slot.is_nowhere(&answers) {
+                    return slot.excludes(mode.len());
+                }
             }
+            let bounded = self.bounded(mode);
+            let answers = self
+                .evaluate(bounded.iter().flat_map(Slot::texts).collect())
+                .await;
             for slot in bounded.iter().filter(|slot| slot.is_nowhere(&answers)) {
                 needs[slot.members[0]] = Need::Nowhere;
             }
@@ -187,7 +197,7 @@ impl Screen<'_> {
             .filter(|(_, (query, expression))| {
                 query.role != Role::Requires
                     && query.baseline.is_none()
-                    && expression.as_ref().is_ok_and(Expression::is_bounded)
+                    && expression.as_ref().is_ok_and(|one| one.is_bounded())
             })
             .filter_map(|asked| self.slot(&[&asked], Look::Whole))
             .collect()
@@ -218,7 +228,10 @@ impl Screen<'_> {
     fn slot(&self, members: &[&(usize, &Asked)], look: Look) -> Option<Slot> {
         let series = |metric: &str| self.catalogue.series(metric);
         let mut is_measured = false;
-        let mut slot = Slot::default();
+        let mut slot = Slot {
+            is_floored: true,
+            ..Slot::default()
+        };
         for (index, (query, expression)) in members {
             let expression = expression.as_ref().ok()?;
             let mut metrics = expression.metrics().iter();
@@ -226,12 +239,28 @@ impl Screen<'_> {
             slot.members.push(*index);
             let compared = query.baseline.is_some();
             slot.cost += match look {
-                Look::Spine if compared => return None,
+                Look::Spine | Look::Floors | Look::Pairs if compared => return None,
                 Look::Spine => {
                     // The other window is a part of this one.
                     let text = expression.query_spine(self.windows[0])?;
                     slot.queries.push(text);
                     expression.cost_of_spine(&series)
+                }
+                Look::Floors | Look::Pairs => {
+                    // Where it is hardly less work than the whole, the whole may as well be asked.
+                    let floored = expression.cost_of_floored(&series);
+                    slot.is_floored &=
+                        floored.is_some_and(|cost| cost < WORTH * expression.cost(&series));
+                    let text = match look {
+                        Look::Pairs if slot.is_floored => {
+                            expression.query_floored_pairs(&self.windows)
+                        }
+                        Look::Pairs => expression.query_spine_pairs(self.windows[0]),
+                        _ if slot.is_floored => expression.query_floored(&self.windows),
+                        _ => None,
+                    };
+                    slot.queries.push(text?);
+                    floored.unwrap_or_else(|| expression.cost_of_spine(&series))
                 }
                 // The answers are short, and wanted if the mode is not excluded.
                 Look::Whole if !compared && expression.is_sparse() => {
@@ -251,11 +280,45 @@ impl Screen<'_> {
     }
 }
 
+/// The evidence for workloads among `names` alone, where that can be said of it.
+fn restricted(
+    mode: &[Asked],
+    names: Option<&Names>,
+    among: impl Fn(&Expression, &Names) -> Option<Expression>,
+) -> Vec<Asked> {
+    let near = |expression: &Result<Arc<Expression>, String>| {
+        let near = among(expression.as_ref().ok()?, names?)?;
+        Some(Ok(Arc::new(near)))
+    };
+    mode.iter()
+        .map(|(query, expression)| {
+            let near = near(expression).unwrap_or_else(|| expression.clone());
+            (query.clone(), near)
+        })
+        .collect()
+}
+
+/// Whether all that a mode requires is about pairs, and tells which.
+fn is_of_pairs(mode: &[Asked]) -> bool {
+    let mut requires = mode
+        .iter()
+        .filter(|(query, _)| query.role == Role::Requires);
+    requires.all(|(query, expression)| {
+        let labels = expression.as_ref().ok().and_then(|one| one.labels());
+        let tells = |label: &str| labels.as_ref().is_some_and(|labels| labels.contains(label));
+        query.at == End::Pair && tells("src_workload") && tells("dst_workload")
+    })
+}
+
 /// How closely a requirement is looked at.
 #[derive(Debug, Clone, Copy)]
 enum Look {
     /// Whether there is any of what it is about.
     Spine,
+    /// Whether there is as much of that as its floors ask for.
+    Floors,
+    /// The same, with the workloads between which it is; without floors where there is any.
+    Pairs,
     /// Whether there is enough, in comparison with all that it is measured by.
     Whole,
 }
@@ -268,8 +331,10 @@ struct Slot {
     /// Each counts what is beyond a threshold.
     queries: Vec<String>,
     /// Each gives the values that its expression compares.
-    values: Vec<(String, Expression)>,
+    values: Vec<(String, Arc<Expression>)>,
     cost: f64,
+    /// The queries leave out what is below a floor.
+    is_floored: bool,
 }
 
 impl Slot {
@@ -285,6 +350,19 @@ impl Slot {
         }
     }
 
+    /// The workloads of the pairs that were found.
+    fn workloads<'a>(&self, answers: &'a Answers) -> Option<BTreeSet<&'a str>> {
+        let mut names = BTreeSet::new();
+        for query in &self.queries {
+            for pair in answers[query].as_ref().ok()?.iter() {
+                for end in ["src_workload", "dst_workload"] {
+                    names.insert(pair.labels.get(end)?.as_str());
+                }
+            }
+        }
+        Some(names)
+    }
+
     fn texts(&self) -> impl Iterator<Item = String> {
         let values = self.values.iter().map(|(text, _)| text);
         self.queries.iter().chain(values).cloned()
@@ -292,7 +370,7 @@ impl Slot {
 
     fn is_nowhere(&self, answers: &Answers) -> bool {
         let nothing = |query: &String| matches!(&answers[query], Ok(counted) if counted.is_empty());
-        let none_beyond = |(query, expression): &(String, Expression)| match &answers[query] {
+        let none_beyond = |(query, expression): &(String, Arc<Expression>)| match &answers[query] {
             Ok(values) => !values.iter().any(|series| expression.holds(series.value)),
             Err(_) => false,
         };

@@ -4,8 +4,11 @@
 
 use promql_parser::parser::token::{
     T_AVG, T_COUNT, T_DIV, T_GTE, T_GTR, T_LAND, T_LOR, T_LUNLESS, T_MAX, T_MUL, T_SUB, T_SUM,
+    TokenId,
 };
-use promql_parser::parser::{self, BinaryExpr, Call, Expr, NumberLiteral};
+use promql_parser::parser::{BinaryExpr, Call, Expr};
+
+use super::tree::{self, either, number, parts};
 
 /// Functions that give more than nothing over a range only if they do over a longer one.
 const MONOTONE: [&str; 8] = [
@@ -41,29 +44,122 @@ pub(super) fn of(expr: &Expr) -> Option<Expr> {
     }
 }
 
-/// Of what counts where it is little, as «answers for each question»: what must be above nothing so that there is such a series
-/// at all. Where several things must, the first. `None`: nothing but that somebody measures it.
+/// What must be above nothing so that `expr` has a series at all, whatever its value: «answers for each question» has one where
+/// there are questions. Where several things must, the first. `None`: nothing but that somebody measures it.
 pub(super) fn of_any(expr: &Expr) -> Option<Expr> {
+    any(expr, &mut |binary| of(&binary.lhs))
+}
+
+fn any(expr: &Expr, of: &mut dyn FnMut(&BinaryExpr) -> Option<Expr>) -> Option<Expr> {
     match expr {
-        Expr::Paren(paren) => of_any(&paren.expr),
-        Expr::Aggregate(aggregate) => of_any(&aggregate.expr),
+        Expr::Paren(paren) => any(&paren.expr, of),
+        Expr::Aggregate(aggregate) => any(&aggregate.expr, of),
         Expr::Call(call) => match call.func.name {
             "label_replace" | "label_join" | "clamp_min" | "clamp_max" => {
-                of_any(call.args.args.first()?)
+                any(call.args.args.first()?, of)
             }
             _ => None,
         },
-        Expr::Binary(binary) if passes_more_than_nothing(binary) => of(&binary.lhs),
+        Expr::Binary(binary) if passes_more_than_nothing(binary) => of(binary),
         Expr::Binary(binary) => match binary.op.id() {
-            T_LUNLESS => of_any(&binary.lhs),
+            T_LUNLESS => any(&binary.lhs, of),
             T_LOR => {
-                let (lhs, rhs) = (of_any(&binary.lhs)?, of_any(&binary.rhs)?);
-                parser::parse(&format!("({lhs} > 0) or ({rhs} > 0)")).ok()
+                let lhs = any(&binary.lhs, of)?;
+                Some(either(lhs, any(&binary.rhs, of)?))
             }
             // A comparison as a number is there whatever it says.
             _ if binary.return_bool() => None,
-            _ => of_any(&binary.lhs).or_else(|| of_any(&binary.rhs)),
+            _ => any(&binary.lhs, of).or_else(|| any(&binary.rhs, of)),
         },
+        _ => None,
+    }
+}
+
+/// What a value must at least be.
+#[derive(Clone, Copy)]
+struct Floor {
+    op: TokenId,
+    least: f64,
+}
+
+/// The spine with its floors: of «failures, if at least three, for each attempt» «failures, if at least three». Where `expr` has a
+/// series above `least`, the result has one above 0, too. It has to be looked at over every window. `None`: it has no floor, and
+/// the spine says as much.
+pub(super) fn with_floors(expr: &Expr, least: f64) -> Option<Expr> {
+    let mut found = false;
+    let floor = Floor { op: T_GTE, least };
+    let floored = floored(expr, (least > 0.0).then_some(floor), &mut found)?;
+    found.then_some(floored)
+}
+
+/// The same for [`of_any`].
+pub(super) fn of_any_with_floors(expr: &Expr) -> Option<Expr> {
+    let mut found = false;
+    let floored = any(expr, &mut |binary| floored_binary(binary, None, &mut found))?;
+    found.then_some(floored)
+}
+
+fn floored(expr: &Expr, floor: Option<Floor>, found: &mut bool) -> Option<Expr> {
+    match expr {
+        Expr::Paren(paren) => floored(&paren.expr, floor, found),
+        Expr::Binary(binary) => floored_binary(binary, floor, found),
+        _ if of(expr).as_ref() == Some(expr) => Some(match floor {
+            Some(Floor { op, least }) => {
+                *found = true;
+                tree::binary(op, expr.clone(), tree::literal(least))
+            }
+            None => expr.clone(),
+        }),
+        Expr::Call(call) if matches!(call.func.name, "label_replace" | "label_join") => {
+            floored(call.args.args.first()?, None, found)
+        }
+        Expr::Aggregate(aggregate) => match aggregate.op.id() {
+            T_SUM | T_MAX | T_AVG => {
+                let mut aggregate = aggregate.clone();
+                aggregate.expr = Box::new(floored(&aggregate.expr, None, found)?);
+                Some(Expr::Aggregate(aggregate))
+            }
+            T_COUNT if is_filter(&aggregate.expr) => floored(&aggregate.expr, None, found),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn floored_binary(binary: &BinaryExpr, floor: Option<Floor>, found: &mut bool) -> Option<Expr> {
+    let scaled = |factor: f64| {
+        floor.map(|floor| Floor {
+            least: floor.least * factor,
+            ..floor
+        })
+    };
+    match (binary.op.id(), number(&binary.lhs), number(&binary.rhs)) {
+        (op @ (T_GTR | T_GTE), None, Some(least)) if passes_more_than_nothing(binary) => {
+            let own = (least > 0.0).then_some(Floor { op, least });
+            let higher = |floor: Floor| own.is_none_or(|own| own.least < floor.least);
+            floored(
+                &binary.lhs,
+                floor.filter(|floor| higher(*floor)).or(own),
+                found,
+            )
+        }
+        (T_LAND | T_LUNLESS, None, None) => floored(&binary.lhs, floor, found),
+        (T_LOR, None, None) => {
+            let lhs = floored(&binary.lhs, floor, found)?;
+            Some(either(lhs, floored(&binary.rhs, floor, found)?))
+        }
+        // A difference is at most what something is taken from.
+        (T_SUB, None, None) if is_positive(&binary.rhs) => floored(&binary.lhs, floor, found),
+        (T_DIV | T_MUL, None, None) if is_positive(&binary.rhs) => {
+            floored(&binary.lhs, None, found)
+        }
+        (T_DIV, None, Some(factor)) if factor > 0.0 => floored(&binary.lhs, scaled(factor), found),
+        (T_MUL, None, Some(factor)) if factor > 0.0 => {
+            floored(&binary.lhs, scaled(1.0 / factor), found)
+        }
+        (T_MUL, Some(factor), None) if factor > 0.0 => {
+            floored(&binary.rhs, scaled(1.0 / factor), found)
+        }
         _ => None,
     }
 }
@@ -95,7 +191,7 @@ fn is_above_nothing(binary: &BinaryExpr) -> bool {
 
 fn of_call(call: &Call, expr: &Expr) -> Option<Expr> {
     match call.func.name {
-        "label_replace" => of(call.args.args.first()?),
+        "label_replace" | "label_join" => of(call.args.args.first()?),
         name if MONOTONE.contains(&name) => match call.args.args.as_slice() {
             [range] if matches!(**range, Expr::MatrixSelector(_)) => Some(expr.clone()),
             _ => None,
@@ -110,7 +206,7 @@ fn of_binary(binary: &BinaryExpr) -> Option<Expr> {
         (T_LOR, None, None) => {
             // What is nothing on the left must not hide what is something on the right.
             let (lhs, rhs) = (of(&binary.lhs)?, of(&binary.rhs)?);
-            parser::parse(&format!("({lhs} > 0) or ({rhs} > 0)")).ok()
+            Some(either(lhs, rhs))
         }
         (T_DIV | T_SUB | T_MUL, None, None) if is_positive(&binary.rhs) => of(&binary.lhs),
         (T_DIV | T_MUL, None, Some(factor)) if factor > 0.0 => of(&binary.lhs),
@@ -127,7 +223,7 @@ fn is_positive(expr: &Expr) -> bool {
         Expr::Binary(binary) if binary.op.id() == T_SUB => false,
         Expr::Call(call) if matches!(call.func.name, "delta" | "deriv" | "idelta") => false,
         Expr::NumberLiteral(literal) => literal.val >= 0.0,
-        _ => super::expression::parts(expr).into_iter().all(is_positive),
+        _ => parts(expr).into_iter().all(is_positive),
     }
 }
 
@@ -149,16 +245,10 @@ fn passes_more_than_nothing(binary: &BinaryExpr) -> bool {
     }
 }
 
-fn number(expr: &Expr) -> Option<f64> {
-    match expr {
-        Expr::NumberLiteral(NumberLiteral { val }) => Some(*val),
-        Expr::Paren(paren) => number(&paren.expr),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use promql_parser::parser;
+
     use super::*;
 
     fn check(text: &str, expected: Option<&str>) {
@@ -176,6 +266,7 @@ mod tests {
             "0.5 * sum by (a) (rate(x[5m])) - sum by (a) (z)",
             "count by (b) (sum by (a) (rate(x[5m])) > 0.2)",
             "sum by (a) (label_replace(rate(x[5m]), \"a\", \"$1\", \"b\", \"(.*)\"))",
+            "sum by (a) (label_join(rate(x[5m]) >= 2, \"b\", \"/\", \"a\") / on (b) group_left () y)",
         ] {
             check(text, Some("sum by (a) (rate(x[5m]))"));
         }
@@ -210,6 +301,47 @@ mod tests {
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn floors_are_kept_where_they_are_about_the_spine() {
+        let check = |text: &str, least: f64, expected: Option<&str>| {
+            let floored = with_floors(&parser::parse(text).unwrap(), least);
+            assert_eq!(
+                floored.map(|expr| expr.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
+        };
+        check(
+            "(sum by (a) (rate(x[5m])) >= 3) / sum by (a) (rate(y[5m]))",
+            0.1,
+            Some("sum by (a) (rate(x[5m])) >= 3"),
+        );
+        // The higher of two.
+        check("((x >= 3) unless y > 2) - z", 5.0, Some("x >= 5"));
+        check("((x > 3) / 2) * 4", 1.0, Some("x > 3"));
+        check("x * 2", 3.0, Some("x >= 1.5"));
+        check(
+            "sum by (a) (label_join((x >= 2) / y, \"b\", \"\", \"a\"))",
+            0.0,
+            Some("sum by (a) (x >= 2)"),
+        );
+        check(
+            "(x - y >= 3) / z or (u >= 4)",
+            0.0,
+            Some("(x >= 3 > 0) or (u >= 4 > 0)"),
+        );
+        for text in ["x / y", "x > 0", "x / y >= 0.5", "(y + x) >= 2"] {
+            check(text, 0.0, None);
+        }
+        let any = parser::parse("0 * sum by (a) ((x >= 2) / y) + z").unwrap();
+        assert_eq!(
+            of_any_with_floors(&any)
+                .map(|expr| expr.to_string())
+                .as_deref(),
+            Some("x >= 2")
+        );
     }
 
     #[test]

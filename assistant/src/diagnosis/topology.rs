@@ -7,6 +7,8 @@ use super::place::{Place, Workload};
 
 /// How far a fault may lie behind the one who asks: it calls a program that calls a program.
 const HOPS: usize = 2;
+/// Callers of one workload that are looked at for its sake; a name server has them all.
+const MAX_CALLERS: usize = 20;
 
 /// What is known of the moment besides the evidence.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,6 +16,8 @@ pub struct Topology {
     pub workloads: BTreeSet<Workload>,
     /// Those that were there in the window and are not any more: of them silence says that it is over.
     pub gone: BTreeSet<Workload>,
+    /// Nodes whose collector was scraped in the window and is not any more: of what runs there nothing can be told.
+    pub silent: BTreeSet<Arc<str>>,
     nodes: BTreeMap<Arc<str>, BTreeSet<Workload>>,
     calls: BTreeMap<Workload, BTreeSet<Workload>>,
 }
@@ -50,6 +54,19 @@ impl Topology {
             .is_some_and(|workloads| workloads.contains(workload))
     }
 
+    /// Of the nodes that a question about `node`, or about `asked`, or about everything is about: those that are silent, and whether
+    /// there is any other.
+    pub fn unseen(&self, node: Option<&str>, asked: &BTreeSet<Workload>) -> (Vec<&str>, bool) {
+        let is_meant = |name: &str| match node {
+            Some(node) => node == name,
+            None => asked.is_empty() || asked.iter().any(|workload| self.is_on(workload, name)),
+        };
+        let meant = self.nodes.keys().filter(|name| is_meant(name));
+        let (silent, heard): (Vec<_>, Vec<_>) = meant.partition(|name| self.silent.contains(*name));
+        let silent = silent.into_iter().map(|name| &**name).collect();
+        (silent, !heard.is_empty())
+    }
+
     pub fn on_node(&self, node: &str) -> impl Iterator<Item = &Workload> {
         self.nodes.get(node).into_iter().flatten()
     }
@@ -76,6 +93,24 @@ impl Topology {
         }
         found
     }
+
+    /// The ones in question, those whom they depend on, and the callers of any of these that has not many.
+    pub fn around(&self, asked: &BTreeSet<Workload>) -> BTreeSet<Workload> {
+        let mut near: BTreeSet<Workload> = self.behind(asked).into_keys().collect();
+        near.extend(asked.iter().cloned());
+        let mut callers: BTreeMap<&Workload, Vec<&Workload>> = BTreeMap::new();
+        for (caller, callees) in &self.calls {
+            for callee in callees.intersection(&near) {
+                callers.entry(callee).or_default().push(caller);
+            }
+        }
+        let few = callers
+            .into_values()
+            .filter(|callers| callers.len() <= MAX_CALLERS);
+        let few: Vec<Workload> = few.flatten().cloned().collect();
+        near.extend(few);
+        near
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +135,26 @@ mod tests {
     }
 
     #[test]
+    fn who_runs_only_where_nothing_is_scraped_is_unseen() {
+        let mut topology = Topology::default();
+        for (node, name) in [("n1", "a"), ("n1", "b"), ("n2", "b")] {
+            topology.add_to_node(&node.into(), &workload(name));
+        }
+        topology.silent.insert("n1".into());
+        for (node, asked, silent, others) in [
+            (None, Some("a"), &["n1"][..], false),
+            (None, Some("b"), &["n1"], true),
+            (None, None, &["n1"], true),
+            (Some("n1"), None, &["n1"], false),
+            (Some("n2"), Some("b"), &[], true),
+        ] {
+            let asked = asked.into_iter().map(workload).collect();
+            let unseen = topology.unseen(node, &asked);
+            assert_eq!(unseen, (silent.to_vec(), others), "{node:?} {asked:?}");
+        }
+    }
+
+    #[test]
     fn two_calls_are_followed_and_nobody_calls_through_everybody() {
         let topology = calls(&[
             ("a", "b"),
@@ -112,6 +167,17 @@ mod tests {
         let behind = topology.behind(&BTreeSet::from([workload("a")]));
         let expected = BTreeMap::from([(workload("b"), 1), (workload("c"), 2)]);
         assert_eq!(behind, expected);
+    }
+
+    #[test]
+    fn around_are_those_behind_and_the_callers_of_what_has_few() {
+        let mut edges = vec![("a", "b"), ("b", "c"), ("x", "b"), ("y", "a"), ("z", "y")];
+        let many: Vec<String> = (0..=MAX_CALLERS).map(|n| format!("n{n}")).collect();
+        edges.push(("a", "names"));
+        edges.extend(many.iter().map(|caller| (caller.as_str(), "names")));
+        let around = calls(&edges).around(&BTreeSet::from([workload("a")]));
+        let names: Vec<&str> = around.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, ["a", "b", "c", "names", "x", "y"]);
     }
 
     proptest! {

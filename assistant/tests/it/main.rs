@@ -3,6 +3,7 @@
 mod access;
 mod alone;
 mod batch;
+mod check;
 mod corpus;
 mod crash;
 mod diagnose;

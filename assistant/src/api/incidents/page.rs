@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::ListRequest;
+use super::{ListRequest, NO_CAUSE};
 use crate::api::answer::Shown;
 use crate::api::clock::{ago, between, time};
 use crate::api::html::escape;
@@ -195,9 +195,11 @@ fn feedback(body: &mut String, page: &Page) {
     let _ = writeln!(
         body,
         "<section class=\"feedback\"><h2>{cause}</h2>\n<form method=\"post\" action=\"{}/feedback\">\n\
-         <label>Comment<input name=\"comment\" maxlength=\"4000\" placeholder=\"what it was, if it was something else\" autocomplete=\"off\"></label>\n\
+         <input type=\"hidden\" name=\"failure_mode\" value=\"{}\">\n<label>Comment<input name=\"comment\" maxlength=\"4000\" placeholder=\"what it was, if it was something else\" autocomplete=\"off\"></label>\n\
          <button name=\"verdict\" value=\"right\">Right</button> <button name=\"verdict\" value=\"wrong\">Wrong</button>\n</form>",
-        escape(&page.incident.url)
+        escape(&page.incident.url),
+        // What is judged is what is shown: by the time of the answer another cause may come first.
+        escape(page.incident.cause.as_deref().unwrap_or(NO_CAUSE)),
     );
     if !page.feedback.is_empty() {
         body.push_str("<ul>\n");

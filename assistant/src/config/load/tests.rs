@@ -121,3 +121,20 @@ fn every_key_is_in_the_readme() {
     }
     assert_eq!(table.len(), keys + 2, "a row is of no key, or one is twice");
 }
+
+#[test]
+fn what_is_no_url_is_named_without_what_may_be_secret_in_it() {
+    for (url, shown) in [
+        ("slack", "slack"),
+        ("hooks.slack.com/services/hunter2", "hooks.slack.com/…"),
+        ("user:hunter2@prometheus:9090", "prometheus:9090"),
+        ("ftp://user:hunter2@p/x?hunter2", "ftp://p/…"),
+        ("http:/user:hunter@2@p", "p"),
+    ] {
+        let message = base_url("notify_url", url).unwrap_err().to_string();
+        assert!(
+            message.starts_with(&format!("`notify_url` is \"{shown}\"; give")),
+            "{message}"
+        );
+    }
+}

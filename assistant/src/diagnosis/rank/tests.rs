@@ -58,7 +58,7 @@ fn evidence(role: Role, window: &str, recent: &str) -> Evidence {
             baseline: None,
         },
         reading: Ok(Reading {
-            expression: Expression::parse("x > 0.1").unwrap(),
+            expression: Arc::new(Expression::parse("x > 0.1").unwrap()),
             at: End::Pair,
             window: look(window, 300),
             recent: look(recent, 30),
@@ -633,7 +633,7 @@ fn a_change_is_judged_and_not_the_value() {
         let mut evidence = requires(text, text);
         let reading = evidence.reading.as_mut().unwrap();
         reading.compare = Some(crate::runbook::Compare::Ratio);
-        reading.expression = Expression::parse("x > 3").unwrap();
+        reading.expression = Arc::new(Expression::parse("x > 3").unwrap());
         for look in [&mut reading.window, &mut reading.recent] {
             look.series = look
                 .series

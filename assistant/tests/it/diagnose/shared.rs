@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use runwire_assistant::diagnosis::expression::Expression;
+use runwire_assistant::diagnosis::expression::{Expression, Names};
 use runwire_assistant::diagnosis::place::{Place, Position};
 use runwire_assistant::diagnosis::response::{Diagnosis, Status};
 use runwire_assistant::diagnosis::topology::Topology;
@@ -292,7 +292,14 @@ async fn narrowed_is_the_whole_filtered(
         let of_modes = runbook.failure_modes.iter().flat_map(|mode| &mode.evidence);
         expressions.extend(of_modes.map(|evidence| evidence.expr.clone()));
     }
-    let (mut narrowed, mut series) = (0, 0);
+    const AROUND: [&str; 4] = ["client", "server", "coredns", "~external"];
+    let is_around = |sample: &Sample| {
+        ["src_workload", "dst_workload"]
+            .iter()
+            .filter_map(|end| sample.labels.get(*end))
+            .all(|name| AROUND.contains(&name.as_str()))
+    };
+    let (mut narrowed, mut series, mut around_series) = (0, 0, 0);
     for (world, workload) in [
         ("one client is served badly", "client"),
         ("two pairs, two faults", "server"),
@@ -329,9 +336,20 @@ async fn narrowed_is_the_whole_filtered(
             assert_eq!(part, whole, "{query}");
             narrowed += 1;
             series += part.len();
+            if let Some(around) = expression.of_pairs_among(&Names::new(&AROUND.join("|")).unwrap())
+            {
+                let query = around.query(window);
+                let (mut part, mut whole) = (ask(&query).await, whole);
+                for samples in [&mut part, &mut whole] {
+                    samples.retain(is_around);
+                }
+                assert_eq!(part, whole, "{query}");
+                around_series += part.len();
+            }
         }
     }
     assert!(narrowed > 500 && series > 25, "{narrowed} {series}");
+    assert!(around_series > 15, "{around_series}");
 }
 
 /// Of every expression of the runbooks, in every tenth world: where a series is beyond the threshold, the cheap looks for one
@@ -349,7 +367,7 @@ async fn what_is_screened_out_is_nowhere(
         expressions.extend(compared.map(|evidence| evidence.expr.clone()));
     }
     let windows = [300, 30].map(Duration::from_secs);
-    let (mut beyond, mut nowhere, mut spines, mut pairs) = (0, 0, 0, 0);
+    let (mut beyond, mut nowhere, mut spines, mut floors, mut pairs) = (0, 0, 0, 0, 0);
     for world in worlds.iter().step_by(10) {
         let time = world.time() * 1000;
         for text in &expressions {
@@ -363,21 +381,33 @@ async fn what_is_screened_out_is_nowhere(
                 is_beyond |= samples
                     .any(|sample| sample.value.is_finite() && expression.holds(sample.value));
             }
-            pairs += pairs_say_where_it_is(&prometheus, &expression, windows, time).await;
+            let looks = [
+                expression.query_spine_pairs(windows[0]),
+                expression.query_floored_pairs(&windows),
+            ];
+            for look in looks.into_iter().flatten() {
+                pairs +=
+                    pairs_say_where_it_is(&prometheus, &expression, &look, windows, time).await;
+            }
             let closely = finds(&expression.query_beyond(&windows, false)).await;
             assert!(closely || !is_beyond, "{}: {text}", world.name);
             if let Some(spine) = expression.query_spine(windows[0]) {
                 let roughly = finds(&spine).await;
                 assert!(roughly || !closely, "{}: {text}", world.name);
                 spines += usize::from(!roughly);
+                if let Some(floored) = expression.query_floored(&windows) {
+                    let enough = finds(&floored).await;
+                    assert!(enough || !closely, "{}: {text}", world.name);
+                    floors += usize::from(enough);
+                }
             }
             beyond += usize::from(is_beyond);
             nowhere += usize::from(!closely);
         }
     }
     assert!(
-        beyond > 20 && nowhere > 500 && spines > 500 && pairs > 10,
-        "{beyond} {nowhere} {spines} {pairs}"
+        beyond > 20 && nowhere > 500 && spines > 500 && floors > 20 && pairs > 20,
+        "{beyond} {nowhere} {spines} {floors} {pairs}"
     );
 }
 
@@ -386,17 +416,15 @@ async fn what_is_screened_out_is_nowhere(
 async fn pairs_say_where_it_is(
     prometheus: &Prometheus,
     expression: &Expression,
+    query: &str,
     windows: [Duration; 2],
     time: i64,
 ) -> usize {
-    let Some(query) = expression.query_pairs(windows[0]) else {
-        return 0;
-    };
     let ends = |labels: &BTreeMap<String, String>| {
         ["src_workload", "dst_workload"].map(|end| labels.get(end).cloned().unwrap_or_default())
     };
     let named: BTreeSet<[String; 2]> = prometheus
-        .instant(&query, time)
+        .instant(query, time)
         .await
         .unwrap()
         .iter()
@@ -405,7 +433,8 @@ async fn pairs_say_where_it_is(
     let names: BTreeSet<&str> = named.iter().flatten().map(String::as_str).collect();
     let pattern = names.iter().copied().collect::<Vec<_>>().join("|");
     // Nothing is among nobody.
-    let near = (!names.is_empty()).then(|| expression.among(&pattern).unwrap());
+    let near =
+        (!names.is_empty()).then(|| expression.among(&Names::new(&pattern).unwrap()).unwrap());
     let mut found = 0;
     for window in windows {
         let mut whole = prometheus
