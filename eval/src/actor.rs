@@ -6,6 +6,7 @@
 mod dns_client;
 mod dns_message;
 mod dns_server;
+mod kube_proxy;
 mod tcp_client;
 mod tcp_server;
 mod tls_client;
@@ -39,6 +40,7 @@ pub(crate) enum Kind {
     UdpClient,
     TlsServer,
     TlsClient,
+    KubeProxy,
     Wire,
 }
 
@@ -53,6 +55,7 @@ impl Kind {
             Self::UdpClient => "udp-client",
             Self::TlsServer => "tls-server",
             Self::TlsClient => "tls-client",
+            Self::KubeProxy => "kube-proxy",
             Self::Wire => "wire",
         }
     }
@@ -72,6 +75,7 @@ impl Kind {
             Self::UdpClient => parse::<udp_client::Settings>(settings),
             Self::TlsServer => parse::<tls_server::Settings>(settings),
             Self::TlsClient => parse::<tls_client::Settings>(settings),
+            Self::KubeProxy => parse::<kube_proxy::Settings>(settings),
             Self::Wire => parse::<wire::Settings>(settings),
         }
         .with_context(|| format!("bad settings of a {}", self.name()))
@@ -93,6 +97,7 @@ pub(crate) fn run(kind: Kind, namespace: Option<&str>, settings: &str) -> Result
         Kind::UdpClient => udp_client::run(&Live::start(settings)?),
         Kind::TlsServer => tls_server::run(&Live::start(settings)?),
         Kind::TlsClient => tls_client::run(&Live::start(settings)?),
+        Kind::KubeProxy => kube_proxy::run(&Live::start(settings)?),
         Kind::Wire => wire::run(&Live::start(settings)?),
     }
 }
