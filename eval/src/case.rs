@@ -48,6 +48,9 @@ pub(crate) struct Case {
     pub(crate) questions: usize,
     /// From the fault to the first right answer.
     pub(crate) seconds_to_answer: Option<f64>,
+    /// How long each question about the moment waited for its answer, while the fault was on.
+    #[serde(default)]
+    pub(crate) seconds_asked: Vec<f64>,
     /// What the client of the fault noticed. `None`: nothing, so the case does not count.
     pub(crate) impact: Option<String>,
     /// The same question about the same time gave the same bytes.
@@ -128,10 +131,12 @@ impl Running {
             false => None,
         };
         // A collector meets connections that are older than itself as well as new ones.
-        let traffic_first = Random::new(seed, "order").between(0, 1) == 0;
+        // Who is scraped must listen before Prometheus starts.
+        let scraped = scenario.kube_proxies();
+        let traffic_first = !scraped.is_empty() || Random::new(seed, "order").between(0, 1) == 0;
         if traffic_first {
             let traffic = Traffic::start(&scenario, &lab.plan)?;
-            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref())?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraped)?;
             Ok(Self {
                 stack,
                 traffic,
@@ -140,7 +145,7 @@ impl Running {
                 cluster,
             })
         } else {
-            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref())?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraped)?;
             let traffic = Traffic::start(&scenario, &lab.plan)?;
             Ok(Self {
                 stack,
@@ -157,7 +162,7 @@ impl Running {
         self.traffic.check()
     }
 
-    fn question(&self) -> Value {
+    pub(crate) fn question(&self) -> Value {
         let asked = &self.scenario.ask;
         match &self.cluster {
             Some(cluster) => cluster.ask(asked),
@@ -322,12 +327,15 @@ fn observe(
     let fault = Timestamp::now().as_millisecond();
     running.inject()?;
     let mut seconds_to_answer = None;
+    let mut seconds_asked = Vec::new();
     let mut false_alarms = 0;
     let mut questions = 0;
     while started.elapsed() < hold {
         stop::sleep(Duration::from_secs(1).min(hold.saturating_sub(started.elapsed())))?;
         running.check()?;
+        let asked = Instant::now();
         let bytes = running.ask(None)?;
+        seconds_asked.push(asked.elapsed().as_secs_f64());
         let score = running.judge(&expected, &bytes)?;
         questions += 1;
         if score.false_alarm {
@@ -387,6 +395,7 @@ fn observe(
         false_alarms,
         questions,
         seconds_to_answer,
+        seconds_asked,
         impact,
         repeatable,
         workloads: running.workloads(),

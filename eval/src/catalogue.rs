@@ -147,14 +147,10 @@ mod tests {
     }
 
     /// Modes that no case here is about, with the reason; README.md tells them.
-    const NOT_MADE: [(&str, &str); 3] = [
+    const NOT_MADE: [(&str, &str); 2] = [
         (
             "forward-broken",
             "CoreDNS measures it, and there is none in the lab",
-        ),
-        (
-            "kube-proxy-lag",
-            "kube-proxy measures it, and there is none in the lab",
         ),
         (
             "grpc-keepalive",

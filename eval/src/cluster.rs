@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Questions, each about another moment, so that none shares the evidence of another.
     #[arg(long, value_name = "K", default_value_t = 20)]
     questions: u32,
+    /// Asks about the workload that suffers, as an alert would. Without it: about the whole cluster.
+    #[arg(long)]
+    scoped: bool,
     /// When an answer is wanted, as the assistant's `diagnosis_deadline` says it.
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     deadline: String,
@@ -77,6 +80,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let healthy = recorded(options, &options.healthy, work.path())?;
     let broken = recorded(options, &options.fault, work.path())?;
     let expected = broken.failure_mode.clone();
+    let sufferer = match (options.scoped, &broken.sufferer) {
+        (false, _) => None,
+        (true, Some(name)) => Some(format!("{name}-{}", options.nodes / 2)),
+        (true, None) => bail!(
+            "{} asks about no workload, so that `--scoped` cannot be had",
+            options.fault
+        ),
+    };
     let (healthy, broken) = (healthy.template(), broken.template());
     let series = healthy.len();
     let middle = options.nodes / 2;
@@ -100,7 +111,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         stop::check()?;
         let age = SignedDuration::from_secs(i64::from(5 + options.questions - number));
         let time = Timestamp::now().checked_sub(age)?;
-        let body = json!({"query": "requests time out", "time": time.to_string()});
+        let mut body = json!({"query": "requests time out", "time": time.to_string()});
+        if let Some(workload) = &sufferer {
+            body["scope"] = json!({"workload": workload});
+        }
         let asked = Instant::now();
         let answer = http::post(
             &format!("http://127.0.0.1:{}/diagnose", ports.assistant()),
@@ -138,6 +152,9 @@ struct Recorded {
     /// What the pods of the node are called.
     workloads: Vec<String>,
     failure_mode: String,
+    /// The workload that its question is about.
+    #[serde(default)]
+    sufferer: Option<String>,
 }
 
 impl Recorded {
@@ -188,6 +205,9 @@ fn record(options: &Options, name: &str, work: &Path) -> Result<Recorded> {
         seconds: apart.as_secs_f64(),
         workloads: running.workloads(),
         failure_mode: running.expected().failure_mode.unwrap_or_default(),
+        sufferer: running.question()["scope"]["workload"]
+            .as_str()
+            .map(str::to_owned),
     })
 }
 

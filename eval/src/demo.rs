@@ -154,8 +154,15 @@ pub(crate) fn up(options: &UpOptions) -> Result<bool> {
     let state = State::open()?;
     let folder = logs()?;
     say::progress("Starting collector, Prometheus and assistant …");
-    let mut stack = Stack::start(&options.programs, Ports::usual()?, &folder, &state, None)
-        .with_context(|| format!("logs are in {}", folder.display()))?;
+    let mut stack = Stack::start(
+        &options.programs,
+        Ports::usual()?,
+        &folder,
+        &state,
+        None,
+        &[],
+    )
+    .with_context(|| format!("logs are in {}", folder.display()))?;
     addresses(&stack);
     say::progress(format_args!(
         "Logs are in {}. Ctrl-C ends all three.",

@@ -231,6 +231,7 @@ fn ask(stack: &Stack, recording: &Recording) -> Result<Case> {
         false_alarms: 0,
         questions: 0,
         seconds_to_answer: None,
+        seconds_asked: Vec::new(),
         impact: recording.impact.clone(),
         repeatable: judge(expected, times.asked)?.1 == bytes,
         workloads: recording.workloads.clone(),

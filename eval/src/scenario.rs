@@ -117,10 +117,11 @@ pub(crate) struct ActorSpec {
     udp_client: Option<Value>,
     tls_server: Option<Value>,
     tls_client: Option<Value>,
+    kube_proxy: Option<Value>,
 }
 
 impl ActorSpec {
-    const KINDS: &str = "tcp_server, tcp_client, dns_server, dns_client, udp_server, udp_client, tls_server, tls_client";
+    const KINDS: &str = "tcp_server, tcp_client, dns_server, dns_client, udp_server, udp_client, tls_server, tls_client, kube_proxy";
 
     pub(crate) fn kind(&self) -> Result<(Kind, &Value)> {
         let mut given = [
@@ -132,6 +133,7 @@ impl ActorSpec {
             (Kind::UdpClient, &self.udp_client),
             (Kind::TlsServer, &self.tls_server),
             (Kind::TlsClient, &self.tls_client),
+            (Kind::KubeProxy, &self.kube_proxy),
         ]
         .into_iter()
         .filter_map(|(kind, settings)| settings.as_ref().map(|settings| (kind, settings)));
@@ -222,6 +224,14 @@ impl fmt::Display for Status {
 }
 
 impl Scenario {
+    /// Ports of this host where a kube-proxy shows its metrics.
+    pub(crate) fn kube_proxies(&self) -> Vec<u16> {
+        let settings = (self.actors.values()).filter_map(|spec| spec.kube_proxy.as_ref());
+        settings
+            .filter_map(|settings| settings["port"].as_u64()?.try_into().ok())
+            .collect()
+    }
+
     /// What a reader of the file would trip over later, said at once.
     fn check(&self, plan: &Plan) -> Result<()> {
         let node = |role: &str| {

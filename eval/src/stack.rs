@@ -138,6 +138,7 @@ impl Stack {
         folder: &Path,
         state: &State,
         cluster: Option<&Cluster>,
+        kube_proxies: &[u16],
     ) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -176,7 +177,7 @@ impl Stack {
         let config = folder.join("prometheus.yml");
         fs::write(
             &config,
-            prometheus_config(programs.scrape_interval, collector_port, assistant_port),
+            prometheus_config(programs.scrape_interval, ports, kube_proxies),
         )
         .with_context(|| format!("cannot write {}", config.display()))?;
         let flags = format!(
@@ -353,8 +354,13 @@ fn listens(port: u16) -> bool {
     false
 }
 
-fn prometheus_config(interval: u16, collector: u16, assistant: u16) -> String {
-    format!(
+fn prometheus_config(interval: u16, ports: Ports, kube_proxies: &[u16]) -> String {
+    let Ports {
+        collector,
+        assistant,
+        ..
+    } = ports;
+    let mut config = format!(
         "global:
   scrape_interval: {interval}s
   scrape_timeout: {interval}s
@@ -364,5 +370,14 @@ scrape_configs:
   - job_name: runwire-assistant
     static_configs: [{{targets: ['127.0.0.1:{assistant}']}}]
 "
-    )
+    );
+    for port in kube_proxies {
+        // As the collector, it is told from others by its instance: all of a lab is one node.
+        config.push_str(&format!(
+            "  - job_name: kube-proxy
+    static_configs: [{{targets: ['127.0.0.1:{port}']}}]
+"
+        ));
+    }
+    config
 }

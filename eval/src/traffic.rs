@@ -59,7 +59,12 @@ impl Traffic {
         if matches!(kind, Kind::TlsServer | Kind::TlsClient) {
             settings["certificates"] = json!(self.certificates()?);
         }
-        Actor::start(id, plan.namespace(&spec.node), kind, settings)
+        let namespace = match kind {
+            // Prometheus, on the host, must reach it.
+            Kind::KubeProxy => None,
+            _ => plan.namespace(&spec.node),
+        };
+        Actor::start(id, namespace, kind, settings)
     }
 
     fn certificates(&mut self) -> Result<&Path> {

@@ -11,8 +11,9 @@ use super::exposition::Exposition;
 use super::packets::Empty;
 
 /// Programs that run when the collector reads them: their time is in the collector's own.
-const ITERATORS: [&str; 5] = [
+const ITERATORS: [&str; 6] = [
     "listen_existing",
+    "listen_in_namespace",
     "listeners",
     "tcp_existing",
     "tcp_in_namespace",

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::calibration::Calibration;
 use super::opinion::Opinion;
 use super::share::Share;
-use super::times::Times;
+use super::times::{Asking, Times};
 use crate::case::{Case, Kind};
 use crate::catalogue::Catalogue;
 use crate::score::{Affected, Answer, Place};
@@ -34,6 +34,7 @@ pub(crate) struct Figures {
     pub(crate) two_faults: TwoFaults,
     pub(crate) alarms: Alarms,
     pub(crate) seconds: Times,
+    pub(crate) asking: Asking,
     pub(crate) first_hypothesis: Calibration,
     pub(crate) all_hypotheses: Calibration,
     pub(crate) repeatable: Share,
@@ -130,6 +131,7 @@ impl Figures {
         }
         figures.modes_seen = figures.modes.len();
         figures.seconds = Times::of(&seconds);
+        figures.asking = Asking::of(cases.iter().flat_map(|case| &case.seconds_asked));
         figures.first_hypothesis = Calibration::of(&first);
         figures.all_hypotheses = Calibration::of(&all);
         figures.confused = confused

@@ -80,6 +80,16 @@ fn summary(figures: &Figures) -> Sheet {
             format!("median {median:.1}, nine of ten {p90:.1}, longest {longest:.1}"),
         ]);
     }
+    let asking = &figures.asking;
+    if let (Some(median), Some(p95), Some(longest)) = (asking.median, asking.p95, asking.longest) {
+        sheet.row([
+            "seconds a question waits for its answer".to_owned(),
+            format!(
+                "median {median:.2}, 95 of 100 {p95:.2}, longest {longest:.2}, of {}",
+                asking.questions
+            ),
+        ]);
+    }
     for (name, calibration) in [
         ("first hypotheses", &figures.first_hypothesis),
         ("all hypotheses", &figures.all_hypotheses),

@@ -1,4 +1,4 @@
-//! How long it took from the fault to the right answer; pure.
+//! How long it took from the fault to the right answer, and from a question to its answer; pure.
 
 use serde::Serialize;
 
@@ -41,10 +41,42 @@ impl Times {
     }
 }
 
+/// How long questions waited for their answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Asking {
+    pub(crate) questions: usize,
+    /// Seconds.
+    pub(crate) median: Option<f64>,
+    pub(crate) p95: Option<f64>,
+    pub(crate) longest: Option<f64>,
+}
+
+impl Asking {
+    pub(crate) fn of<'a>(seconds: impl Iterator<Item = &'a f64>) -> Self {
+        let mut sorted: Vec<f64> = seconds.copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        Self {
+            questions: sorted.len(),
+            median: quantile(&sorted, 50),
+            p95: quantile(&sorted, 95),
+            longest: sorted.last().copied(),
+        }
+    }
+}
+
 /// The smallest value that `percent` of all do not exceed.
 fn quantile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+#[test]
+fn one_slow_answer_in_twenty_is_beyond_what_ninety_five_in_a_hundred_are() {
+    let seconds: Vec<f64> = (1..=20).map(f64::from).collect();
+    let asking = Asking::of(seconds.iter());
+    assert_eq!((asking.median, asking.p95), (Some(10.0), Some(19.0)));
+    assert_eq!((asking.longest, asking.questions), (Some(20.0), 20));
+    assert_eq!(Asking::of([].iter()), Asking::default());
 }
 
 #[test]

@@ -18,7 +18,13 @@ use crate::lab::Plan;
 use crate::seed::Random;
 
 /// The kinds of actors that have a port and a family.
-const SERVERS: [&str; 4] = ["tcp_server", "dns_server", "udp_server", "tls_server"];
+const SERVERS: [&str; 5] = [
+    "tcp_server",
+    "dns_server",
+    "udp_server",
+    "tls_server",
+    "kube_proxy",
+];
 
 pub(crate) struct Template {
     pub(crate) name: String,

@@ -23,6 +23,7 @@ fn case(expected: Expected, answer: Value, felt: bool) -> Case {
         false_alarms: 0,
         questions: 10,
         seconds_to_answer: Some(3.0),
+        seconds_asked: vec![0.1, 0.2],
         impact: felt.then(|| "errors".to_owned()),
         repeatable: true,
         workloads: vec!["a".to_owned(), "b".to_owned()],
