@@ -53,8 +53,23 @@ impl Found {
     /// Container runtimes name the namespaces that they make, but the container's own name says
     /// more.
     pub fn is_named_by_hand(&self) -> bool {
-        (self.name.as_ref()).is_some_and(|name| !name.starts_with("cni-"))
+        (self.name.as_ref()).is_some_and(|name| !is_of_a_runtime(name))
     }
+}
+
+/// `cni-…` of containerd, `netns-UUID` of podman, `UUID` of CRI-O.
+fn is_of_a_runtime(name: &str) -> bool {
+    name.starts_with("cni-") || is_uuid(name.strip_prefix("netns-").unwrap_or(name))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    parts
+        .iter()
+        .map(|part| part.len())
+        .eq([8_usize, 4, 4, 4, 12])
+        && parts.iter().all(is_hex)
 }
 
 /// The namespaces that count as the host's own.
@@ -369,6 +384,33 @@ fn kernel_notations_are_understood() {
     let sockstat =
         "sockets: used 9\nTCP: inuse 3 orphan 0 tw 17 alloc 5 mem 1\nUDP: inuse 0 mem 0\n";
     assert_eq!(parse_time_wait(sockstat), Some(17));
+}
+
+#[test]
+fn what_a_runtime_calls_a_namespace_is_no_name() {
+    let is_named_by_hand = |name: &str| {
+        let found = Found {
+            name: Some(name.to_owned()),
+            process: Some(7),
+            path: PathBuf::new(),
+        };
+        found.is_named_by_hand()
+    };
+    for name in [
+        "cni-0b4bc3b8-56c8-9a3e-4c1f-1d2b3c4d5e6f",
+        "netns-0b4bc3b8-56c8-9a3e-4c1f-1d2b3c4d5e6f",
+        "0b4bc3b8-56c8-4a3e-8c1f-1d2b3c4d5e6f",
+    ] {
+        assert!(!is_named_by_hand(name), "{name}");
+    }
+    for name in [
+        "lab",
+        "netns-lab",
+        "0b4bc3b8",
+        "0b4bc3b8-56c8-4a3e-8c1f-vpn",
+    ] {
+        assert!(is_named_by_hand(name), "{name}");
+    }
 }
 
 #[test]
