@@ -153,14 +153,15 @@ impl Reading for Qdiscs {
         let qdiscs: Vec<Qdisc> = (qdiscs.into_iter())
             .filter(|qdisc| TOP.contains(&qdisc.id.parent) && qdisc.kind != NONE)
             .collect();
-        let mut namespace = self.namespaces.remove(&visit.netns).unwrap_or_default();
-        namespace.owner = visit.owner.clone();
+        // All that can fail comes first: totals that are forgotten would be counted once more.
         let names: HashMap<u32, String> = if qdiscs.is_empty() {
             HashMap::new()
         } else {
             let links = visit.links()?.iter();
             links.map(|link| (link.index, link.name.clone())).collect()
         };
+        let mut namespace = self.namespaces.remove(&visit.netns).unwrap_or_default();
+        namespace.owner = visit.owner.clone();
         let is_there = |id: &Id, seen: &Seen| {
             names.get(&id.interface) == Some(&seen.interface)
                 && (qdiscs.iter()).any(|qdisc| qdisc.id == *id && qdisc.kind == seen.kind)
