@@ -80,7 +80,7 @@ impl PacketDrop {
         if self.sites.len() >= SITES_REMEMBERED {
             self.sites.clear();
         }
-        let site = match self.symbols.function_at(location) {
+        let site = match self.function_at(location) {
             // There it is a rule as well as conntrack.
             Some("nf_hook_slow") if !self.rules_drop => "netfilter",
             Some(site) => site,
@@ -88,6 +88,22 @@ impl PacketDrop {
         };
         self.sites.insert(location, site);
         site
+    }
+
+    /// The bridge and the firewall are modules, which may come after us: on a node that starts they
+    /// do.
+    fn function_at(&mut self, location: u64) -> Option<&'static str> {
+        let known = self.symbols.function_at(location);
+        if known.is_some() || self.symbols.is_empty() || !self.symbols.are_old() {
+            return known;
+        }
+        let symbols = Symbols::read(&class::SITES);
+        if !symbols.is_empty() {
+            self.symbols = symbols;
+            // Another module may be where one was.
+            self.sites.clear();
+        }
+        self.symbols.function_at(location)
     }
 
     fn add(&mut self, key: &packet_drop_key, total: &packet_drop_total, enricher: &Enricher) {
