@@ -71,7 +71,7 @@ static __always_inline __u32 extension_header_length(__u8 header, __u8 units)
 	return header == HEADER_FRAGMENT ? 8 : (units + 1) * 8;
 }
 
-/* Fills in what follows the extension headers. */
+/* Gives what follows the extension headers; `length` becomes zero where nothing of it is here. */
 static __always_inline __u8 skip_extension_headers(const unsigned char *network, __u32 *length,
 						   __u8 next)
 {
@@ -83,8 +83,10 @@ static __always_inline __u8 skip_extension_headers(const unsigned char *network,
 		if (bpf_probe_read_kernel(header, sizeof(header), network + *length))
 			return next;
 		/* Behind a later fragment's header comes data. */
-		if (next == HEADER_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
+		if (next == HEADER_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8)) {
+			*length = 0;
 			return header[0];
+		}
 		*length += extension_header_length(next, header[1]);
 		next = header[0];
 	}
@@ -127,7 +129,7 @@ static __always_inline bool read_packet(const struct sk_buff *skb, struct packet
 		return false;
 	}
 	packet->transport = length;
-	if (packet->protocol == IPPROTO_TCP &&
+	if (packet->protocol == IPPROTO_TCP && length &&
 	    !bpf_probe_read_kernel(&flags, 1, network + length + TCP_FLAGS_OFFSET))
 		packet->syn = !!(flags & TCP_FLAG_SYN);
 	return true;
