@@ -1,6 +1,7 @@
 //! The way to the API server: inside a pod by its service account, elsewhere by a kubeconfig.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kube::api::ListParams;
@@ -11,6 +12,10 @@ use kube::{Api, Client, Config};
 use super::super::RIGHTS;
 
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The API server ends a watch after 290 seconds, and has bookmarks to send before. Whoever says
+/// nothing for so long is gone, even if the connection is not.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Whether Kubernetes is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,16 +58,24 @@ impl WatchSettings {
     }
 
     pub(super) async fn client(&self) -> anyhow::Result<Client> {
-        let mut config = self.config().await?;
+        let config = self.config().await?;
+        Client::try_from(config).context("cannot use what the Kubernetes configuration says")
+    }
+
+    async fn config(&self) -> anyhow::Result<Config> {
+        let mut config = self.found().await?;
         let agent = concat!("runwire-collector/", env!("CARGO_PKG_VERSION"));
         config.headers.push((
             axum::http::header::USER_AGENT,
             axum::http::HeaderValue::from_static(agent),
         ));
-        Client::try_from(config).context("cannot use what the Kubernetes configuration says")
+        // Of a request; of the events that follow, kube sees to it.
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        Ok(config)
     }
 
-    async fn config(&self) -> anyhow::Result<Config> {
+    async fn found(&self) -> anyhow::Result<Config> {
         if let Some(path) = &self.kubeconfig {
             let named = || format!("cannot use `kubeconfig` {}", path.display());
             let kubeconfig = Kubeconfig::read_from(path).with_context(named)?;
@@ -95,4 +108,26 @@ pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<(&'static str
         }
     }
     Ok(missing)
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_not_waited_for_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kubeconfig");
+    let kubeconfig = "\
+apiVersion: v1
+kind: Config
+current-context: test
+clusters: [{name: test, cluster: {server: 'http://127.0.0.1:9'}}]
+users: [{name: test, user: {}}]
+contexts: [{name: test, context: {cluster: test, user: test}}]
+";
+    std::fs::write(&path, kubeconfig).unwrap();
+    let settings = WatchSettings {
+        kubeconfig: Some(path),
+        ..WatchSettings::default()
+    };
+    let config = settings.config().await.unwrap();
+    assert_eq!(config.read_timeout, Some(SILENCE));
+    assert!(config.reset_reader_on_write);
 }
