@@ -135,6 +135,14 @@ impl FlowStore {
         }
     }
 
+    /// Takes all that is left when nothing more will come: then there is nobody to be told of a loss.
+    pub fn keep_last(&self, flows: Vec<Ended>, lost: u64) {
+        self.shared.queue.push_last(flows);
+        if lost > 0 {
+            self.shared.lost("queue_full", lost);
+        }
+    }
+
     /// Rows of a time, of this run and of those before, without those that are `known`. Waits
     /// for the disk, and has a segment and its rows in memory meanwhile.
     pub fn read(&self, query: &Query) -> Result<Vec<Found>, Unread> {
@@ -154,6 +162,9 @@ impl FlowStore {
         let start = Instant::now();
         while !self.writer.is_finished() && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(5));
+        }
+        if !self.writer.is_finished() {
+            warn!("the last flows are not stored: the disk takes them too slowly");
         }
     }
 

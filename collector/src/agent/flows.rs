@@ -110,7 +110,7 @@ impl TrackedFlows {
     pub(super) fn close_store(&self) {
         if let Some(store) = self.store.get() {
             let (ended, lost) = self.table.lock().take_last();
-            store.keep(ended, lost);
+            store.keep_last(ended, lost);
             store.close();
         }
     }

@@ -23,6 +23,13 @@ struct Pending {
     closed: bool,
 }
 
+impl Pending {
+    fn add(&mut self, mut flows: Vec<Ended>) {
+        self.accepted += flows.len() as u64;
+        self.flows.append(&mut flows);
+    }
+}
+
 impl Queue {
     /// How many found no room. Never waits.
     pub(super) fn push(&self, mut flows: Vec<Ended>) -> usize {
@@ -30,10 +37,15 @@ impl Queue {
         let room = ROOM.saturating_sub(pending.flows.len());
         let lost = flows.len().saturating_sub(room);
         flows.truncate(room);
-        pending.accepted += flows.len() as u64;
-        pending.flows.append(&mut flows);
+        pending.add(flows);
         self.changed.notify_all();
         lost
+    }
+
+    /// However many: nothing comes after them.
+    pub(super) fn push_last(&self, flows: Vec<Ended>) {
+        self.lock().add(flows);
+        self.changed.notify_all();
     }
 
     /// What there is, after a while at most; and whether no more will come.
