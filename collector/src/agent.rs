@@ -277,6 +277,8 @@ impl Agent {
             while !self.enricher.learn_translations() && start.elapsed() < TRACKING {
                 std::thread::sleep(SHARED / 4);
             }
+            // What has begun since then would wait for the next time, which does not come.
+            self.enricher.stop_learning();
             self.collect(Duration::ZERO);
             self.flows.close_store();
         }

@@ -307,7 +307,7 @@ impl Enricher {
         let Some(mut host) = self.host() else {
             // There is nothing to learn from.
             self.translations_known_until
-                .store(start, Ordering::Relaxed);
+                .fetch_max(start, Ordering::Relaxed);
             return true;
         };
         let Some(found) = host.translations(Instant::now()) else {
@@ -316,8 +316,15 @@ impl Enricher {
         drop(host);
         self.add_translations(found);
         self.translations_known_until
-            .store(start, Ordering::Relaxed);
+            .fetch_max(start, Ordering::Relaxed);
         true
+    }
+
+    /// From now on nothing waits for connection tracking, since there is no time left to ask it:
+    /// what it was not asked about is taken to go where its client sent it.
+    pub fn stop_learning(&self) {
+        self.translations_known_until
+            .store(u64::MAX, Ordering::Relaxed);
     }
 
     fn behind(&self, netns: NetnsId, address: IpAddr) -> Result<Option<Workload>, Reason> {

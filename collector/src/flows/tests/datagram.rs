@@ -3,6 +3,8 @@
 use super::*;
 use crate::enrich::{CgroupId, Enricher, Identities, NamespaceIdentity, NetnsId, Translation};
 use crate::export::Registry;
+use crate::host::{Host, Paths};
+use crate::kernel::monotonic_nanoseconds;
 use crate::signals::UdpFlow;
 
 /// The shop has 10.0.0.1, the resolver 10.0.0.2.
@@ -183,4 +185,24 @@ fn an_exchange_lasts_from_its_first_datagram_to_its_last() {
     };
     assert_eq!(row.started, Some(clock(1000).wall));
     assert_eq!((row.duration_seconds, row.persistent), (10.0, true));
+}
+
+#[test]
+fn at_the_end_nothing_waits_for_connection_tracking() {
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &Registry::new(100));
+    let flows = Flows::default();
+    let mut feed = DatagramFeed::new(flows.clone());
+    // It is not asked again at once.
+    assert!(enricher.learn_translations());
+    let later = monotonic_nanoseconds() + SECOND;
+    let new = UdpFlow {
+        first_ns: later,
+        last_ns: later,
+        ..said(1, "192.0.2.1:40000", "192.0.2.2:53", 50, 0)
+    };
+    feed.take(vec![new], &enricher, later);
+    assert!(flows.lock().is_empty(), "it may have gone elsewhere");
+    enricher.stop_learning();
+    feed.take(Vec::new(), &enricher, later);
+    assert_eq!(flows.lock().len(), 1);
 }
