@@ -226,6 +226,21 @@ fn a_row_in_the_store_is_the_row_that_was_shown() {
 }
 
 #[test]
+fn a_segment_is_called_after_its_first_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = day(&folder, 1);
+    run.writer.look();
+    thread::sleep(Duration::from_millis(1100));
+    let now = Timestamp::now().as_millisecond();
+    run.connection(1, 5);
+    run.write();
+    let segments = segment::list(folder.path()).unwrap();
+    assert_eq!(segments.len(), 1, "{segments:?}");
+    let first = segments[0].name.first;
+    assert!(first.as_millisecond() >= now, "{first}");
+}
+
+#[test]
 fn a_torn_line_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = day(&folder, 1);

@@ -144,6 +144,11 @@ impl Writer {
     }
 
     fn write_buffer(&mut self, limits: &Limits) -> io::Result<()> {
+        // It is called after its first line, and may have been made long before that.
+        let is_early = |open: &Open| open.bytes == 0 && open.since.elapsed() >= TICK;
+        if self.open.as_ref().is_some_and(is_early) {
+            self.close();
+        }
         self.open(limits)?;
         let more = self.buffer.len() as u64;
         if self.bytes + more > limits.size {
