@@ -318,11 +318,12 @@ impl Sources {
         let Some(signals) = &self.signals else {
             return Health::default();
         };
-        let mut on = signals.names();
+        let (mut on, mut hooks) = (signals.names(), signals.hooks());
         if let Some(readings) = &self.readings {
             on.append(&mut readings.names());
+            hooks.append(&mut readings.failed());
         }
-        Health::of(&signal_names(), &on, &signals.hooks())
+        Health::of(&signal_names(), &on, &hooks)
     }
 }
 

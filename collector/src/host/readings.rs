@@ -24,6 +24,7 @@ use super::sockets::Sockets;
 use super::turns::Turns;
 use crate::enrich::{Enricher, NetnsId};
 use crate::export::{Counter, Labels, Registry, owner};
+use crate::kernel::{HookStatus, Refusal};
 
 /// One thing that is read.
 pub(super) trait Reading: Send {
@@ -155,6 +156,20 @@ impl Readings {
     pub fn names(&self) -> Vec<&'static str> {
         let is_on = |name: &&str| !is_off(&self.off, name) && !self.panicked.contains(name);
         NAMES.into_iter().filter(is_on).collect()
+    }
+
+    /// Those that panicked, as signals show that they failed.
+    pub fn failed(&self) -> Vec<HookStatus> {
+        let status = |&signal| HookStatus {
+            signal,
+            hook: "all",
+            refusal: Some(Refusal::of_failure("read: panic".to_owned())),
+        };
+        let failed = self.panicked.iter();
+        failed
+            .filter(|name| !is_off(&self.off, name))
+            .map(status)
+            .collect()
     }
 
     /// Reads what is due and shows it. Returns after a few seconds also when the kernel does not.
@@ -324,6 +339,44 @@ fn packets_after(collect: impl FnOnce(&mut Readings, &Enricher)) -> f64 {
     let name = "runwire_softnet_processed_packets_total ";
     let value = lines.find_map(|line| line.strip_prefix(name));
     value.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_reading_that_panicked_has_failed_and_is_not_off() {
+    use crate::agent::{Health, Status};
+
+    struct Broken;
+    impl Reading for Broken {
+        fn name(&self) -> &'static str {
+            Node::NAME
+        }
+
+        fn read(&mut self, _visit: &mut Visit) -> io::Result<Moved> {
+            Ok(Moved::No)
+        }
+
+        fn forget(&mut self, _netns: NetnsId) {}
+
+        fn publish(&mut self) {
+            panic!("broken");
+        }
+    }
+
+    let registry = Registry::new(100);
+    let host = crate::host::Host::new(crate::host::Paths::default());
+    let enricher = Enricher::of_host(host, &registry);
+    let mut readings = Readings::new(&registry, &ReadingSettings::default());
+    for running in super::lock(&readings.running).iter_mut() {
+        if running.reading.name() == Node::NAME {
+            running.reading = Box::new(Broken);
+        }
+    }
+    assert!(readings.failed().is_empty());
+    readings.collect(&enricher);
+    let health = Health::of(&NAMES, &readings.names(), &readings.failed());
+    let node = health.signals.iter().find(|it| it.name == Node::NAME);
+    assert_eq!(node.unwrap().state, "failed");
+    assert_ne!(health.status, Status::Ready);
 }
 
 #[test]
