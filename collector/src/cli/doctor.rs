@@ -377,19 +377,16 @@ fn shows_addresses() -> bool {
 
 fn namespaces() -> Check {
     let paths = crate::host::Paths::default();
-    let own: Vec<_> = netns::own(&paths).into_iter().collect();
     let named = netns::named(&paths).unwrap_or_default().len();
-    let place = paths.proc.join("self/ns/net");
-    let places: Vec<_> = own.iter().map(|&inode| (inode, place.clone())).collect();
     let fix = "without CAP_SYS_ADMIN the other end of a connection is ~external wherever it lives";
-    match netns::visit(&places, || ()).is_empty() {
-        true => Check::new(
+    match netns::may_enter() {
+        false => Check::new(
             "network namespaces",
             Outcome::Broken,
             "may not be entered",
             fix,
         ),
-        false => Check::new(
+        true => Check::new(
             "network namespaces",
             Outcome::Fine,
             format!("can be entered; {named} with a name under /run/netns"),
@@ -437,6 +434,15 @@ fn fix_of(reason: &str) -> &'static str {
         "no_cgroup2" => "mount cgroup2",
         _ => "the other signals go on",
     }
+}
+
+#[test]
+fn who_has_no_right_to_enter_namespaces_is_told_so() {
+    let outcome = std::thread::spawn(|| {
+        crate::kernel::keep_capabilities(0).unwrap();
+        namespaces().outcome
+    });
+    assert!(outcome.join().unwrap() == Outcome::Broken);
 }
 
 #[test]

@@ -308,6 +308,12 @@ fn enter(inode: Inode, path: &Path, current: &mut Option<Inode>) -> bool {
     }
 }
 
+/// Whether the kernel lets the calling thread enter namespaces: tried with its own, where it stays.
+pub fn may_enter() -> bool {
+    let file = File::open("/proc/thread-self/ns/net");
+    file.is_ok_and(|file| setns(file, CloneFlags::CLONE_NEWNET).is_ok())
+}
+
 fn go(inode: Inode, path: &Path) -> std::io::Result<()> {
     let file = File::open(path)?;
     // The process may have gone, its number been given to another one.
