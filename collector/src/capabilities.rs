@@ -88,17 +88,17 @@ pub fn holds(held: u64, capability: &Capability) -> bool {
     held & (1 << capability.bit) != 0
 }
 
+/// CAP_BPF and CAP_PERFMON were a part of CAP_SYS_ADMIN, which still stands for them.
+pub fn is_implied(held: u64, capability: &Capability) -> bool {
+    held & (1 << 21) != 0 && [38, 39].contains(&capability.bit)
+}
+
 /// What the kernel asks for when programs are loaded and attached, and is not there.
-/// CAP_SYS_ADMIN stands for the newer ones.
 pub fn missing_for_programs() -> Vec<&'static str> {
     let held = held();
-    let administrator = held & (1 << 21) != 0;
     ALL[..3]
         .iter()
-        .filter(|capability| {
-            let implied = administrator && capability.bit > 31;
-            !implied && !holds(held, capability)
-        })
+        .filter(|capability| !is_implied(held, capability) && !holds(held, capability))
         .map(|capability| capability.name)
         .collect()
 }
@@ -106,12 +106,8 @@ pub fn missing_for_programs() -> Vec<&'static str> {
 /// All that somebody who is refused something could grant us, and does not hold.
 pub fn missing() -> Vec<&'static str> {
     let held = had();
-    let administrator = held & (1 << 21) != 0;
     needed()
-        .filter(|capability| {
-            let implied = administrator && [38, 39].contains(&capability.bit);
-            !implied && !holds(held, capability)
-        })
+        .filter(|capability| !is_implied(held, capability) && !holds(held, capability))
         .map(|capability| capability.name)
         .collect()
 }
