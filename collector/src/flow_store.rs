@@ -40,6 +40,9 @@ pub const FLOW_STORE: &str = "flow_store";
 /// How long somebody waits for what is on its way to the disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The writer comes round every second. If it has not for so long, the disk holds it up.
+const STUCK: Duration = Duration::from_secs(10);
+
 /// How long flows are kept, and how many bytes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -77,6 +80,8 @@ struct Shared {
     cluster: Arc<Cluster>,
     spans: Spans,
     problem: Mutex<Option<String>>,
+    /// When the writer came round last.
+    round: Mutex<Instant>,
     metrics: FlowStoreMetrics,
 }
 
@@ -114,6 +119,7 @@ impl FlowStore {
             cluster,
             spans: Spans::default(),
             problem: Mutex::default(),
+            round: Mutex::new(Instant::now()),
             metrics,
         });
         let writer = Writer::new(shared.clone());
@@ -174,7 +180,8 @@ impl FlowStore {
             ended.then(|| "the thread that writes it has ended; the log says why".to_owned());
         FlowStoreHealth {
             folder: self.shared.folder.clone(),
-            reason: ended.or_else(|| lock(&self.shared.problem).clone()),
+            reason: (ended.or_else(|| self.shared.held_up()))
+                .or_else(|| lock(&self.shared.problem).clone()),
         }
     }
 }
@@ -186,6 +193,13 @@ impl Shared {
 
     fn lost(&self, reason: &'static str, flows: u64) {
         self.metrics.lost.add(Labels::new(&[reason]), flows);
+    }
+
+    /// Why nothing is written although nothing has failed.
+    fn held_up(&self) -> Option<String> {
+        let waits = lock(&self.round).elapsed();
+        let folder = self.folder.display();
+        (waits >= STUCK).then(|| format!("{folder} has not answered for {} s", waits.as_secs()))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "exact up to petabytes")]

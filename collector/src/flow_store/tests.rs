@@ -37,6 +37,7 @@ impl Run {
             cluster: Arc::default(),
             spans: Spans::default(),
             problem: Mutex::default(),
+            round: Mutex::new(Instant::now()),
             metrics,
         });
         let mut table = FlowTable::default();
@@ -413,6 +414,16 @@ fn a_folder_that_cannot_be_written_is_said_and_tried_again() {
     run.connection(4, 10);
     run.write();
     assert_eq!(run.ports(1000, 0, |_| {}), [4]);
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = day(&folder, 1);
+    assert_eq!(run.shared.held_up(), None);
+    *lock(&run.shared.round) = Instant::now() - Duration::from_secs(11);
+    let reason = run.shared.held_up().unwrap();
+    assert!(reason.ends_with(" has not answered for 11 s"), "{reason}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::line::{ClusterRow, Line};
 use super::segment::{MAX_SEGMENT, Name, create, list};
-use super::{Limits, Shared};
+use super::{Limits, Shared, lock};
 use crate::flows::{Clock, Ended};
 
 /// Between looks at the folder, and between tries when it cannot be written.
@@ -62,6 +62,7 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
+            *lock(&self.shared.round) = Instant::now();
             self.look();
             let (flows, closed) = self.shared.queue.take(TICK);
             let all = flows.len();
