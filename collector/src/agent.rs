@@ -6,6 +6,7 @@ mod process;
 mod run;
 mod settings;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,11 @@ pub use settings::{Setting, Settings};
 use crate::config::Config;
 use crate::enrich::{Enricher, Kind, Workload};
 use crate::export::{
-    Buckets, Counter, Format, Gauge, Histogram, Labels, OWNER, Registry, Scraper, owner,
+    Buckets, Counter, Format, Gauge, Histogram, INTERFACE, Labels, OWNER, Registry, Scraper, owner,
 };
 use crate::flow_store::FlowStore;
 use crate::flows::Flows;
-use crate::host::{READING_NAMES, Readings};
+use crate::host::{READING_NAMES, Readings, interface_names};
 use crate::k8s::{Cluster, KubernetesMetrics};
 use crate::kernel::{MapFill, release_memory};
 use crate::signals::{self, SignalSettings, Signals};
@@ -291,7 +292,12 @@ impl Agent {
     /// gone since the last time back to the kernel. To be called every minute.
     pub fn sweep(&self) {
         let alive = self.enricher.alive();
+        let interfaces = interface_names();
         self.registry.sweep(KEEP_SERIES, |namespace, name, kind| {
+            if kind == INTERFACE {
+                let is_there = |all: &HashSet<String>| all.contains(name);
+                return name.starts_with('~') || interfaces.as_ref().is_none_or(is_there);
+            }
             // The others are no things that come and go.
             let kind = (Kind::PASSING.into_iter()).find(|known| known.as_str() == kind);
             kind.is_none_or(|kind| alive.contains(&Workload::new(namespace, name, kind)))

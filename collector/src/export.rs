@@ -16,6 +16,9 @@ pub use labels::{EDGE, Labels, OWNER, edge, edge_by, owner};
 
 use family::{Family, Kind};
 
+/// The label of an interface's name, and the kind under which [`Registry::sweep`] asks for one.
+pub const INTERFACE: &str = "interface";
+
 /// In front of every metric name.
 pub const PREFIX: &str = "runwire_";
 
@@ -188,7 +191,8 @@ impl Registry {
     }
 
     /// Forgets series that did not move for `sweeps` calls during which one of their workloads was
-    /// gone. Call it about once a minute.
+    /// gone, or an interface of the host, which has [`INTERFACE`] for a kind and no namespace. Call
+    /// it about once a minute.
     pub fn sweep(&self, sweeps: u8, is_alive: impl Fn(&str, &str, &str) -> bool) {
         for family in lock(&self.inner.families).values() {
             family.sweep(sweeps, &is_alive);
@@ -313,4 +317,26 @@ impl Buckets {
 /// metrics go on.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn series_of_an_interface_of_the_host_go_with_it() {
+    let registry = Registry::new(100);
+    let drops = registry.counter("drops", "Drops", &[OWNER, &[INTERFACE]]);
+    for (kind, interface) in [
+        ("host", "veth1"),
+        ("unit", "veth1"),
+        ("host", "eth0"),
+        ("host", ""),
+        ("netns", "veth1"),
+    ] {
+        drops.add(Labels::new(&["host", "a", kind, interface]), 1);
+    }
+    for _ in 0..3 {
+        registry.sweep(2, |_, name, kind| kind != INTERFACE || name == "eth0");
+    }
+    let text = registry.encode(Format::Text, None);
+    let is_series = |line: &&str| line.starts_with("runwire_drops_total{");
+    assert_eq!(text.lines().filter(is_series).count(), 3, "{text}");
+    assert!(text.contains(r#"kind="netns",interface="veth1""#), "{text}");
 }

@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use icmp::icmp_messages;
-pub use interface::HostVeths;
+pub use interface::{HostVeths, names as interface_names};
 pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 
 use crate::enrich::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::{Buckets, EDGE, Labels, OWNER, lock};
+use super::{Buckets, EDGE, INTERFACE, Labels, OWNER, lock};
 
 /// Where what is over the budget goes.
 const OTHER: &str = "~other";
@@ -239,11 +239,23 @@ impl Family {
             .filter(|(_, name)| ["src_namespace", "dst_namespace", "namespace"].contains(name))
             .map(|(index, _)| index)
             .collect();
+        let at = |label: &str| self.labels.iter().position(|name| *name == label);
+        let interface = at(INTERFACE).zip(at("kind"));
+        // The host and its units stay, but there is an interface for each container.
+        let is_gone = |values: &[&str]| {
+            interface.is_some_and(|(interface, kind)| {
+                let (interface, kind) = (values[interface], values[kind]);
+                let hosts = [crate::enrich::Kind::Host, crate::enrich::Kind::Unit];
+                let is_hosts = hosts.iter().any(|it| it.as_str() == kind);
+                is_hosts && !interface.is_empty() && !is_alive("", interface, INTERFACE)
+            })
+        };
         lock(&self.series).retain(|labels, series| {
             let values: Vec<&str> = labels.values().collect();
             // Namespace, workload and kind follow one another in both label sets.
-            let alive =
-                (ends.iter()).all(|&at| is_alive(values[at], values[at + 1], values[at + 2]));
+            let alive = (ends.iter())
+                .all(|&at| is_alive(values[at], values[at + 1], values[at + 2]))
+                && !is_gone(&values);
             let moved = std::mem::take(&mut series.moved);
             series.gone = if alive || moved { 0 } else { series.gone + 1 };
             series.gone < sweeps

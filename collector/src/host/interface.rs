@@ -8,6 +8,7 @@
 mod link;
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -281,6 +282,21 @@ impl Reading for Interfaces {
     }
 }
 
+/// Of the host's own namespaces: those of init and of this process. `None` if they cannot be read.
+pub fn names() -> Option<HashSet<String>> {
+    let mut names = HashSet::new();
+    for process in ["1", "self"] {
+        let text = fs::read_to_string(format!("/proc/{process}/net/dev")).ok()?;
+        names.extend(names_in(&text).map(str::to_owned));
+    }
+    Some(names)
+}
+
+/// Each is in front of its numbers, under two lines that say which these are.
+fn names_in(net_dev: &str) -> impl Iterator<Item = &str> {
+    (net_dev.lines()).filter_map(|line| Some(line.split_once(':')?.0.trim()))
+}
+
 /// What a link that was not here, or not called so, the last time counted before. A link keeps its
 /// totals when it gets another name. A physical one keeps them also when it goes to another
 /// namespace and back; all others are made where they are used. None of that is an increase.
@@ -302,6 +318,18 @@ impl Namespace {
         self.speeds_read
             .is_none_or(|at| now.saturating_duration_since(at) >= READ_SPEEDS)
     }
+}
+
+#[test]
+fn names_are_in_front_of_numbers() {
+    let text = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 8130 99 0 0 0 0 0 0 8130 99 0 0 0 0 0 0
+cali0a1b2c3d4e5:1000000 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+";
+    let found: Vec<&str> = names_in(text).collect();
+    assert_eq!(found, ["lo", "cali0a1b2c3d4e5"]);
 }
 
 #[test]
