@@ -372,7 +372,8 @@ impl Host {
         let owner = (found.process).and_then(|process| self.cgroups.owner_of_process(process));
         match (owner, &found.name) {
             (Some(owner @ CgroupOwner::Container(_)), _) => (self.occupant(owner), true),
-            (_, Some(name)) => (nobodys(Workload::local(name, Kind::Netns)), false),
+            // A runtime made it, and its container is still to come.
+            (_, Some(_)) => (nobodys(Workload::unknown()), false),
             (Some(owner @ CgroupOwner::Unit(_)), None) => (self.occupant(owner), false),
             (None, None) => (nobodys(Workload::unknown()), false),
         }
@@ -430,6 +431,28 @@ impl Namespace {
 /// A panic while the lock was held leaves numbers that are at worst one addition short.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn what_a_runtime_has_made_is_nobodys_before_its_container_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let [proc, netns] = ["proc", "netns"].map(|name| directory.path().join(name));
+    let link = |path: PathBuf| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/proc/self/ns/net", path).unwrap();
+    };
+    link(proc.join("self/ns/net"));
+    link(netns.join("cni-0b4bc3b8-56c8-9a3e-4c1f-1d2b3c4d5e6f"));
+    let mut host = Host::new(Paths {
+        netns,
+        proc,
+        ..Paths::default()
+    });
+    host.refresh(Instant::now());
+    let owners: Vec<Workload> = (host.owned_places().into_iter())
+        .map(|place| place.owner)
+        .collect();
+    assert_eq!(owners, [Workload::unknown()]);
 }
 
 #[test]
