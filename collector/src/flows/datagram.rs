@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use super::flow::{End, Phase, Sighting, UDP};
+use super::flow::{End, Key, Phase, Sighting, UDP};
 use super::{FlowTable, Flows};
 use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId};
 use crate::signals::UdpFlow;
@@ -70,17 +70,23 @@ impl DatagramFeed {
         }
         self.waiting_since = None;
         let mut table = self.flows.lock();
-        let mut exchanges: HashMap<FiveTuple, Exchange> = HashMap::new();
+        // By their namespace, too, where each has the same addresses for itself.
+        let mut exchanges: HashMap<(FiveTuple, u32), Exchange> = HashMap::new();
         for flow in &flows {
             let end = end_of(flow, &table);
             let sent = tuple(flow, end);
             let arrived = (end == End::Client)
                 .then(|| enricher.translated(&sent))
                 .flatten();
-            let exchange = exchanges.entry(arrived.unwrap_or(sent)).or_default();
+            let tuple = arrived.unwrap_or(sent);
+            let place = match Key::of(&tuple).stays_in_its_namespace() {
+                true => flow.netns.0,
+                false => 0,
+            };
+            let exchange = exchanges.entry((tuple, place)).or_default();
             exchange.add(flow, end, arrived.map(|_| sent.server));
         }
-        for (tuple, exchange) in &exchanges {
+        for ((tuple, _), exchange) in &exchanges {
             exchange.tell(*tuple, &mut table, enricher);
         }
     }
@@ -96,7 +102,10 @@ impl DatagramFeed {
             .partition(|(_, end)| *end == End::Client);
         let tuples = |(flow, end): (&UdpFlow, End)| tuple(flow, end);
         let met: HashSet<FiveTuple> = servers.into_iter().map(tuples).collect();
-        (clients.into_iter().map(tuples)).any(|sent| !met.contains(&sent) && !table.has(&sent))
+        clients.into_iter().any(|(flow, end)| {
+            let sent = tuple(flow, end);
+            !met.contains(&sent) && !table.has(&sent, flow.netns.0)
+        })
     }
 }
 
@@ -105,9 +114,10 @@ impl DatagramFeed {
 fn end_of(flow: &UdpFlow, table: &FlowTable) -> End {
     let (local, peer) = (flow.local.port(), flow.peer.port());
     let is_ephemeral = |port| port >= FIRST_EPHEMERAL;
-    let is_client = if table.has(&tuple(flow, End::Client)) {
+    let is_known = |end| table.has(&tuple(flow, end), flow.netns.0);
+    let is_client = if is_known(End::Client) {
         true
-    } else if table.has(&tuple(flow, End::Server)) {
+    } else if is_known(End::Server) {
         false
     } else if is_ephemeral(local) != is_ephemeral(peer) {
         is_ephemeral(local)
@@ -148,7 +158,8 @@ impl Exchange {
 
     fn tell(&self, tuple: FiveTuple, table: &mut FlowTable, enricher: &Enricher) {
         let [client, server] = self.said;
-        let known = table.datagrams(&tuple);
+        let netns = client.or(server).map_or(0, |said| said.netns);
+        let known = table.datagrams(&tuple, netns);
         let since = match known.since {
             0 => self.first,
             since => since,

@@ -111,7 +111,7 @@ impl Feed {
             return false;
         }
         let tuple = tuple(record);
-        !met.contains(&tuple) && !self.flows.lock().has(&tuple)
+        !met.contains(&tuple) && !self.flows.lock().has(&tuple, record.netns)
     }
 
     fn sighting(&self, record: &flow_record, enricher: &Enricher) -> Sighting {

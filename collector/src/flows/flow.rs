@@ -139,7 +139,7 @@ impl Key {
     }
 
     /// Whether other namespaces may have the same addresses for something else.
-    fn stays_in_its_namespace(&self) -> bool {
+    pub(super) fn stays_in_its_namespace(&self) -> bool {
         self.client == self.server || {
             let server = self.tuple().server.ip();
             server.is_loopback() || server.is_unspecified()
@@ -253,6 +253,12 @@ impl Flow {
 
     pub(super) fn duration(&self, now: u64) -> u64 {
         self.end(now).saturating_sub(self.since)
+    }
+
+    /// Whether its addresses mean the same in this namespace.
+    pub(super) fn is_seen_from(&self, netns: u32) -> bool {
+        let is_there = |side: &Side| side.cookie != 0 && side.netns == netns;
+        !self.key.stays_in_its_namespace() || self.sides.iter().any(is_there)
     }
 
     /// Whether a sighting of a socket with these addresses is about this flow.

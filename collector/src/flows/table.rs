@@ -163,14 +163,14 @@ impl FlowTable {
         self.slots.flow(slot)
     }
 
-    /// Whether there is a flow with these addresses.
-    pub(super) fn has(&self, tuple: &FiveTuple) -> bool {
-        self.with_addresses(tuple).is_some()
+    /// Whether there is a flow with these addresses, as a namespace sees them.
+    pub(super) fn has(&self, tuple: &FiveTuple, netns: u32) -> bool {
+        self.with_addresses(tuple, netns).is_some()
     }
 
     /// What is known of an exchange of datagrams.
-    pub(super) fn datagrams(&self, tuple: &FiveTuple) -> Datagrams {
-        self.with_addresses(tuple)
+    pub(super) fn datagrams(&self, tuple: &FiveTuple, netns: u32) -> Datagrams {
+        self.with_addresses(tuple, netns)
             .map_or_else(Datagrams::default, |flow| Datagrams {
                 since: flow.since,
                 sent: flow.sent,
@@ -182,9 +182,12 @@ impl FlowTable {
             })
     }
 
-    fn with_addresses(&self, tuple: &FiveTuple) -> Option<&Flow> {
+    fn with_addresses(&self, tuple: &FiveTuple, netns: u32) -> Option<&Flow> {
         let key = Key::of(tuple);
-        let has = |&slot: &u32| self.slots.get(slot).key == key;
+        let has = |&slot: &u32| {
+            let flow = self.slots.get(slot);
+            flow.key == key && flow.is_seen_from(netns)
+        };
         let slot = self.index.find(self.hasher.hash_one(key), has)?;
         Some(self.slots.get(*slot))
     }

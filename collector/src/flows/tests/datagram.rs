@@ -206,3 +206,22 @@ fn at_the_end_nothing_waits_for_connection_tracking() {
     feed.take(Vec::new(), &enricher, later);
     assert_eq!(flows.lock().len(), 1);
 }
+
+#[test]
+fn over_loopback_each_namespace_has_exchanges_of_its_own() {
+    let enricher = enricher();
+    let flows = Flows::default();
+    let mut feed = DatagramFeed::new(flows.clone());
+    for _ in 0..2 {
+        let exchanged = [(1, 50), (2, 70)];
+        let exchanged =
+            exchanged.map(|(netns, sent)| said(netns, "127.0.0.1:40000", "127.0.0.1:53", sent, 0));
+        feed.take(exchanged.into(), &enricher, 1002 * SECOND);
+    }
+    let rows = rows(&flows.lock(), &Filter::default(), 1002);
+    let mut sent: Vec<_> = (rows.iter())
+        .map(|row| (&*row.source.name, row.bytes_sent))
+        .collect();
+    sent.sort_unstable();
+    assert_eq!(sent, [("resolver", 140), ("shop", 100)]);
+}
