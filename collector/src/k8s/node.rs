@@ -52,6 +52,13 @@ impl Network {
         (bits <= most).then_some(Self { base, bits })
     }
 
+    /// The address without a host part is no pod's: flannel gives it to the node's own end of the
+    /// overlay, from where the node's processes speak to pods elsewhere.
+    fn of_node(self) -> Option<IpAddr> {
+        let most = if self.base.is_ipv4() { 32 } else { 128 };
+        (self.bits < most).then_some(self.base)
+    }
+
     pub(super) fn contains(self, address: IpAddr) -> bool {
         match (self.base, address) {
             (IpAddr::V4(base), IpAddr::V4(address)) => {
@@ -85,12 +92,15 @@ pub fn node(node: &Node) -> NodeMeta {
             pod_networks.push(network);
         }
     }
+    // Names are among them.
+    let told = (addresses.unwrap_or_default().iter())
+        .filter_map(|each| Some(each.address.parse::<IpAddr>().ok()?.to_canonical()));
+    let addresses = told
+        .chain(pod_networks.iter().filter_map(|it| it.of_node()))
+        .collect();
     NodeMeta {
         zone: zone.map(|zone| zone.as_str().into()),
-        // Names are among them.
-        addresses: (addresses.unwrap_or_default().iter())
-            .filter_map(|each| Some(each.address.parse::<IpAddr>().ok()?.to_canonical()))
-            .collect(),
+        addresses,
         pod_networks,
     }
 }

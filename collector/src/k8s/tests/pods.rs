@@ -259,6 +259,9 @@ fn an_address_of_a_pod_network_is_somebodys() {
         ("fd00::77", "pod_unknown"),
         ("10.0.1.77", "nobody"),
         ("192.0.2.2", "host/node/~node"),
+        // A node's own end of an overlay.
+        ("10.0.0.0", "host/node/~node"),
+        ("fd00::", "host/node/~node"),
     ] {
         assert_eq!(world.at(address), expected, "{address}");
     }
