@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::http::get;
+use super::http::get_stored;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
 use crate::config::Config;
 use crate::flows::unit::{size, time};
@@ -104,7 +104,7 @@ pub fn flows(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode
             _ = write!(query, "&{name}={}", encoded(value));
         }
     }
-    let body = get(config.listen, &format!("/api/flows?{}", &query[1..]))?;
+    let body = get_stored(config.listen, &format!("/api/flows?{}", &query[1..]))?;
     let answer: Value = serde_json::from_str(&body).with_context(|| {
         format!(
             "what {} answers is not a collector's /api/flows",

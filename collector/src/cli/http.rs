@@ -7,11 +7,20 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::server::ANSWER;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The collector itself gives up before.
+const STORE_TIMEOUT: Duration = ANSWER.saturating_add(Duration::from_secs(5));
 
 /// The body, whatever the status: a collector that is not ready says why.
 pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     Connection::open(address)?.get(path)
+}
+
+/// As [`get`], where the collector may have to read up to a gigabyte of its flow store first.
+pub(super) fn get_stored(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    Connection::with_patience(address, STORE_TIMEOUT)?.get(path)
 }
 
 /// The collector's own sentence if it refuses what it was given.
@@ -35,11 +44,15 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        Self::with_patience(address, TIMEOUT)
+    }
+
+    fn with_patience(address: SocketAddr, patience: Duration) -> anyhow::Result<Self> {
         let address = reachable(address);
         let stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| {
             format!("no collector answers on {address}; start `runwire-collector run`, or give its address with --listen")
         })?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(patience))?;
         let stream = BufReader::new(stream);
         Ok(Self { address, stream })
     }
@@ -112,6 +125,15 @@ fn an_answer_ends_where_it_says() {
     check("HTTP/1.1 200 OK\r\n\r\nok", None);
     check("SSH-2.0-OpenSSH_9\r\n", None);
     check("", None);
+}
+
+#[test]
+fn what_the_store_has_is_waited_for_as_long_as_the_collector_takes() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connection = Connection::with_patience(address, STORE_TIMEOUT).unwrap();
+    let patience = connection.stream.get_ref().read_timeout().unwrap();
+    assert!(patience > Some(ANSWER), "{patience:?}");
 }
 
 /// The sentence in an error as RFC 9457 wants it.

@@ -38,7 +38,7 @@ const LEAST_CONNECTIONS: usize = 8;
 const HEAD: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 32 * 1024;
 /// For a body to come and an answer to be made.
-const ANSWER: Duration = Duration::from_secs(60);
+pub const ANSWER: Duration = Duration::from_secs(60);
 /// A client that takes nothing of its answer for so long is gone.
 const UNREAD_MILLISECONDS: u32 = 30_000;
 
