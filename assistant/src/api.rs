@@ -31,6 +31,7 @@ mod clock;
 mod diagnose;
 mod events;
 mod evidence;
+mod graph;
 mod health;
 mod html;
 mod incidents;
@@ -188,6 +189,9 @@ pub fn router(state: AppState) -> Router {
         .route("/assets/style.css", get(assets::style))
         .route("/assets/page.js", get(assets::script))
         .route("/assets/icon.svg", get(assets::icon))
+        .route("/api/graph/fields", get(graph::fields))
+        .route("/api/graph/data", get(graph::data))
+        .route("/api/health", get(graph::health))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod diagnosis;
 pub mod error;
+pub mod graph;
 pub mod hash;
 pub mod incidents;
 pub mod metrics;

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{diagnose, health, incidents, runbooks, search, start, webhook};
+use super::{diagnose, graph, health, incidents, runbooks, search, start, webhook};
 use crate::error::Problem;
 
 #[derive(OpenApi)]
@@ -29,6 +29,9 @@ use crate::error::Problem;
         runbooks::of_alert,
         runbooks::of_url,
         start::page,
+        graph::fields,
+        graph::data,
+        graph::health,
         health::alive,
         health::ready,
         health::metrics,

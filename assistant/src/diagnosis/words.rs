@@ -22,10 +22,23 @@ pub fn quantity(value: f64, unit: Option<&str>) -> String {
         Some("seconds") if value.abs() < 0.001 => format!("{} µs", short(value * 1e6)),
         Some("seconds") if value.abs() < 1.0 => format!("{} ms", short(value * 1e3)),
         Some("seconds") => format!("{} s", short(value)),
+        Some("bytes") => size(value),
         Some("per_second") => format!("{} per second", short(value)),
         Some("count") | None => short(value),
         Some(other) => format!("{} {}", short(value), other.replace('_', " ")),
     }
+}
+
+/// In decimal units.
+fn size(bytes: f64) -> String {
+    let units = ["bytes", "kB", "MB", "GB", "TB"];
+    let steps = (bytes.abs().max(1.0).log10() / 3.0) as usize;
+    let steps = steps.min(units.len() - 1);
+    format!(
+        "{} {}",
+        short(bytes / 1000_f64.powi(steps as i32)),
+        units[steps]
+    )
 }
 
 /// Three significant digits, and no more zeros than needed.
@@ -87,6 +100,11 @@ mod tests {
             (3.0, Some("per_second"), "3 per second"),
             (12.0, Some("packets_per_second"), "12 packets per second"),
             (1234.5, None, "1230"),
+            (0.0, Some("bytes"), "0 bytes"),
+            (999.0, Some("bytes"), "999 bytes"),
+            (1000.0, Some("bytes"), "1 kB"),
+            (12_345_678.0, Some("bytes"), "12.3 MB"),
+            (5e16, Some("bytes"), "50000 TB"),
         ] {
             assert_eq!(quantity(value, unit), expected);
         }

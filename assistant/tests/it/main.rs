@@ -7,6 +7,7 @@ mod check;
 mod corpus;
 mod crash;
 mod diagnose;
+mod graph;
 mod identity;
 mod incidents;
 mod index;
