@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::watched::Troubles;
 
 pub use identity::Identity;
-pub use response::{Range, Sample};
+pub use response::{Range, Sample, Vector};
 
 /// A query that takes longer than this part of its time-out is a slow one.
 const SLOW: u32 = 4;
@@ -185,8 +185,8 @@ impl Prometheus {
 
     /// Evaluates `query` at `time_millis` (Unix time). A scalar comes back as one sample without labels.
     pub async fn instant(&self, query: &str, time_millis: i64) -> Result<Vec<Sample>, QueryError> {
-        let until = self.patience();
-        self.instant_until(query, time_millis, until).await
+        let vector = self.instant_until(query, time_millis, self.patience());
+        Ok(vector.await?.samples)
     }
 
     /// The same for somebody who waits `until` then. A query that is not sent by then is not sent at all; one that is sent and
@@ -196,7 +196,7 @@ impl Prometheus {
         query: &str,
         time_millis: i64,
         until: Instant,
-    ) -> Result<Vec<Sample>, QueryError> {
+    ) -> Result<Vector, QueryError> {
         let request = self
             .client
             .query(query)

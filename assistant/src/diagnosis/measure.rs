@@ -47,7 +47,7 @@ pub struct Facts {
     pub recent: Duration,
     /// Prometheus could not be asked at all.
     pub outage: Option<String>,
-    /// Nothing was measured for long before the moment asked about: what began since then cannot be seen.
+    /// Nothing was measured for long before the moment asked about, or a part of it did not come: what is not seen may be there.
     pub stale: Option<String>,
     /// Queries that were asked for the scope alone, by those for the whole cluster.
     pub narrowed: HashMap<String, String>,
@@ -165,6 +165,10 @@ impl Engine {
         let failures = compare(prometheus, snapshot, &queries, &mut readings, age, deadline).await;
         facts.failures.extend(failures);
         look_closer(prometheus, snapshot, &mut readings, &mut facts, deadline).await;
+        if let Some(reason) = snapshot.partial() {
+            doubt_absence(&mut readings, &reason);
+            facts.stale.get_or_insert(reason);
+        }
         let mut evidence = asked
             .into_iter()
             .zip(readings)
@@ -184,6 +188,15 @@ impl Engine {
             modes,
             symptoms,
             facts,
+        }
+    }
+}
+
+/// Where answers lack series, what is beyond a threshold is, and nothing is known not to be.
+fn doubt_absence(readings: &mut [Result<Reading, String>], reason: &str) {
+    for reading in readings.iter_mut().flatten() {
+        if matches!(reading.gap, None | Some(Gap::Needless)) {
+            reading.gap = Some(Gap::Failed(reason.to_owned()));
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub time_millis: i64,
     pub window: Duration,
     cells: Mutex<HashMap<String, Arc<Cell>>>,
+    /// Why some answer may lack series; of several reasons the first in order, whichever came first.
+    partial: Mutex<Option<String>>,
 }
 
 /// An answer, or that it is too much: then asking again would be as much again.
@@ -84,6 +86,17 @@ impl Snapshot {
             .sum()
     }
 
+    fn note_partial(&self, reason: Option<String>) {
+        let mut known = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = known.take().into_iter().chain(reason).min();
+    }
+
+    /// Why what is missing from the answers so far may be there all the same.
+    pub fn partial(&self) -> Option<String> {
+        let known = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
     /// What failed is asked again by the next request.
     async fn ask(
         &self,
@@ -93,9 +106,13 @@ impl Snapshot {
     ) -> Result<Answer, QueryError> {
         let cell = self.cell(query);
         let ask = async || {
-            let samples = prometheus.instant_until(query, self.time_millis, deadline.at);
-            match samples.await {
-                Ok(samples) => Ok(Ok(samples.into_iter().filter_map(Series::of).collect())),
+            let vector = prometheus.instant_until(query, self.time_millis, deadline.at);
+            match vector.await {
+                Ok(vector) => {
+                    self.note_partial(vector.partial);
+                    let series = vector.samples.into_iter().filter_map(Series::of);
+                    Ok(Ok(series.collect()))
+                }
                 Err(error) if error.is_too_much() => Ok(Err(error)),
                 Err(error) => Err(error),
             }
@@ -200,6 +217,7 @@ impl Snapshots {
             time_millis,
             window,
             cells: Mutex::default(),
+            partial: Mutex::default(),
         });
         kept.push_back(snapshot.clone());
         snapshot

@@ -6,11 +6,22 @@ use serde::Deserialize;
 
 use super::QueryError;
 
+/// Of a warning, so much is told.
+const MAX_WARNING: usize = 300;
+
 /// One series of an instant vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     pub labels: BTreeMap<String, String>,
     pub value: f64,
+}
+
+/// What an instant query gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vector {
+    pub samples: Vec<Sample>,
+    /// Why there may be series that are not in it, where the server says so.
+    pub partial: Option<String>,
 }
 
 /// One series of a range query.
@@ -26,6 +37,11 @@ struct Envelope {
     status: Status,
     data: Option<Data>,
     error: Option<String>,
+    /// Of Prometheus and Thanos: what could not be read, and what PromQL finds odd.
+    warnings: Option<Vec<String>>,
+    /// Of VictoriaMetrics: a storage node did not answer.
+    #[serde(rename = "isPartial")]
+    is_partial: Option<bool>,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -63,8 +79,14 @@ struct MatrixItem {
     values: Vec<Point>,
 }
 
-pub(super) fn instant(body: &[u8]) -> Result<Vec<Sample>, QueryError> {
-    match data(body)? {
+pub(super) fn instant(body: &[u8]) -> Result<Vector, QueryError> {
+    let (data, partial) = data(body)?;
+    let samples = samples(data)?;
+    Ok(Vector { samples, partial })
+}
+
+fn samples(data: Data) -> Result<Vec<Sample>, QueryError> {
+    match data {
         Data::Vector(items) => items
             .into_iter()
             .filter_map(|item| item.value.map(|point| (item.metric, point)))
@@ -86,7 +108,7 @@ pub(super) fn instant(body: &[u8]) -> Result<Vec<Sample>, QueryError> {
 }
 
 pub(super) fn range(body: &[u8]) -> Result<Vec<Range>, QueryError> {
-    let Data::Matrix(items) = data(body)? else {
+    let (Data::Matrix(items), _) = data(body)? else {
         return Err(QueryError::Malformed("a matrix was asked for".into()));
     };
     let point = |(time, text): Point| Ok((time, number(&text)?));
@@ -111,7 +133,8 @@ pub(super) fn refusal(body: &[u8]) -> Option<String> {
     (envelope.status == Status::Error).then_some(envelope.error)?
 }
 
-fn data(body: &[u8]) -> Result<Data, QueryError> {
+/// With why a part of it may be missing.
+fn data(body: &[u8]) -> Result<(Data, Option<String>), QueryError> {
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
         // What asks people to log in answers with status 200.
         let html = body.trim_ascii_start().starts_with(b"<");
@@ -120,13 +143,32 @@ fn data(body: &[u8]) -> Result<Data, QueryError> {
             false => error.to_string(),
         })
     })?;
+    let partial = partial(&envelope);
     match (envelope.status, envelope.data) {
-        (Status::Success, Some(data)) => Ok(data),
+        (Status::Success, Some(data)) => Ok((data, partial)),
         (Status::Success, None) => Err(QueryError::Malformed("it has no `data`".into())),
         (Status::Error, _) => Err(QueryError::Refused(
             envelope.error.unwrap_or_else(|| "without a reason".into()),
         )),
     }
+}
+
+fn partial(envelope: &Envelope) -> Option<String> {
+    let mut warnings = envelope.warnings.iter().flatten();
+    let warning = warnings.find(|warning| is_of_missing_series(warning));
+    if let Some(warning) = warning {
+        let warning: String = warning.chars().take(MAX_WARNING).collect();
+        return Some(format!(
+            "Prometheus answers with a part of the series: {warning}"
+        ));
+    }
+    (envelope.is_partial == Some(true))
+        .then(|| "Prometheus answers with a part of the series: it calls the answer partial".into())
+}
+
+/// PromQL's own warnings are about the query; and that Thanos has no store for a time is the end of what was kept.
+fn is_of_missing_series(warning: &str) -> bool {
+    !warning.starts_with("PromQL ") && !warning.contains("No StoreAPIs matched")
 }
 
 fn number(text: &str) -> Result<f64, QueryError> {
@@ -142,7 +184,8 @@ mod tests {
 
     fn check(body: &str, expected: Expect) {
         let outcome = match instant(body.as_bytes()) {
-            Ok(samples) => samples
+            Ok(vector) => vector
+                .samples
                 .iter()
                 .map(|sample| format!("{:?} {}\n", sample.labels, sample.value))
                 .collect(),
@@ -169,6 +212,33 @@ mod tests {
                 {} 1
             "#]],
         );
+    }
+
+    #[test]
+    fn an_answer_that_lacks_series_is_told_from_a_whole_one() {
+        for (more, is_partial) in [
+            ("", false),
+            (r#","warnings":null,"isPartial":false"#, false),
+            (
+                r#","warnings":["PromQL warning: bucket label \"le\" is missing"]"#,
+                false,
+            ),
+            (
+                r#","warnings":["No StoreAPIs matched for this query"]"#,
+                false,
+            ),
+            (
+                r#","warnings":["PromQL info: x","receive series from Addr: s:10901: unavailable"]"#,
+                true,
+            ),
+            (r#","isPartial":true"#, true),
+        ] {
+            let body = format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[]}}{more}}}"#
+            );
+            let partial = instant(body.as_bytes()).unwrap().partial;
+            assert_eq!(partial.is_some(), is_partial, "{more}: {partial:?}");
+        }
     }
 
     #[test]

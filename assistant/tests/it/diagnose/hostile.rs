@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runwire_assistant::diagnosis::Engine;
-use runwire_assistant::diagnosis::response::{Diagnosis, Status};
+use runwire_assistant::diagnosis::response::{Diagnosis, Part, Status};
 use runwire_assistant::prometheus::{Prometheus, Settings};
 
 use super::{library, question};
@@ -129,6 +129,26 @@ async fn whatever_prometheus_says_is_answered_in_time_and_with_a_reason() {
             "{words}: {took:?}"
         );
     }
+}
+
+/// As Thanos answers while one of its stores is away: nothing that is not there is known not to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_answers_lack_series_is_told() {
+    let partial = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"status\":\"success\",\"data\":{\"resultType\":\"vector\",\"result\":[]},\"warnings\":[\"store s:10901: unavailable\"]}";
+    let (url, _) = server(says(partial));
+    let engine = engine(&url, Duration::from_secs(2));
+    let diagnosis = engine.diagnose(&library(), &question(1_700_000_000)).await;
+    assert_eq!(diagnosis.status, Status::Unknown);
+    let is_told = |part: &Part| {
+        part.part == "prometheus"
+            && part.reason
+                == "Prometheus answers with a part of the series: store s:10901: unavailable"
+    };
+    assert!(
+        diagnosis.degraded.iter().any(is_told),
+        "{:?}",
+        diagnosis.degraded
+    );
 }
 
 /// A request about another moment asks other queries, so every one of them would find the turns of those before it taken.
