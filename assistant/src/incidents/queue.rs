@@ -264,23 +264,47 @@ mod tests {
         Notification::of(serde_json::from_value(payload).unwrap()).unwrap()
     }
 
-    #[tokio::test]
-    async fn what_comes_during_a_diagnosis_is_diagnosed_next() {
-        let folder = tempfile::tempdir().unwrap();
+    fn incidents(folder: &std::path::Path) -> Incidents {
         let settings = Settings {
-            place: Place::Sqlite(folder.path().join("incidents.db")),
+            place: Place::Sqlite(folder.join("incidents.db")),
             retention: Duration::from_secs(86_400),
             limit: 10,
             rediagnose: Duration::from_secs(3600),
             targets: deliver::Targets::default(),
         };
-        let incidents = Incidents::new(settings, Arc::new(Metrics::default())).unwrap();
-        let store = &incidents.store;
-        let diagnosis: Diagnosis = serde_json::from_value(json!({
+        Incidents::new(settings, Arc::new(Metrics::default())).unwrap()
+    }
+
+    fn diagnosis() -> Diagnosis {
+        serde_json::from_value(json!({
             "time": "", "window": "5m", "scope": {}, "status": "unknown", "summary": "", "hypotheses": [],
             "checked": [], "passages": [], "degraded": []
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_silent_for_a_day_is_diagnosed_again_when_it_is_heard_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let incidents = incidents(folder.path());
+        let store = &incidents.store;
+        let diagnosis = diagnosis();
+        incidents.record(notification(&["a"])).await.unwrap();
+        let due = store.claim(1, now_millis()).await.unwrap();
+        let tomorrow = now_millis() + SILENT_MILLIS;
+        let done = store.diagnosed(&due[0], &diagnosis, &incidents.settings, tomorrow);
+        done.await.unwrap();
+        assert_eq!(store.counts(2 * tomorrow).await.unwrap(), (0, 1));
+        incidents.record(notification(&["a"])).await.unwrap();
+        assert_eq!(store.counts(now_millis() + 1).await.unwrap(), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_diagnosis_is_diagnosed_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let incidents = incidents(folder.path());
+        let store = &incidents.store;
+        let diagnosis = diagnosis();
         incidents.record(notification(&["a"])).await.unwrap();
         for (known, is_due_again) in [(&["a", "b"][..], true), (&["a", "b"], false)] {
             let due = store.claim(1, now_millis()).await.unwrap();

@@ -343,7 +343,7 @@ async fn settle(
     Ok(())
 }
 
-/// What the latest notification says about the whole group.
+/// What the latest notification says about the whole group. One that was given up for silence is looked at again.
 async fn describe(
     connection: &mut AnyConnection,
     notification: &Notification,
@@ -351,13 +351,15 @@ async fn describe(
     now: i64,
 ) -> Result<(), sqlx::Error> {
     query(
-        "UPDATE incidents SET labels = $1, annotations = $2, external_url = $3, truncated = $4, notified_at = $5 WHERE id = $6",
+        "UPDATE incidents SET labels = $1, annotations = $2, external_url = $3, truncated = $4, notified_at = $5, \
+         next_diagnosis = CASE WHEN state = 'firing' AND next_diagnosis = $6 THEN $5 ELSE next_diagnosis END WHERE id = $7",
     )
     .bind(json(&notification.common_labels))
     .bind(json(&notification.common_annotations))
     .bind(notification.external_url.as_str())
     .bind(notification.truncated)
     .bind(now)
+    .bind(NEVER)
     .bind(incident)
     .execute(&mut *connection)
     .await?;
