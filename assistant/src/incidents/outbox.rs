@@ -8,7 +8,7 @@ use super::millis;
 use super::store::{Lock, Store, StoreError};
 
 /// After so many attempts, over about a day, a delivery is given up.
-const ATTEMPTS: i64 = 16;
+const ATTEMPTS: i64 = 24;
 const FIRST_PAUSE_MILLIS: i64 = 2_000;
 const LONGEST_PAUSE_MILLIS: i64 = 2 * 3600 * 1000;
 /// A claimed delivery is another's again after so long; an attempt takes less.
@@ -125,7 +125,7 @@ impl Store {
             return Ok(false);
         }
         let pause = pause_millis
-            .unwrap_or_else(|| FIRST_PAUSE_MILLIS << delivery.attempts.clamp(0, 20))
+            .unwrap_or_else(|| usual_pause(delivery.attempts))
             .clamp(FIRST_PAUSE_MILLIS / 2, LONGEST_PAUSE_MILLIS);
         let mut change = self.change(Lock::None).await?;
         let done = query(
@@ -138,5 +138,23 @@ impl Store {
         done.map_err(|error| self.failed(&error))?;
         self.commit(change).await?;
         Ok(true)
+    }
+}
+
+/// After so many attempts before the one that failed: twice as long each time.
+fn usual_pause(attempts: i64) -> i64 {
+    (FIRST_PAUSE_MILLIS << attempts.clamp(0, 20)).min(LONGEST_PAUSE_MILLIS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who mends their channel in the morning must not have lost the night.
+    #[test]
+    fn a_delivery_is_tried_for_about_a_day() {
+        let all: i64 = (0..ATTEMPTS - 1).map(usual_pause).sum();
+        let hours = all / 3_600_000;
+        assert!((20..=28).contains(&hours), "{hours} h");
     }
 }
