@@ -133,16 +133,14 @@ fn webhook(settings: &Settings) -> Result<Option<Webhook>, ConfigError> {
     }))
 }
 
+/// Without a token the address is for links alone: Grafana takes no annotation from who does not say who it is.
 fn grafana(settings: &Settings) -> Result<Option<Grafana>, ConfigError> {
-    let Some(url) = &settings.grafana_url else {
+    let (Some(url), Some(file)) = (&settings.grafana_url, &settings.grafana_token_file) else {
         return Ok(None);
     };
-    let file = settings.grafana_token_file.as_deref();
     Ok(Some(Grafana {
         url: base_url("grafana_url", url)?,
-        token_file: file
-            .map(|file| readable("grafana_token_file", file))
-            .transpose()?,
+        token_file: Some(readable("grafana_token_file", file)?),
     }))
 }
 
@@ -279,6 +277,22 @@ mod tests {
         for (change, words) in cases {
             let reason = refusal(change);
             assert!(reason.starts_with(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_grafana_without_a_token_is_linked_to_and_told_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "glsa_x\n").unwrap();
+        for (file, is_told) in [(None, false), (Some(token), true)] {
+            let settings = Settings {
+                grafana_url: Some("http://g".into()),
+                grafana_token_file: file,
+                ..Settings::default()
+            };
+            let incidents = incidents(&settings).unwrap().unwrap();
+            assert_eq!(incidents.targets.grafana.is_some(), is_told);
         }
     }
 
