@@ -371,10 +371,19 @@ fn place(affected: &Affected) -> String {
     };
     let one = end(&affected.namespace, &affected.workload);
     let other = end(&affected.peer_namespace, &affected.peer_workload);
-    if other.is_empty() {
-        one
-    } else {
-        format!("{one} → {other}")
+    let ends = match other.is_empty() {
+        true => one,
+        false => format!("{one} → {other}"),
+    };
+    let machine = match (&affected.device, &affected.node) {
+        (Some(device), Some(node)) => format!("{device} of node {node}"),
+        (None, Some(node)) => format!("node {node}"),
+        (Some(device), None) => device.clone(),
+        (None, None) => return ends,
+    };
+    match ends.is_empty() {
+        true => machine,
+        false => format!("{ends} ({machine})"),
     }
 }
 
@@ -454,6 +463,18 @@ mod tests {
         };
         assert_eq!(place(&affected(Some("~external"))), "host/a → ~external");
         assert_eq!(place(&affected(None)), "host/a");
+        let on = |workload: Option<&str>, device: Option<&str>| Affected {
+            workload: workload.map(str::to_owned),
+            node: Some("n1".into()),
+            device: device.map(str::to_owned),
+            ..affected(None)
+        };
+        assert_eq!(place(&on(None, None)), "node n1");
+        assert_eq!(place(&on(None, Some("eth0"))), "eth0 of node n1");
+        assert_eq!(
+            place(&on(Some("a"), Some("eth0"))),
+            "host/a (eth0 of node n1)"
+        );
     }
 
     #[test]
