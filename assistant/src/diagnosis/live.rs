@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::answer::Degraded;
 use super::evidence::{Activity, Evidence, Outcome, Reading};
-use super::place::{Place, Position, Workload};
+use super::place::{Place, Position};
 use super::response::Part;
 use super::scope::Scope;
 use super::snapshot::Deadline;
@@ -217,13 +217,11 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
     shown
 }
 
-/// `shop/cart → shop/payments`
+/// `shop/cart → shop/payments`, `eth0 of node n1`
 fn name(place: &Place) -> String {
-    let end = |end: &Option<Workload>| end.as_ref().map(Workload::to_string);
-    match (end(&place.src), end(&place.dst)) {
-        (Some(src), Some(dst)) => format!("{src} → {dst}"),
-        (Some(end), None) | (None, Some(end)) => end,
-        (None, None) => "everywhere".into(),
+    match *place == Place::ANYWHERE {
+        true => "everywhere".into(),
+        false => place.to_string(),
     }
 }
 
@@ -327,4 +325,34 @@ async fn histories(
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runbook::End;
+
+    #[test]
+    fn a_place_is_told_by_its_machine_where_it_has_no_ends() {
+        for (at, labels, expected) in [
+            (
+                End::Pair,
+                &[("src_workload", "a"), ("dst_workload", "b")][..],
+                "a → b",
+            ),
+            (End::Node, &[("node", "n1")], "node n1"),
+            (End::Node, &[("instance", "n2:9435")], "node n2"),
+            (
+                End::Link,
+                &[("node", "n1"), ("device", "eth0")],
+                "eth0 of node n1",
+            ),
+            (End::Pair, &[], "everywhere"),
+        ] {
+            let labels = labels.iter();
+            let labels = labels.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let position = Position::of(&labels.collect());
+            assert_eq!(name(&Place::suggested_by(&position, at)), expected);
+        }
+    }
 }
