@@ -98,6 +98,10 @@ impl<'a> Row<'a> {
                 escape(sign),
                 escape(&quantity(number, self.unit))
             );
+        } else if !self.threshold.is_empty() {
+            // Of a change, which is no quantity of that unit.
+            let threshold = escape(self.threshold);
+            let _ = write!(html, " <span class=\"quiet\">a sign if {threshold}</span>");
         }
         if let Some((baseline, offset)) = self.baseline {
             let _ = write!(

@@ -58,9 +58,8 @@ pub struct LiveEvidence {
     pub active: bool,
     pub value: Option<f64>,
     pub unit: Option<String>,
-    /// `> 0.01`
+    /// `> 0.01`, or of a change `> 3 × baseline`
     pub threshold: String,
-    pub threshold_value: Option<f64>,
     pub query: String,
     /// Where it is beyond the threshold, strongest first.
     pub places: Vec<String>,
@@ -167,7 +166,6 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
         value: None,
         unit: query.unit.clone(),
         threshold: String::new(),
-        threshold_value: None,
         query: query.expr.trim().to_owned(),
         places: Vec::new(),
         reason: None,
@@ -180,8 +178,7 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
             return shown;
         }
     };
-    shown.threshold = reading.expression.threshold();
-    shown.threshold_value = Some(reading.expression.threshold_value());
+    shown.threshold = reading.threshold();
     shown.query.clone_from(&reading.window.query);
     shown.reason = reading.gap.as_ref().map(|gap| gap.reason().to_owned());
     if lost {
@@ -205,7 +202,7 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
         .series
         .iter()
         .filter(|series| rank::position_in_scope(&series.position, reading, scope))
-        .filter(|series| reading.expression.holds(series.value))
+        .filter(|series| reading.holds(series))
         .collect();
     beyond.sort_by(|a, b| reading.order(a, b));
     for series in beyond {
@@ -330,7 +327,62 @@ async fn histories(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runbook::End;
+    use crate::diagnosis::evidence::Look;
+    use crate::diagnosis::expression::Expression;
+    use crate::diagnosis::snapshot::Series;
+    use crate::runbook::{Baseline, Compare, End, EvidenceQuery, OFFSETS};
+
+    #[test]
+    fn a_change_is_at_the_places_where_it_changed() {
+        let series = |dst: &str, value, earlier| {
+            let labels = [("src_workload", "a"), ("dst_workload", dst)];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let labels = BTreeMap::from(labels);
+            Series {
+                position: Position::of(&labels),
+                labels,
+                value,
+                earlier: Some((OFFSETS[0], earlier)),
+            }
+        };
+        let look = |seconds| Look {
+            query: "x".into(),
+            length: Duration::from_secs(seconds),
+            series: [series("b", 0.9, 0.1), series("c", 50.0, 40.0)].into(),
+            failed: false,
+        };
+        let evidence = Evidence {
+            query: EvidenceQuery {
+                id: "e".into(),
+                role: Role::Requires,
+                title: String::new(),
+                expr: "x > 3".into(),
+                unit: None,
+                weight: None,
+                at: End::Pair,
+                group: None,
+                optional: false,
+                baseline: Some(Baseline {
+                    compare: Compare::Ratio,
+                    offsets: OFFSETS.to_vec(),
+                }),
+            },
+            reading: Ok(Reading {
+                expression: Arc::new(Expression::parse("x > 3").unwrap()),
+                at: End::Pair,
+                window: look(300),
+                recent: look(30),
+                unfloored: Vec::new(),
+                gap: None,
+                compare: Some(Compare::Ratio),
+                topology: Arc::default(),
+            }),
+        };
+        let shown = seen(&evidence, &Scope::default(), false);
+        assert_eq!(shown.outcome, "present");
+        assert_eq!(shown.places, ["a → b"]);
+        assert_eq!(shown.threshold, "> 3 × baseline");
+    }
 
     #[test]
     fn a_place_is_told_by_its_machine_where_it_has_no_ends() {
