@@ -2,6 +2,7 @@
 
 use super::AppState;
 use crate::retrieval::{AlertPlace, Filters, url};
+use crate::runbook::anchor::decoded;
 
 /// What an address or a name may stand for, best first.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,29 +170,6 @@ fn wanted(reference: &str) -> Vec<Wanted> {
         wanted.push(of_path);
     }
     wanted
-}
-
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]

@@ -68,7 +68,9 @@ pub fn page_of_link(from: &str, target: &str) -> Option<(String, String)> {
         Some((path, anchor)) => (path, format!("#{anchor}")),
         None => (target, String::new()),
     };
-    super::Format::of(std::path::Path::new(path))?;
+    // A space in a file's name can be written in no other way.
+    let path = decoded(path);
+    super::Format::of(std::path::Path::new(&path))?;
     let path = path.rsplit_once('.')?.0;
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
@@ -84,9 +86,48 @@ pub fn page_of_link(from: &str, target: &str) -> Option<(String, String)> {
     Some((parts.join("/"), anchor))
 }
 
+/// `%20` → a space, as in addresses.
+pub fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match hex {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_finds_its_page_however_its_name_is_written() {
+        for (target, id, anchor) in [
+            ("other.md#part", "ops/other", "#part"),
+            ("../disk%20full.md", "disk full", ""),
+            ("disk full.md", "ops/disk full", ""),
+            ("gr%C3%B6%C3%9Fe.md", "ops/größe", ""),
+            ("50%25.md", "ops/50%", ""),
+            ("50%.md", "ops/50%", ""),
+        ] {
+            let found = page_of_link("ops/page", target);
+            assert_eq!(found, Some((id.to_owned(), anchor.to_owned())), "{target}");
+        }
+    }
 
     #[test]
     fn anchors_are_those_of_github() {

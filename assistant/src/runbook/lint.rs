@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pulldown_cmark::{Event, Parser, Tag};
 
-use super::anchor::{TOP, page_of_link};
+use super::anchor::{TOP, decoded, page_of_link};
 use super::parse::{heading_anchors, markdown_options};
 use super::{Library, Runbook, Warning, WarningKind};
 
@@ -73,6 +73,7 @@ fn problem(
     let Some(of_page) = anchors.get(id.as_str()) else {
         return Some(format!("there is no runbook `{id}`"));
     };
+    let anchor = decoded(&anchor);
     let exists = anchor.is_empty() || anchor == TOP || of_page.contains(&anchor);
     (!exists).then(|| format!("`{id}` has no heading with the anchor `{anchor}`"))
 }
@@ -95,11 +96,11 @@ mod tests {
         let pages = [
             (
                 "a",
-                "---\nalerts: [X]\n---\n# A\n\n[ok](b.md#part) [ok](#a) [out](https://x)\n[no](c.md)\n",
+                "---\nalerts: [X]\n---\n# A\n\n[ok](b.md#part) [ok](b.md#gr%C3%B6%C3%9Fe) [ok](#a) [out](https://x)\n[no](c.md)\n",
             ),
             (
                 "b",
-                "---\nalerts:\n  - X\n---\n# B\n## Part\n[no](a.md#nowhere)\n[no](#gone)\n",
+                "---\nalerts:\n  - X\n---\n# B\n## Part\n[no](a.md#nowhere)\n[no](#gone)\n## Größe\n",
             ),
         ];
         let runbooks = pages
