@@ -166,7 +166,11 @@ impl Reader<'_> {
                 self.title(first.number, argument);
                 let rows = match name {
                     "list-table" => list_table(content),
-                    _ => csv_table(content),
+                    _ => {
+                        let header = body[..options].iter().filter_map(csv_header);
+                        let lines: Vec<Line> = header.chain(content.iter().copied()).collect();
+                        csv_table(&lines)
+                    }
                 };
                 return self.sheet.table(&rows);
             }
@@ -353,6 +357,12 @@ fn list_table(lines: &[Line]) -> Vec<(usize, Vec<String>)> {
         }
     }
     rows
+}
+
+/// `:header: "Name", "Use"` is the first row, and most tables have theirs there.
+fn csv_header<'a>(option: &Line<'a>) -> Option<Line<'a>> {
+    let text = option.text.trim().strip_prefix(":header:")?;
+    Some(Line { text, ..*option })
 }
 
 fn csv_table(lines: &[Line]) -> Vec<(usize, Vec<String>)> {

@@ -381,4 +381,14 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
         ".. warning::\n   :class: wide\n   :program:`rm` deletes all.\n",
         "1 **Warning:**\n3 `rm` deletes all.",
     );
+    check(
+        Format::ReStructuredText,
+        ".. csv-table:: Limits\n   :header: \"Key\", \"At most\"\n   :widths: 1, 2\n\n   timeout, 5 s\n   \"size, whole\", 1 MiB\n",
+        "\
+1 Limits
+2 | Key | At most |
+2 | --- | --- |
+5 | timeout | 5 s |
+6 | size, whole | 1 MiB |",
+    );
 }
