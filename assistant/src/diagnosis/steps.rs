@@ -83,8 +83,8 @@ fn items(text: &str) -> Vec<String> {
                 open = true;
             }
             Some(_) => open = false,
-            None if trimmed.is_empty() || !indented => open = false,
-            // A long item goes on in the next line.
+            None if trimmed.is_empty() || (!indented && begins_block(trimmed)) => open = false,
+            // A long item goes on in the next line, whether that is indented or not.
             None => {
                 if let Some(last) = items.last_mut().filter(|_| open) {
                     last.push(' ');
@@ -94,6 +94,11 @@ fn items(text: &str) -> Vec<String> {
         }
     }
     items
+}
+
+/// What ends an item without a blank line before it.
+fn begins_block(line: &str) -> bool {
+    line.starts_with(['#', '>', '|', '<']) || line.starts_with("---") || line.starts_with("***")
 }
 
 fn item_text(line: &str) -> Option<&str> {
@@ -113,13 +118,13 @@ mod tests {
 
     #[test]
     fn outermost_items_are_steps() {
-        let text = "Intro.\n\n1. Look at the queue. For a socket\n   `Recv-Q` is its length:\n\n   ```sh\n   - not this\n   ```\n   and not this\n2. Then stop.\n   - inner\n* Last\n\nEnd.";
+        let text = "Intro.\n\n1. Look at the queue. For a socket\n   `Recv-Q` is its length:\n\n   ```sh\n   - not this\n   ```\n   and not this\n2. Then stop.\n   - inner\n* Last,\nunless it is Friday\n> no step\n\nEnd.";
         assert_eq!(
             items(text),
             [
                 "Look at the queue. For a socket `Recv-Q` is its length:",
                 "Then stop.",
-                "Last"
+                "Last, unless it is Friday"
             ]
         );
     }
