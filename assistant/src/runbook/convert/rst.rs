@@ -138,6 +138,11 @@ impl Reader<'_> {
         if let Some(target) = text.strip_prefix('_') {
             if let Some(name) = target.strip_suffix(':') {
                 self.anchor = Some(name.trim_matches('`').replace(' ', "-").to_lowercase());
+            } else if let Some((name, address)) = address(target) {
+                self.sheet.blank(first.number);
+                self.sheet
+                    .prose(first.number, &format!("[{name}]({address})"));
+                self.sheet.blank(first.number);
             }
         } else if let Some((name, argument)) = directive(text) {
             self.directive(name, argument, first, body, depth);
@@ -280,6 +285,14 @@ fn block_length(lines: &[Line], indent: usize) -> usize {
         .iter()
         .rposition(|line| !line.is_blank())
         .map_or(0, |last| last + 1)
+}
+
+/// `Name: https://…`, where a link leads that the text names only.
+fn address(target: &str) -> Option<(&str, &str)> {
+    let at = target.find(": http")?;
+    let address = target[at + 2..].trim();
+    let is_plain = !address.contains([' ', '(', ')', '<', '>']);
+    is_plain.then_some((target[..at].trim_matches('`'), address))
 }
 
 fn directive(text: &str) -> Option<(&str, &str)> {

@@ -383,6 +383,11 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
     );
     check(
         Format::ReStructuredText,
+        "See the `board`_.\n\n.. _board: https://g.example/d/x?a=b\n",
+        "1 See the board.\n3 [board](https://g.example/d/x?a=b)",
+    );
+    check(
+        Format::ReStructuredText,
         ".. csv-table:: Limits\n   :header: \"Key\", \"At most\"\n   :widths: 1, 2\n\n   timeout, 5 s\n   \"size, whole\", 1 MiB\n",
         "\
 1 Limits
