@@ -164,6 +164,11 @@ impl Reader<'_> {
             return;
         }
         if CODE.contains(&name) {
+            for option in &body[..options] {
+                if let Some(caption) = option.text.trim().strip_prefix(":caption:") {
+                    self.title(option.number, caption.trim());
+                }
+            }
             return self.sheet.code(argument, content);
         }
         match name {

@@ -388,6 +388,11 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
     );
     check(
         Format::ReStructuredText,
+        ".. code-block:: sh\n   :caption: On the node itself\n\n   nft list ruleset\n",
+        "2 On the node itself\n4 ```sh\n4 nft list ruleset\n4 ```",
+    );
+    check(
+        Format::ReStructuredText,
         ".. csv-table:: Limits\n   :header: \"Key\", \"At most\"\n   :widths: 1, 2\n\n   timeout, 5 s\n   \"size, whole\", 1 MiB\n",
         "\
 1 Limits
