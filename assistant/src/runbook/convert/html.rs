@@ -1,7 +1,10 @@
 //! HTML: headings, paragraphs, lists, `pre`, tables. Scripts and styles are left out. One pass over the tags with no
 //! tree, so that nothing can nest too deep.
 
+use std::path::Path;
+
 use super::{Line, Sheet};
+use crate::runbook::Format;
 
 mod entity;
 mod tag;
@@ -159,7 +162,8 @@ impl Reader<'_> {
             }
             "a" => {
                 let address = tag.attribute("href").unwrap_or_default();
-                let is_link = address.starts_with("http") && !address.contains([' ', ')', '\n']);
+                let leads = address.starts_with("http") || is_page(&address);
+                let is_link = leads && !address.contains([' ', '(', ')', '\n']);
                 self.links
                     .push(if is_link { address } else { String::new() });
                 if is_link {
@@ -309,6 +313,12 @@ impl Reader<'_> {
             self.sheet.table(&table.rows);
         }
     }
+}
+
+/// Another runbook, as `../dns.html#cause`.
+fn is_page(address: &str) -> bool {
+    let path = address.split('#').next().unwrap_or_default();
+    !path.contains(':') && Format::of(Path::new(path)).is_some()
 }
 
 /// `class="language-sh"`, as most highlighters have it.

@@ -382,6 +382,11 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
         "1 **Warning:**\n3 `rm` deletes all.",
     );
     check(
+        Format::Html,
+        "<p><a href=\"../dns.html#cause\">DNS</a>, <a href=\"javascript:x.html\">no</a>, <a href=\"logo.png\">logo</a></p>",
+        "1 [DNS](../dns.html#cause), no, logo",
+    );
+    check(
         Format::ReStructuredText,
         "See the `board`_.\n\n.. _board: https://g.example/d/x?a=b\n",
         "1 See the board.\n3 [board](https://g.example/d/x?a=b)",
