@@ -1,15 +1,27 @@
 //! AsciiDoc: headings, delimited blocks, admonitions, tables, lists.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use super::inline::of_asciidoc;
 use super::{Line, Sheet, is_item, without_tags};
 
 const ADMONITIONS: &[&str] = &["NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION"];
+
+/// Names of values are looked for in so many bytes.
+const MAX_NAME: usize = 64;
+/// Longer values are none of a name, an address or a version.
+const MAX_VALUE: usize = 200;
+/// Bytes of values that one page takes in: without an end a short one could become a long one.
+const MAX_TAKEN_IN: usize = 1 << 20;
 
 pub(super) fn read(lines: &[Line], sheet: &mut Sheet) {
     let mut reader = Reader {
         sheet,
         attributes: Vec::new(),
         anchor: None,
+        values: HashMap::new(),
+        room: MAX_TAKEN_IN,
     };
     let mut at = 0;
     while at < lines.len() {
@@ -23,6 +35,10 @@ struct Reader<'a> {
     attributes: Vec<String>,
     /// `[[name]]` or `[#name]` above a heading.
     anchor: Option<String>,
+    /// `:name: value`; in text `{name}` stands for it.
+    values: HashMap<String, String>,
+    /// Of [`MAX_TAKEN_IN`], what is left.
+    room: usize,
 }
 
 impl Reader<'_> {
@@ -36,7 +52,8 @@ impl Reader<'_> {
         }
         if let Some(level) = heading_level(text) {
             let title = text[level..].trim();
-            let title = of_asciidoc(title.trim_end_matches('=').trim_end());
+            let title = self.resolved(title.trim_end_matches('=').trim_end());
+            let title = of_asciidoc(&title);
             let anchor = self.anchor.take();
             self.sheet
                 .heading(line.number, level, &title, anchor.as_deref());
@@ -57,7 +74,11 @@ impl Reader<'_> {
         if let Some(taken) = self.underlined(rest, text) {
             return taken;
         }
-        if is_attribute_entry(text) || is_condition(text) || is_comment(text) {
+        if let Some((name, value)) = attribute_entry(text) {
+            self.define(name, value);
+            return 1;
+        }
+        if is_condition(text) || is_comment(text) {
             return 1;
         }
         if text == "+" {
@@ -72,8 +93,48 @@ impl Reader<'_> {
             return taken;
         }
         self.attributes.clear();
-        self.text(line.number, line.text);
+        let text = self.resolved(line.text);
+        self.text(line.number, &text);
         1
+    }
+
+    /// `:name!:` takes a value back.
+    fn define(&mut self, name: &str, value: &str) {
+        let value = self.resolved(value.trim()).into_owned();
+        let plain = name.trim_matches('!').to_lowercase();
+        if plain.len() < name.len() {
+            self.values.remove(&plain);
+        } else if !value.is_empty() && value.len() <= MAX_VALUE {
+            self.values.insert(plain, value);
+        }
+    }
+
+    /// With the values in the place of their names. What nobody defined here stays as it is.
+    fn resolved<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
+        if self.values.is_empty() || !text.contains('{') {
+            return text.into();
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, from) = rest.split_at(at);
+            out.push_str(before);
+            let end = from.bytes().take(MAX_NAME).position(|byte| byte == b'}');
+            let value = end.and_then(|end| self.values.get(&from[1..end].to_lowercase()));
+            match (end, value) {
+                (Some(end), Some(value)) if value.len() <= self.room => {
+                    self.room -= value.len();
+                    out.push_str(value);
+                    rest = &from[end + 1..];
+                }
+                _ => {
+                    out.push('{');
+                    rest = &from[1..];
+                }
+            }
+        }
+        out.push_str(rest);
+        out.into()
     }
 
     fn text(&mut self, number: usize, text: &str) {
@@ -168,7 +229,23 @@ impl Reader<'_> {
             Some("source" | "") => self.attributes.get(1).cloned().unwrap_or_default(),
             _ => String::new(),
         };
-        self.sheet.code(&language, lines);
+        // `subs="attributes+"`: in other code braces are what they are.
+        let takes_values = self
+            .attributes
+            .iter()
+            .any(|part| part.contains("attributes"));
+        if !takes_values {
+            return self.sheet.code(&language, lines);
+        }
+        let texts: Vec<Cow<'_, str>> = lines.iter().map(|line| self.resolved(line.text)).collect();
+        let lines = lines.iter().zip(&texts);
+        let lines: Vec<Line> = lines
+            .map(|(line, text)| Line {
+                number: line.number,
+                text,
+            })
+            .collect();
+        self.sheet.code(&language, &lines);
     }
 
     /// A block between two equal lines; without the second one it goes on to the end.
@@ -240,8 +317,13 @@ impl Reader<'_> {
             return None;
         }
         let anchor = self.anchor.take();
-        self.sheet
-            .heading(rest[0].number, level, &of_asciidoc(text), anchor.as_deref());
+        let title = self.resolved(text);
+        self.sheet.heading(
+            rest[0].number,
+            level,
+            &of_asciidoc(&title),
+            anchor.as_deref(),
+        );
         Some(2)
     }
 }
@@ -255,16 +337,16 @@ fn heading_level(text: &str) -> Option<usize> {
 }
 
 /// `:name: value`
-fn is_attribute_entry(text: &str) -> bool {
-    text.strip_prefix(':').is_some_and(|rest| {
-        rest.split_once(':').is_some_and(|(name, value)| {
+fn attribute_entry(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(':')?
+        .split_once(':')
+        .filter(|(name, value)| {
             !name.is_empty()
                 && name
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"-_!".contains(&b))
                 && (value.is_empty() || value.starts_with(' '))
         })
-    })
 }
 
 fn is_condition(text: &str) -> bool {

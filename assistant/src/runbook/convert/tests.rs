@@ -382,6 +382,19 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
         "1 **Warning:**\n3 `rm` deletes all.",
     );
     check(
+        Format::AsciiDoc,
+        ":ns: kube-system\n:cmd: oc -n {ns}\n\nLook in {NS}, not {other}.\n\n[source,sh,subs=\"attributes+\"]\n----\n{cmd} get pods\n----\n\n----\nawk '{ns}'\n----\n:ns!:\n\n== In {ns}\n",
+        "\
+4 Look in kube-system, not {other}.
+8 ```sh
+8 oc -n kube-system get pods
+8 ```
+12 ```
+12 awk '{ns}'
+12 ```
+16 ## In {ns} {#in-ns}",
+    );
+    check(
         Format::Html,
         "<p><a href=\"../dns.html#cause\">DNS</a>, <a href=\"javascript:x.html\">no</a>, <a href=\"logo.png\">logo</a></p>",
         "1 [DNS](../dns.html#cause), no, logo",
