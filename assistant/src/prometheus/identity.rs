@@ -89,7 +89,11 @@ impl Identity {
                 });
             }
         };
-        let file = Watched::open(key, vec![path.clone()], parse_secret)
+        let parse = match &user {
+            Some(_) => parse_secret,
+            None => parse_token,
+        };
+        let file = Watched::open(key, vec![path.clone()], parse)
             .map_err(|reason| ConfigError::value(key, reason))?;
         Ok(Self {
             headers,
@@ -123,13 +127,45 @@ fn parse_header(text: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::try_from(name.trim()).ok()?, value))
 }
 
-/// One line, as editors and Kubernetes leave it: with or without an end.
+/// A header takes no other characters: without a word, queries would be sent as nobody's.
+fn parse_token(files: &[Vec<u8>]) -> Result<String, String> {
+    let line = parse_secret(files)?;
+    let token = line.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token has no spaces and none but ASCII's characters".into());
+    }
+    Ok(token.to_owned())
+}
+
+/// One line, as editors and Kubernetes leave it: with or without an end, or a mark of its encoding.
 fn parse_secret(files: &[Vec<u8>]) -> Result<String, String> {
     let text = files.first().map(Vec::as_slice).unwrap_or_default();
     let text = std::str::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() || text.contains(char::is_control) {
         return Err("it must hold one line".into());
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_token_is_told_and_not_left_out() {
+        let token = |text: &str| parse_token(&[text.as_bytes().to_vec()]);
+        for text in ["eyJ.a-b_c=", "eyJ.a-b_c= \r\n", "\u{feff}eyJ.a-b_c=\n"] {
+            assert_eq!(token(text).as_deref(), Ok("eyJ.a-b_c="), "{text:?}");
+        }
+        for text in ["", "\n", "tökén", "two words", "two\nlines"] {
+            let error = token(text).unwrap_err();
+            assert!(!error.contains("ö") && !error.contains("words"), "{error}");
+        }
+        assert_eq!(
+            parse_secret(&["pässword ".into()]).as_deref(),
+            Ok("pässword ")
+        );
+    }
 }
