@@ -283,20 +283,28 @@ impl Scope {
         (!rest.split('-').all(is_made)).then_some(rest)
     }
 
-    /// `shop/cart`, as a person would say it.
+    /// `shop/cart`, `pod shop/cart-0 on node n1`, as a person would say it.
     pub fn describe(&self) -> String {
-        match (&self.namespace, &self.workload) {
-            (Some(namespace), Some(workload)) => Workload {
+        let whom = match (&self.namespace, &self.workload, &self.pod) {
+            (Some(namespace), Some(workload), _) => Workload {
                 namespace: namespace.as_str().into(),
                 name: workload.as_str().into(),
             }
             .to_string(),
-            (None, Some(workload)) => workload.clone(),
-            (Some(namespace), None) => format!("namespace {namespace}"),
-            (None, None) => match &self.node {
-                Some(node) => format!("node {node}"),
-                None => "all workloads".into(),
-            },
+            (None, Some(workload), _) => workload.clone(),
+            (Some(namespace), None, Some(pod)) => format!("pod {namespace}/{pod}"),
+            (None, None, Some(pod)) => format!("pod {pod}"),
+            (Some(namespace), None, None) => format!("namespace {namespace}"),
+            (None, None, None) => {
+                return match &self.node {
+                    Some(node) => format!("node {node}"),
+                    None => "all workloads".into(),
+                };
+            }
+        };
+        match &self.node {
+            Some(node) => format!("{whom} on node {node}"),
+            None => whom,
         }
     }
 }
@@ -353,6 +361,11 @@ mod tests {
         ] {
             assert_eq!(alert(&labels).describe(), expected, "{labels:?}");
         }
+        let on_node = Scope {
+            node: Some("n1".into()),
+            ..alert(&[("namespace", "shop"), ("pod", "cart-0")])
+        };
+        assert_eq!(on_node.describe(), "pod shop/cart-0 on node n1");
     }
 
     #[test]
@@ -374,7 +387,7 @@ mod tests {
             (
                 state,
                 vec![("namespace", "shop"), ("pod", "cart-7d9f8b6c5-x2x4z")],
-                "shop, pod cart-7d9f8b6c5-x2x4z",
+                "pod shop/cart-7d9f8b6c5-x2x4z",
             ),
             // KubeJobFailed.
             (
@@ -384,7 +397,7 @@ mod tests {
                     ("pod", "kps-kube-state-metrics-5c-x2x4z"),
                     ("job_name", "backup-29012345"),
                 ],
-                "shop, pod backup-29012345",
+                "pod shop/backup-29012345",
             ),
             (
                 state,
@@ -400,7 +413,7 @@ mod tests {
                     ("exported_namespace", "shop"),
                     ("exported_pod", "cart-0"),
                 ],
-                "shop, pod cart-0",
+                "pod shop/cart-0",
             ),
             (node, vec![("instance", "n1:9100")], "node n1"),
             (
@@ -415,11 +428,7 @@ mod tests {
             ),
         ] {
             let scope = alert(&[&common[..], &own].concat());
-            let told = match &scope.pod {
-                Some(pod) => format!("{}, pod {pod}", scope.namespace.clone().unwrap()),
-                None => scope.describe(),
-            };
-            assert_eq!(told, expected, "{own:?}");
+            assert_eq!(scope.describe(), expected, "{own:?}");
             assert!(scope.pod.is_none() || scope.workload.is_none());
         }
     }
