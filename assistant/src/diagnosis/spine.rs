@@ -22,6 +22,22 @@ const MONOTONE: [&str; 8] = [
     "changes",
 ];
 
+/// Functions that give less than nothing of what is not negative itself.
+const FALLING: [&str; 12] = [
+    "delta",
+    "deriv",
+    "idelta",
+    "predict_linear",
+    "double_exponential_smoothing",
+    "holt_winters",
+    "ln",
+    "log2",
+    "log10",
+    "cos",
+    "sin",
+    "tan",
+];
+
 /// Where `expr` has a series above 0, the result has one, too. No metric is taken to be negative. `None`: nothing simpler
 /// than `expr` itself is known.
 pub(super) fn of(expr: &Expr) -> Option<Expr> {
@@ -221,7 +237,7 @@ fn is_positive(expr: &Expr) -> bool {
     match expr {
         Expr::Unary(_) => false,
         Expr::Binary(binary) if binary.op.id() == T_SUB => false,
-        Expr::Call(call) if matches!(call.func.name, "delta" | "deriv" | "idelta") => false,
+        Expr::Call(call) if FALLING.contains(&call.func.name) => false,
         Expr::NumberLiteral(literal) => literal.val >= 0.0,
         _ => parts(expr).into_iter().all(is_positive),
     }
@@ -380,6 +396,8 @@ mod tests {
             "x >= bool 3",
             "x > y",
             "x / (y - z)",
+            "x - predict_linear(y[1h], 3600)",
+            "x - ln(y)",
             "min by (a) (x >= 3)",
         ] {
             check(text, None);
