@@ -35,6 +35,10 @@ pub(super) struct Arguments {
     #[arg(long = "for", value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     hold: Duration,
 
+    /// How often Prometheus scrapes the collectors: `[15s]`, the latest three scrapes, becomes as long as they take
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
+    scrape_interval: Duration,
+
     /// Address of Grafana, for links to dashboards
     #[arg(
         long,
@@ -79,6 +83,7 @@ pub struct Links<'a> {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(arguments.settings, "error")?;
     let library = load(&config.runbooks);
+    let latest = latest(arguments.scrape_interval);
     let hold = promql_parser::util::duration::display_duration(&arguments.hold);
     let folder = match arguments.dashboards {
         Some(folder) if !folder.is_dir() => {
@@ -106,6 +111,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             dashboards: &dashboards,
         },
         &hold,
+        latest,
     );
     let yaml = match arguments.format {
         Format::Prometheus => serde_yaml_ng::to_string(&rules),
@@ -145,8 +151,15 @@ struct Rule {
     panel: Option<Panel>,
 }
 
-/// The rules of all pages. `hold` is how long a condition must be there, as Prometheus writes durations.
-pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
+/// How long three scrapes take, as a diagnosis reckons it.
+pub fn latest(scrape_interval: Duration) -> Duration {
+    let three = scrape_interval.saturating_mul(3);
+    three.max(Duration::from_secs(5))
+}
+
+/// The rules of all pages. `hold` is how long a condition must be there, as Prometheus writes durations; `latest` is how long the
+/// latest three scrapes take.
+pub fn rules(library: &Library, links: &Links<'_>, hold: &str, latest: Duration) -> Rules {
     let base = links.assistant;
     let mut modes = Vec::new();
     let mut symptoms = Vec::new();
@@ -157,7 +170,8 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
             anchor => format!("{base}{}#{anchor}", address(&runbook.id)),
         };
         for mode in &runbook.failure_modes {
-            let Some(expr) = of_mode(mode).filter(|_| mode.verdict == Verdict::Fault) else {
+            let Some(expr) = of_mode(mode, latest).filter(|_| mode.verdict == Verdict::Fault)
+            else {
                 continue;
             };
             let panel = links.dashboards.panel_for(&expr);
@@ -181,7 +195,7 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
             let id = format!("symptom-{}", symptom.id);
             symptoms.push(Rule {
                 alert: alert_name(&id),
-                expr: symptom.expr.trim().to_owned(),
+                expr: as_written(&symptom.expr, latest),
                 r#for: hold.to_owned(),
                 labels: labels(runbook, "info", &symptom.id),
                 annotations: with_dashboard(annotations, links.grafana, panel),
@@ -198,7 +212,7 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str) -> Rules {
                 annotations(&forecast.title, &forecast.summary, url(&forecast.anchor));
             forecasts.push(Rule {
                 alert: alert_name(&forecast.id),
-                expr: forecast.expr.trim().to_owned(),
+                expr: as_written(&forecast.expr, latest),
                 r#for: hold.to_owned(),
                 labels: labels(runbook, "warning", &forecast.id),
                 annotations: with_dashboard(annotations, links.grafana, panel),
@@ -289,7 +303,7 @@ fn literal(text: &str) -> String {
 }
 
 /// What a mode requires, as written, each joined to the others by the workloads it is about.
-fn of_mode(mode: &FailureMode) -> Option<String> {
+fn of_mode(mode: &FailureMode, latest: Duration) -> Option<String> {
     let required = |evidence: &&EvidenceQuery| evidence.role == Role::Requires;
     let certain = |evidence: &EvidenceQuery| required(&evidence) && !evidence.optional;
     let any_certain = mode.evidence.iter().any(certain);
@@ -311,7 +325,7 @@ fn of_mode(mode: &FailureMode) -> Option<String> {
     }
     let mut parts = slots
         .iter()
-        .map(|slot| Part::of(slot))
+        .map(|slot| Part::of(slot, latest))
         .collect::<Option<Vec<_>>>()?;
     // A pair can be narrowed by what is known of one end, but not the other way round.
     parts.sort_by_key(|part| part.ends != Ends::Pair);
@@ -346,7 +360,7 @@ enum Ends {
 }
 
 impl Part {
-    fn of(slot: &[&EvidenceQuery]) -> Option<Self> {
+    fn of(slot: &[&EvidenceQuery], latest: Duration) -> Option<Self> {
         let parsed = slot
             .iter()
             .map(|evidence| Expression::parse(&evidence.expr).ok())
@@ -377,7 +391,7 @@ impl Part {
         let alternatives: Vec<String> = slot
             .iter()
             .zip(&parsed)
-            .map(|(evidence, expression)| as_alert(evidence, expression))
+            .map(|(evidence, expression)| as_alert(evidence, expression, latest))
             .collect();
         let expr = match alternatives.as_slice() {
             [one] => one.clone(),
@@ -426,21 +440,29 @@ impl Part {
 }
 
 /// The expression as written; of a change, with the nearest time to compare with.
-fn as_alert(evidence: &EvidenceQuery, expression: &Expression) -> String {
+fn as_alert(evidence: &EvidenceQuery, expression: &Expression, latest: Duration) -> String {
     const WINDOW: Duration = Duration::from_secs(300);
     let Some(baseline) = &evidence.baseline else {
-        return evidence.expr.trim().to_owned();
+        return as_written(&evidence.expr, latest);
     };
     let operator = match baseline.compare {
         Compare::Ratio => "/",
         Compare::Delta => "-",
     };
-    format!(
+    let change = format!(
         "(({}) {operator} ({})) {}",
         expression.query(WINDOW),
         expression.query_before(WINDOW, baseline.offsets[0]),
         expression.threshold()
-    )
+    );
+    as_written(&change, latest)
+}
+
+/// With its lines as they are, and `[15s]` as long as the latest scrapes take: in Prometheus it would be fifteen seconds, in which
+/// there may be one scrape, and of one no rate is told.
+fn as_written(expr: &str, latest: Duration) -> String {
+    let latest = promql_parser::util::duration::display_duration(&latest);
+    expr.trim().replace("[15s]", &format!("[{latest}]"))
 }
 
 fn list(labels: &BTreeSet<String>) -> String {
@@ -470,9 +492,40 @@ mod tests {
             grafana: "",
             dashboards: &Dashboards::default(),
         };
-        let rules = rules(&library, &links, "2m");
+        let rules = rules(&library, &links, "2m", latest(Duration::from_secs(15)));
         let url = &rules.groups[1].rules[0].annotations["runbook_url"];
         assert_eq!(url, "http://a/runbooks/ops/50%25%20full");
+    }
+
+    #[test]
+    fn the_latest_scrapes_are_as_long_as_they_take() {
+        let source = "---\nfailure_modes:\n  - id: a\n    title: A\n    evidence:\n      \
+                      - {id: x, role: requires, expr: 'sum by (src_workload) (increase(x[15s])) > 1'}\n      \
+                      - {id: y, role: requires, expr: 'sum by (src_workload) (rate(y[15s])) > 2', baseline: ratio}\n\
+                      symptoms: [{id: s, expr: 'rate(z[15s]) + rate(z[5m]) > 1'}]\n---\n# A\n";
+        let runbook = crate::runbook::parse("a", "p", source.into()).0;
+        let library = Library {
+            runbooks: vec![std::sync::Arc::new(runbook)],
+            warnings: Vec::new(),
+        };
+        let links = Links {
+            assistant: "",
+            grafana: "",
+            dashboards: &Dashboards::default(),
+        };
+        for (interval, range) in [(1, "[5s]"), (15, "[45s]"), (30, "[1m30s]")] {
+            let latest = latest(Duration::from_secs(interval));
+            let rules = rules(&library, &links, "2m", latest);
+            let expressions: Vec<&str> = rules
+                .groups
+                .iter()
+                .flat_map(|group| &group.rules)
+                .map(|rule| rule.expr.as_str())
+                .collect();
+            let all = expressions.join("\n");
+            assert_eq!(all.matches(range).count(), 4, "{all}");
+            assert!(!all.contains("[15s]") && all.contains("[5m]"), "{all}");
+        }
     }
 
     #[test]

@@ -522,7 +522,8 @@ fn rules_are_what_prometheus_takes() {
         grafana: "http://grafana.example",
         dashboards: &dashboards,
     };
-    let rules = rules::rules(&library(), &links, "2m");
+    let latest = rules::latest(Duration::from_secs(15));
+    let rules = rules::rules(&library(), &links, "2m", latest);
     let yaml = serde_yaml_ng::to_string(&rules).unwrap();
     for_grafana_they_are_the_same(&yaml, &rules);
     let folder = tempfile::tempdir().unwrap();
