@@ -181,8 +181,21 @@ fn as_strs(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
+/// The section, or the first one below its heading that says anything: a page about several alerts has a heading for each,
+/// and often nothing but more headings right below it.
+fn telling<'a>(runbook: &'a Runbook, section: &'a Section) -> &'a Section {
+    let is_it = |other: &Section| std::ptr::eq(other, section);
+    let at = runbook.sections.iter().position(is_it);
+    let within = at.map_or(0..0, |at| runbook.sections_within(at));
+    let mut within = runbook.sections[within].iter();
+    within
+        .find(|below| !below.text.is_empty())
+        .unwrap_or(section)
+}
+
 /// A section as a passage.
 fn of_section(runbook: &Runbook, section: &Section) -> Value {
+    let section = telling(runbook, section);
     json!({
         "rank": 1,
         "score": 1.0,
@@ -242,4 +255,25 @@ fn as_json(passages: &[CitedPassage]) -> Vec<Value> {
     // Keys are strings and numbers are finite, so nothing here can fail.
     let values = passages.iter().map(serde_json::to_value);
     values.filter_map(Result::ok).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runbook::parse;
+
+    #[test]
+    fn a_passage_has_text_where_its_heading_has_some_below() {
+        let source = "# Page\n\n## LinkLost\n\n### Meaning\n\nNo carrier.\n\n## Empty\n\n## Other\n\nWords.\n";
+        let (runbook, _) = parse("page", "page.md", source.into());
+        for (anchor, told, text) in [
+            ("linklost", "meaning", "No carrier."),
+            ("empty", "empty", ""),
+            ("other", "other", "Words."),
+        ] {
+            let passage = of_section(&runbook, runbook.section(anchor).unwrap());
+            assert_eq!(passage["section"]["anchor"], told);
+            assert_eq!(passage["text"], text);
+        }
+    }
 }
