@@ -202,6 +202,18 @@ pub(super) fn search(
     // Passages of one page follow each other.
     candidates.sort_unstable();
     candidates.dedup();
+    if ranking == Ranking::ReciprocalRank && allowed.is_some() {
+        // Among what may answer: in the lists of all passages it may stand nowhere.
+        for (rank, passage) in ranked(&candidates, |passage| passage_words.of(passage)) {
+            ranks.entry(passage).or_default().words = Some(rank);
+        }
+        if let Some((meaning, asked)) = dense {
+            let similarity = |passage| meaning.passages.similarity(passage, asked);
+            for (rank, passage) in ranked(&candidates, similarity) {
+                ranks.entry(passage).or_default().meaning = Some(rank);
+            }
+        }
+    }
 
     let kind = kind_of(question);
     let mut page_before = None;
@@ -295,6 +307,15 @@ pub(super) fn search(
         answerable,
         results,
     })
+}
+
+/// Ranks from 0, the best first; what has nothing in common with the question has none.
+fn ranked(candidates: &[usize], score: impl Fn(usize) -> f32) -> Vec<(usize, usize)> {
+    let scored = candidates.iter().map(|&passage| (passage, score(passage)));
+    let mut scored: Vec<(usize, f32)> = scored.filter(|(_, score)| *score > 0.0).collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let passages = scored.into_iter().map(|(passage, _)| passage);
+    passages.enumerate().collect()
 }
 
 /// The question and what the pages nearest to it say, as one vector of unit length.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runwire_assistant::retrieval::embed::{EmbedError, Embedder, Embedding, HashingEmbedder};
+use runwire_assistant::retrieval::fuse::Ranking;
 use runwire_assistant::retrieval::{Filters, Options, Retriever, SearchResponse};
 
 use crate::service::service;
@@ -373,4 +374,25 @@ fn a_folder_that_is_swapped_by_its_link_is_seen() {
         assert!(started.elapsed() < Duration::from_secs(2));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn ranks_are_those_among_the_pages_that_may_answer() {
+    let service = service(None);
+    let options = Options {
+        ranking: Ranking::ReciprocalRank,
+        ..Options::default()
+    };
+    let embedder: Box<dyn Embedder> = Box::new(HashingEmbedder);
+    let folders = vec![service.folder.path().to_owned()];
+    let retriever = Retriever::with(folders, Some(embedder), None, options);
+    retriever.refresh().unwrap();
+    let filters = Filters {
+        runbook: vec!["dns-servfail".into()],
+        ..Filters::default()
+    };
+    let question = "resolver answers SERVFAIL";
+    let found = retriever.search(question, 3, &filters).unwrap();
+    assert!(found.answerable);
+    assert_eq!(found.results[0].runbook.id, "dns-servfail");
 }
