@@ -170,12 +170,13 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str, latest: Duration)
             anchor => format!("{base}{}#{anchor}", address(&runbook.id)),
         };
         for mode in &runbook.failure_modes {
-            let Some(expr) = of_mode(mode, latest).filter(|_| mode.verdict == Verdict::Fault)
-            else {
+            let of_mode = of_mode(mode, latest).filter(|_| mode.verdict == Verdict::Fault);
+            let Some((expr, place)) = of_mode else {
                 continue;
             };
             let panel = links.dashboards.panel_for(&expr);
-            let annotations = annotations(&mode.title, &mode.summary, url(&mode.anchor));
+            let title = titled(&mode.title, &place);
+            let annotations = annotations(title, &mode.summary, url(&mode.anchor));
             modes.push(Rule {
                 alert: alert_name(&mode.id),
                 expr,
@@ -187,11 +188,12 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str, latest: Duration)
             });
         }
         for symptom in &runbook.symptoms {
-            if Expression::parse(&symptom.expr).is_err() {
+            let Ok(expression) = Expression::parse(&symptom.expr) else {
                 continue;
-            }
+            };
             let panel = links.dashboards.panel_for(&symptom.expr);
-            let annotations = annotations(&symptom.title, "", url(""));
+            let title = titled(&symptom.title, &place(&expression));
+            let annotations = annotations(title, "", url(""));
             let id = format!("symptom-{}", symptom.id);
             symptoms.push(Rule {
                 alert: alert_name(&id),
@@ -204,12 +206,12 @@ pub fn rules(library: &Library, links: &Links<'_>, hold: &str, latest: Duration)
             });
         }
         for forecast in &runbook.forecasts {
-            if Expression::parse(&forecast.expr).is_err() {
+            let Ok(expression) = Expression::parse(&forecast.expr) else {
                 continue;
-            }
+            };
             let panel = links.dashboards.panel_for(&forecast.expr);
-            let annotations =
-                annotations(&forecast.title, &forecast.summary, url(&forecast.anchor));
+            let title = titled(&forecast.title, &place(&expression));
+            let annotations = annotations(title, &forecast.summary, url(&forecast.anchor));
             forecasts.push(Rule {
                 alert: alert_name(&forecast.id),
                 expr: as_written(&forecast.expr, latest),
@@ -270,13 +272,41 @@ fn severity(mode: &FailureMode) -> &'static str {
     }
 }
 
-fn annotations(title: &str, description: &str, url: String) -> BTreeMap<&'static str, String> {
+/// Where the alert is, as a template: by its workloads, or else by its machine. Empty: its labels do not say.
+fn place(expression: &Expression) -> String {
     // Labels that are not there are nothing to Prometheus, but words to Grafana: only `with` is the same in both.
-    const WHERE: &str = "{{ with $labels.src_workload }}{{ . }} → {{ end }}{{ with $labels.dst_workload }}{{ . }}{{ end }}{{ with $labels.workload }}{{ . }}{{ end }}";
-    let mut annotations = BTreeMap::from([
-        ("summary", format!("{} ({WHERE})", literal(title))),
-        ("runbook_url", url),
-    ]);
+    const WORKLOADS: &str = "{{ with $labels.src_workload }}{{ . }} → {{ end }}{{ with $labels.dst_workload }}{{ . }}{{ end }}{{ with $labels.workload }}{{ . }}{{ end }}";
+    // Without a grouping all labels are kept.
+    let Some(labels) = expression.labels() else {
+        return WORKLOADS.into();
+    };
+    if labels.iter().any(|label| label.ends_with("workload")) {
+        return WORKLOADS.into();
+    }
+    let device = match labels.contains("device") {
+        true => "{{ with $labels.device }}{{ . }} of {{ end }}",
+        false => "",
+    };
+    let instance = "{{ with $labels.instance }}{{ . }}{{ end }}";
+    match (labels.contains("node"), labels.contains("instance")) {
+        (true, true) => format!(
+            "{device}{{{{ with $labels.node }}}}{{{{ . }}}}{{{{ else }}}}{instance}{{{{ end }}}}"
+        ),
+        (true, false) => format!("{device}{{{{ with $labels.node }}}}{{{{ . }}}}{{{{ end }}}}"),
+        (false, true) => format!("{device}{instance}"),
+        (false, false) => String::new(),
+    }
+}
+
+fn titled(title: &str, place: &str) -> String {
+    match place {
+        "" => literal(title),
+        place => format!("{} ({place})", literal(title)),
+    }
+}
+
+fn annotations(summary: String, description: &str, url: String) -> BTreeMap<&'static str, String> {
+    let mut annotations = BTreeMap::from([("summary", summary), ("runbook_url", url)]);
     if !description.is_empty() {
         annotations.insert("description", literal(description));
     }
@@ -303,7 +333,7 @@ fn literal(text: &str) -> String {
 }
 
 /// What a mode requires, as written, each joined to the others by the workloads it is about.
-fn of_mode(mode: &FailureMode, latest: Duration) -> Option<String> {
+fn of_mode(mode: &FailureMode, latest: Duration) -> Option<(String, String)> {
     let required = |evidence: &&EvidenceQuery| evidence.role == Role::Requires;
     let certain = |evidence: &EvidenceQuery| required(&evidence) && !evidence.optional;
     let any_certain = mode.evidence.iter().any(certain);
@@ -341,12 +371,14 @@ fn of_mode(mode: &FailureMode, latest: Duration) -> Option<String> {
         expr = format!("{left}\nand on ({on})\n{right}");
         joined = true;
     }
-    Some(expr)
+    Some((expr, first.place))
 }
 
 /// Requirements of one slot as one expression.
 struct Part {
     expr: String,
+    /// See [`place`].
+    place: String,
     ends: Ends,
     at: End,
     labels: BTreeSet<String>,
@@ -406,6 +438,7 @@ impl Part {
         };
         Some(Self {
             expr,
+            place: place(&parsed[0]),
             ends,
             at,
             labels,
@@ -495,6 +528,34 @@ mod tests {
         let rules = rules(&library, &links, "2m", latest(Duration::from_secs(15)));
         let url = &rules.groups[1].rules[0].annotations["runbook_url"];
         assert_eq!(url, "http://a/runbooks/ops/50%25%20full");
+    }
+
+    #[test]
+    fn an_alert_names_the_machine_where_no_workload_is_told() {
+        for (expr, words) in [
+            (
+                "sum by (src_workload, dst_workload) (x) > 1",
+                "$labels.src_workload",
+            ),
+            ("x > 1", "$labels.workload"),
+            (
+                "max by (node, instance) (x) > 1",
+                "{{ with $labels.node }}{{ . }}{{ else }}{{ with $labels.instance }}{{ . }}{{ end }}{{ end }}",
+            ),
+            (
+                "max by (instance) (x) > 1",
+                "{{ with $labels.instance }}{{ . }}{{ end }}",
+            ),
+            (
+                "max by (node, device) (x) > 1",
+                "{{ . }} of {{ end }}{{ with $labels.node }}{{ . }}{{ end }}",
+            ),
+        ] {
+            let place = place(&Expression::parse(expr).unwrap());
+            assert!(place.contains(words), "{expr}: {place}");
+        }
+        let nowhere = place(&Expression::parse("sum by (family) (x) > 1").unwrap());
+        assert_eq!(titled("Full", &nowhere), "Full");
     }
 
     #[test]
