@@ -213,10 +213,11 @@ impl Reader<'_> {
 
     fn close(&mut self, name: &str) {
         match name {
-            "pre" | "title" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "li" | "dt" => self.end(),
+            "pre" | "title" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "dt" => self.end(),
+            "li" => self.end_item(),
             _ if matches!(self.mode, Mode::Code { .. }) => {}
             "ul" | "ol" => {
-                self.end();
+                self.end_item();
                 self.lists.pop();
             }
             "code" | "kbd" | "tt" | "samp" => self.text("`"),
@@ -261,6 +262,9 @@ impl Reader<'_> {
                             .prose(line.number, &format!("{lead}{}", words.join(" ")));
                         lead = "";
                     }
+                } else {
+                    // `<li><p>`: the item's text is still to come.
+                    self.lead = lead;
                 }
             }
             Mode::Title => {
@@ -275,6 +279,11 @@ impl Reader<'_> {
             }
             Mode::Code { language } => self.sheet.code(&language, &lines),
         }
+    }
+
+    fn end_item(&mut self) {
+        self.end();
+        self.lead = "";
     }
 
     fn end_cell(&mut self) {

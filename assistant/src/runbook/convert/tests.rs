@@ -396,6 +396,11 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
     );
     check(
         Format::Html,
+        "<ol><li><p>Drain the node.</p></li><li>\n<div>Wait <b>long</b>.</div>\n</li><li></li></ol><p>After.</p>",
+        "1 1. Drain the node.\n2 1. Wait **long**.\n3 After.",
+    );
+    check(
+        Format::Html,
         "<p><a href=\"../dns.html#cause\">DNS</a>, <a href=\"javascript:x.html\">no</a>, <a href=\"logo.png\">logo</a></p>",
         "1 [DNS](../dns.html#cause), no, logo",
     );
