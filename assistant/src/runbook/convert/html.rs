@@ -196,9 +196,12 @@ impl Reader<'_> {
             }
             "li" if self.table.is_none() => {
                 self.end();
-                self.lead = match self.lists.last() {
-                    Some(true) => "1. ",
-                    _ => "- ",
+                // What is indented stays an item of an item.
+                self.lead = match (self.lists.last(), self.lists.len() > 1) {
+                    (Some(true), false) => "1. ",
+                    (Some(true), true) => " 1. ",
+                    (_, false) => "- ",
+                    (_, true) => " - ",
                 };
             }
             "ul" | "ol" => {

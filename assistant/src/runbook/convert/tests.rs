@@ -401,6 +401,11 @@ fn no_cell_and_no_line_of_a_note_is_lost() {
     );
     check(
         Format::Html,
+        "<ul><li>Outer<ul><li>inner</li></ul></li><li>Next</li></ul>",
+        "1 - Outer\n1   - inner\n1 - Next",
+    );
+    check(
+        Format::Html,
         "<p><a href=\"../dns.html#cause\">DNS</a>, <a href=\"javascript:x.html\">no</a>, <a href=\"logo.png\">logo</a></p>",
         "1 [DNS](../dns.html#cause), no, logo",
     );
