@@ -8,7 +8,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(payload) = serde_json::from_slice::<Payload>(data) else {
         return;
     };
-    let Ok(notification) = Notification::of(payload) else {
+    let Ok(notification) = Notification::of(payload, 1_795_838_400_000) else {
         return;
     };
     assert!(!notification.alerts.is_empty());

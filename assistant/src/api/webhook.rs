@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::diagnose::now_millis;
 use crate::error::ApiError;
 use crate::incidents::Notification;
 use crate::incidents::notification::Payload;
@@ -30,7 +31,7 @@ pub(super) async fn alertmanager(
 ) -> Result<impl IntoResponse, ApiError> {
     let incidents = state.incidents()?;
     let Json(payload) = payload?;
-    let notification = Notification::of(payload).map_err(ApiError::Unprocessable)?;
+    let notification = Notification::of(payload, now_millis()).map_err(ApiError::Unprocessable)?;
     let incidents = incidents.record(notification).await?;
     Ok((StatusCode::OK, Json(Stored { incidents })))
 }

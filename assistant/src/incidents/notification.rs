@@ -69,7 +69,8 @@ struct PayloadAlert {
     annotations: Labels,
     #[schema(example = "2026-11-20T03:10:00Z", format = DateTime)]
     starts_at: String,
-    /// Of no account while the alert fires.
+    /// Of no account while the alert fires. Of one that is resolved: when, if it is later than `startsAt`; else it is when this
+    /// came.
     #[serde(default)]
     ends_at: String,
     #[serde(default, rename = "generatorURL")]
@@ -79,8 +80,8 @@ struct PayloadAlert {
 }
 
 impl Notification {
-    /// The sentence says what is wrong with it.
-    pub fn of(payload: Payload) -> Result<Self, String> {
+    /// Of a payload that came at `now`, in milliseconds. The sentence says what is wrong with it.
+    pub fn of(payload: Payload, now: i64) -> Result<Self, String> {
         if payload.version != "4" {
             return Err(format!(
                 "`version` is \"{}\"; send Alertmanager's webhook payload of version 4",
@@ -96,7 +97,7 @@ impl Notification {
         // By their identity: an alert that is there twice is one, and the order does not matter.
         let mut alerts = BTreeMap::new();
         for (i, alert) in payload.alerts.into_iter().enumerate() {
-            let alert = Alert::of(alert).map_err(|reason| format!("`alerts[{i}].{reason}"))?;
+            let alert = Alert::of(alert, now).map_err(|reason| format!("`alerts[{i}].{reason}"))?;
             alerts.insert((alert.fingerprint.clone(), alert.starts_at), alert);
         }
         Ok(Self {
@@ -112,19 +113,25 @@ impl Notification {
 }
 
 impl Alert {
-    fn of(alert: PayloadAlert) -> Result<Self, String> {
-        let time = |name: &str, value: &str| {
-            value
-                .parse::<jiff::Timestamp>()
-                .map(|time| time.as_millisecond())
-                .map_err(|_| {
-                    format!("{name}` is \"{value}\"; give RFC 3339, such as 2026-01-31T03:10:00Z")
-                })
+    fn of(alert: PayloadAlert, now: i64) -> Result<Self, String> {
+        let time = |text: &str| {
+            let time = text.parse::<jiff::Timestamp>().ok()?;
+            Some(time.as_millisecond())
         };
-        let starts_at = time("startsAt", &alert.starts_at)?;
+        let starts_at = time(&alert.starts_at).ok_or_else(|| {
+            format!(
+                "startsAt` is \"{}\"; give RFC 3339, such as 2026-01-31T03:10:00Z",
+                alert.starts_at
+            )
+        })?;
         let ended_at = match alert.status.as_str() {
             "firing" => None,
-            "resolved" => Some(time("endsAt", &alert.ends_at)?.max(starts_at)),
+            // It is over, whatever stands there. What is no time, or one before it began (year 1 is Go's «none»), does not say
+            // when: then it is when we were told. 0 is what the tables have for «fires».
+            "resolved" => {
+                let told = time(&alert.ends_at).filter(|end| *end > 0 && *end >= starts_at);
+                Some(told.unwrap_or(now).max(starts_at))
+            }
             other => {
                 return Err(format!(
                     "status` is \"{other}\"; give \"firing\" or \"resolved\""
@@ -180,6 +187,9 @@ fn text(mut text: String) -> String {
 mod tests {
     use super::*;
 
+    /// 2026-11-28T04:00:00Z
+    const NOW: i64 = 1_795_838_400_000;
+
     fn read(change: impl FnOnce(&mut serde_json::Value)) -> Result<Notification, String> {
         // As Alertmanager 0.33 sends it.
         let mut payload = serde_json::json!({
@@ -194,7 +204,7 @@ mod tests {
         });
         change(&mut payload);
         let payload = serde_json::from_value(payload).map_err(|error| error.to_string())?;
-        Notification::of(payload)
+        Notification::of(payload, NOW)
     }
 
     #[test]
@@ -225,7 +235,7 @@ mod tests {
     #[test]
     fn what_cannot_be_right_is_refused_with_a_sentence() {
         type Change = fn(&mut serde_json::Value);
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 5] = [
             (|p| p["version"] = "3".into(), "version 4"),
             (|p| p["groupKey"] = "".into(), "`groupKey` is empty"),
             (|p| p["alerts"] = serde_json::json!([]), "`alerts` is empty"),
@@ -237,20 +247,45 @@ mod tests {
                 |p| p["alerts"][0]["startsAt"] = "now".into(),
                 "`alerts[0].startsAt` is \"now\"",
             ),
-            (|p| p["alerts"][0]["status"] = "resolved".into(), ""),
         ];
         for (change, words) in cases {
-            match read(change) {
-                Err(reason) => assert!(!words.is_empty() && reason.contains(words), "{reason}"),
-                Ok(notification) => {
-                    // It ended at no earlier time than it began.
-                    assert_eq!(words, "");
-                    assert_eq!(
-                        notification.alerts[0].ended_at,
-                        Some(notification.alerts[0].starts_at)
-                    );
-                }
-            }
+            let reason = read(change).unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_is_resolved_is_over_whatever_its_end_says() {
+        const START: &str = "2026-11-28T03:10:00Z";
+        for (start, end, expected) in [
+            (START, "2026-11-28T03:20:00Z", "2026-11-28T03:20:00Z"),
+            (START, START, START),
+            (START, "0001-01-01T00:00:00Z", "2026-11-28T04:00:00Z"),
+            (START, "1970-01-01T00:00:00Z", "2026-11-28T04:00:00Z"),
+            (START, "", "2026-11-28T04:00:00Z"),
+            (START, "soon", "2026-11-28T04:00:00Z"),
+            (
+                "1970-01-01T00:00:00Z",
+                "1970-01-01T00:00:00Z",
+                "2026-11-28T04:00:00Z",
+            ),
+            (
+                "0001-01-01T00:00:00Z",
+                "0001-01-01T00:00:00Z",
+                "2026-11-28T04:00:00Z",
+            ),
+            // A clock that is ahead of ours.
+            ("2026-11-28T04:00:07Z", "", "2026-11-28T04:00:07Z"),
+        ] {
+            let notification = read(|payload| {
+                let alert = &mut payload["alerts"][0];
+                alert["status"] = "resolved".into();
+                alert["startsAt"] = start.into();
+                alert["endsAt"] = end.into();
+            });
+            let ended_at = notification.unwrap().alerts[0].ended_at;
+            let expected: jiff::Timestamp = expected.parse().unwrap();
+            assert_eq!(ended_at, Some(expected.as_millisecond()), "{start} {end}");
         }
     }
 }

@@ -261,7 +261,7 @@ mod tests {
         let alert = |fingerprint: &&str| json!({"status": "firing", "labels": {}, "startsAt": "2026-11-20T03:10:00Z", "fingerprint": fingerprint});
         let alerts: Vec<_> = fingerprints.iter().map(alert).collect();
         let payload = json!({"version": "4", "groupKey": "g", "alerts": alerts});
-        Notification::of(serde_json::from_value(payload).unwrap()).unwrap()
+        Notification::of(serde_json::from_value(payload).unwrap(), now_millis()).unwrap()
     }
 
     fn incidents(folder: &std::path::Path) -> Incidents {

@@ -89,6 +89,42 @@ async fn an_incident_ends_with_its_last_alert_and_a_new_start_is_a_new_one() {
 }
 const END_OF_B: &str = "2026-11-20T03:20:00Z";
 
+/// Year 1 is how Go writes no time, and 1970 how others do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incident_is_over_when_its_alerts_are_whatever_their_end_says() {
+    on_both(async |place| {
+        let desk = Desk::at(place);
+        let (year_1, year_1970) = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z");
+        for (start, end) in [
+            (START, year_1),
+            (START, year_1970),
+            (START, ""),
+            (year_1970, year_1970),
+            (year_1, year_1),
+        ] {
+            let group = format!("{start} {end}");
+            desk.notify(&notification(&group, &[alert("a", start, None)]))
+                .await;
+            let over = notification(&group, &[alert("a", start, Some(end))]);
+            for _ in 0..2 {
+                let answer = desk.notify(&over).await;
+                assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+            }
+            assert_eq!(
+                desk.list("state=firing").await,
+                Vec::<Value>::new(),
+                "{group}"
+            );
+            // When we were told is the most that is known.
+            for incident in desk.list("state=resolved").await {
+                assert!(incident["resolved_at"].as_str() > Some(LATER), "{incident}");
+            }
+        }
+        assert_eq!(desk.list("").await.len(), 5);
+    })
+    .await;
+}
+
 /// Alertmanager keeps one alert for each set of labels: of one that ends and fires anew between two notifications it tells
 /// the new start alone, and often not before that has ended too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
