@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
@@ -17,6 +17,7 @@ use crate::watched::{Troubles, Watched};
 
 mod limit;
 mod names;
+mod origin;
 mod tokens;
 
 use limit::Limits;
@@ -53,8 +54,9 @@ pub struct Access {
     webhook_tokens: Option<Watched<Tokens>>,
     proxies: Vec<Network>,
     user_header: HeaderName,
-    /// By which names those who need not say who they are may call us; `None`: by any.
-    names: Option<Names>,
+    names: Names,
+    /// Who need not say who they are may call us by `names` alone: it is this host that asks.
+    is_for_this_host: bool,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
@@ -102,8 +104,8 @@ impl Access {
             webhook_tokens: open("webhook_tokens", &keys.webhook_tokens)?,
             proxies,
             user_header,
-            names: (config.listen.ip().is_loopback() && !is_required)
-                .then(|| Names::of(&config.external_url)),
+            names: Names::of(&config.external_url),
+            is_for_this_host: config.listen.ip().is_loopback() && !is_required,
             limits: Limits::new(keys.rate_limit.unwrap_or(20)),
             metrics,
         })
@@ -129,25 +131,34 @@ impl Access {
         let is_open = match path {
             "/healthz" | "/readyz" => true,
             "/metrics" => !self.metrics_need_it,
-            _ => false,
+            // The same for everybody, and a page that refuses somebody needs them.
+            _ => path.starts_with("/assets/"),
         };
         if is_open {
             return Ok(Caller::anonymous());
         }
+        let headers = request.headers();
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let known = self
-            .by_token(path, request.headers())
-            .or_else(|| self.by_proxy(peer?.0.ip(), request.headers()));
-        let caller = match known {
-            Some(caller) => caller,
+        let peer = peer.map(|peer| peer.0.ip().to_canonical());
+        let caller = if let Some(caller) = self.by_token(path, headers) {
+            // No browser sends a token by itself.
+            caller
+        } else if let Some(caller) = peer.and_then(|peer| self.by_proxy(peer, headers)) {
+            // Where the proxy is, on this host, there may be a browser too, and a page in it can send the header as well.
+            if peer.is_some_and(|peer| peer.is_loopback()) {
+                self.check_name(headers)?;
+            }
+            self.check_origin(request)?;
+            caller
+        } else if self.is_required || (path == WEBHOOK && self.webhook_tokens.is_some()) {
             // A webhook with tokens of its own asks for them, also where nobody else has to.
-            None if self.is_required || (path == WEBHOOK && self.webhook_tokens.is_some()) => {
-                return Err(self.refuse(request.headers()));
+            return Err(self.refuse(headers));
+        } else {
+            if self.is_for_this_host {
+                self.check_name(headers)?;
             }
-            None => {
-                self.check_name(request.headers())?;
-                return Ok(Caller::anonymous());
-            }
+            self.check_origin(request)?;
+            return Ok(Caller::anonymous());
         };
         self.limits
             .take(&caller.0, Instant::now())
@@ -192,12 +203,27 @@ impl Access {
     }
 
     fn check_name(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.names.as_ref().is_none_or(|names| names.allow(headers)) {
+        if self.names.allow(headers) {
             return Ok(());
         }
         self.count("unknown_host");
         Err(ApiError::Forbidden(
             "the Host header has a name that is not known here; ask for localhost or 127.0.0.1, or give the address that users know as `external_url`".into(),
+        ))
+    }
+
+    /// What is only read may be asked for from anywhere: links to it stand in chats and alerts.
+    fn check_origin(&self, request: &Request) -> Result<(), ApiError> {
+        let only_reads = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS
+        );
+        if only_reads || !origin::is_elsewhere(request.headers(), &self.names) {
+            return Ok(());
+        }
+        self.count("other_origin");
+        Err(ApiError::Forbidden(
+            "the browser says that a page from elsewhere sent this; send it from a page of this service, under the address that is given as `external_url`".into(),
         ))
     }
 

@@ -197,10 +197,14 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(html::problems_as_pages))
         .layer(from_fn_with_state(state.clone(), measure))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
+}
+
+/// What goes wrong is told to people as pages. Around all that may refuse a request: only what is inside is told so.
+pub fn with_pages(router: Router) -> Router {
+    router.layer(from_fn(html::problems_as_pages))
 }
 
 /// Counts and times every request. Times go into a header: bodies are the same for the same question.

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, State};
 use axum::http::Request;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
+use crate::api::with_pages;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
@@ -71,6 +73,7 @@ pub async fn serve(
     metrics: &Metrics,
     mut stopped: watch::Receiver<()>,
 ) {
+    let router = with_pages(router.layer(from_fn_with_state(limits.answer, in_time)));
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let mut is_failing = false;
@@ -154,7 +157,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
-    let service = service_fn(move |request| answer(router.clone(), peer, limits.answer, request));
+    let service = service_fn(move |request| answer(router.clone(), peer, request));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -176,13 +179,16 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 async fn answer(
     router: Router,
     peer: SocketAddr,
-    patience: Duration,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
-    match timeout(patience, router.oneshot(request)).await {
+    router.oneshot(request).await
+}
+
+async fn in_time(State(patience): State<Duration>, request: Request<Body>, next: Next) -> Response {
+    match timeout(patience, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Ok(ApiError::TooSlow.into_response()),
+        Err(_) => ApiError::TooSlow.into_response(),
     }
 }

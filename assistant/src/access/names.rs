@@ -1,5 +1,6 @@
-//! By which names we may be called where nobody has to say who they are. A page from elsewhere can have its own name lead to
-//! this host (DNS rebinding); the browser then takes our answers for its own. The name that it asks for gives it away.
+//! By which names we may be called where a browser on this host could be the one who asks. A page from elsewhere can have its
+//! own name lead to this host (DNS rebinding); to the browser it is then of the same origin as we are, and sends any header
+//! but `Host`, and those that begin with `Sec-`. The name that it asks for gives it away.
 
 use std::net::IpAddr;
 
@@ -13,6 +14,8 @@ const LOCAL: [&str; 3] = ["localhost", "localdomain", "localdomain6"];
 pub(super) struct Names {
     /// The host of `external_url`, under which a proxy may pass requests on.
     external: String,
+    /// The same with its port, unless that is the usual one.
+    pub(super) authority: String,
 }
 
 impl Names {
@@ -21,6 +24,7 @@ impl Names {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         Self {
             external: host(authority).unwrap_or_default(),
+            authority: super::origin::authority(external_url).unwrap_or_default(),
         }
     }
 

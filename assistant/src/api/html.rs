@@ -1,7 +1,7 @@
 //! The frame of every page, and what a browser may do on it.
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -97,8 +97,9 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
 
 /// What is wrong with a request is told to a browser as a page. The status and every other header stay.
 pub(super) async fn problems_as_pages(request: Request, next: Next) -> Response {
+    let (method, address) = (request.method().clone(), request.uri().clone());
     let for_a_person =
-        matches!(*request.method(), Method::GET | Method::POST) && wants_html(request.headers());
+        matches!(method, Method::GET | Method::POST) && wants_html(request.headers());
     let response = next.run(request).await;
     let is_problem = response
         .headers()
@@ -116,10 +117,10 @@ pub(super) async fn problems_as_pages(request: Request, next: Next) -> Response 
         .unwrap_or_default();
     let text = |key: &str| escape(problem[key].as_str().unwrap_or_default());
     let html = format!(
-        "<h1>{}</h1>\n<p class=\"degraded\" role=\"alert\">{}</p>\n\
-         <p><a href=\"/\">Ask what is wrong</a> · <a href=\"/runbooks\">All runbooks</a></p>\n",
+        "<h1>{}</h1>\n<p class=\"degraded\" role=\"alert\">{}</p>\n<p>{}</p>\n",
         text("title"),
-        text("detail")
+        text("detail"),
+        next_step(parts.status, &method, &address),
     );
     let mut shown = page(parts.status, Tab::Other, parts.status.as_str(), &html);
     for (name, value) in &parts.headers {
@@ -128,6 +129,29 @@ pub(super) async fn problems_as_pages(request: Request, next: Next) -> Response 
         }
     }
     shown
+}
+
+/// What a person can do about it, which is not always what a program can.
+fn next_step(status: StatusCode, method: &Method, address: &Uri) -> String {
+    match status {
+        StatusCode::UNAUTHORIZED => "A browser does not send a token by itself: open this page under the address at which \
+             you log in. With a token, ask in a terminal: <code>curl -H 'Authorization: Bearer TOKEN' …</code>"
+            .into(),
+        // Wherever else a link leads, it is refused as well.
+        StatusCode::FORBIDDEN => String::new(),
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE => match *method {
+            Method::GET => {
+                let again = address.path_and_query().map_or("/", |path| path.as_str());
+                // Two slashes would lead to another host.
+                let again = escape(&format!("/{}", again.trim_start_matches('/')));
+                format!("<a href=\"{again}\">Try again</a>")
+            }
+            _ => "Go back and send it again.".into(),
+        },
+        _ => "<a href=\"/\">Ask what is wrong</a> · <a href=\"/runbooks\">All runbooks</a>".into(),
+    }
 }
 
 pub(super) fn escape(text: &str) -> String {

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode, header};
 use runwire_assistant::access::Access;
+use runwire_assistant::api;
 use runwire_assistant::config::{AccessSettings, Auth, Config, ConfigError, Settings};
 use runwire_assistant::metrics::Metrics;
 use runwire_assistant::server::tls::Certificate;
@@ -80,7 +81,15 @@ fn where_others_can_reach_us_somebody_must_have_said_who_may_ask() {
 
 /// Asks as from an address, with headers.
 async fn ask(router: &axum::Router, from: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut request = Request::get(path);
+    send_as(router, Request::get(path), from, headers).await
+}
+
+async fn send_as(
+    router: &axum::Router,
+    mut request: axum::http::request::Builder,
+    from: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -116,6 +125,181 @@ async fn on_loopback_no_page_reaches_us_by_a_name_of_its_own() {
         if status == 403 {
             assert_eq!(answer.json()["status"], 403);
             assert!(answer.body.contains("`external_url`"), "{}", answer.body);
+        }
+    }
+}
+
+/// The same page can send any header that a proxy on this host would, but not under a name that it does not own.
+#[tokio::test]
+async fn on_loopback_a_page_of_elsewhere_is_no_proxy() {
+    let service = indexed();
+    let settings = |listen: &str, external_url: &str| Settings {
+        listen: Some(listen.parse().unwrap()),
+        external_url: Some(external_url.into()),
+        runbooks: Some(vec![std::env::temp_dir()]),
+        access: AccessSettings {
+            trusted_proxies: Some(vec![
+                "127.0.0.1".parse().unwrap(),
+                "10.0.0.0/8".parse().unwrap(),
+            ]),
+            ..AccessSettings::default()
+        },
+        ..Settings::default()
+    };
+    // Beside the proxy in a pod it may listen on all addresses.
+    for listen in ["127.0.0.1:8080", "0.0.0.0:8080"] {
+        let settings = settings(listen, "https://runwire.example.com");
+        let config = Config::load(settings, "error").unwrap();
+        let access = Access::open(&config, Arc::new(Metrics::default())).unwrap();
+        let router = Arc::new(access).protect(service.router.clone());
+        for (from, host, status) in [
+            ("127.0.0.1", "evil.example:8080", 403),
+            ("::ffff:127.0.0.1", "evil.example:8080", 403),
+            // As oauth2-proxy passes requests on, and as nginx does.
+            ("127.0.0.1", "runwire.example.com", 200),
+            ("127.0.0.1", "127.0.0.1:8080", 200),
+            ("127.0.0.1", "localhost:8080", 200),
+            ("::ffff:127.0.0.1", "runwire", 200),
+            // There it is a proxy and nothing else.
+            ("10.1.2.3", "runwire.ops.example", 200),
+        ] {
+            let from = match from.contains(':') {
+                true => format!("[{from}]"),
+                false => from.to_owned(),
+            };
+            let headers = [("host", host), ("x-forwarded-user", "bob")];
+            let answer = ask(&router, &from, "/runbooks", &headers).await;
+            assert_eq!(answer.status.as_u16(), status, "{listen} {from} {host}");
+            if status == 403 {
+                assert!(answer.body.contains("`external_url`"), "{}", answer.body);
+            }
+            let nobody = ask(&router, &from, "/runbooks", &headers[..1]).await;
+            assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{from} {host}");
+        }
+    }
+}
+
+/// The proxy's cookie goes with a form that a page from elsewhere sends, and so does being on this host.
+#[tokio::test]
+async fn what_changes_something_comes_from_our_own_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = indexed();
+    let router = |access: AccessSettings| {
+        let access = open("127.0.0.1:8080", access).unwrap();
+        Arc::new(access).protect(service.router.clone())
+    };
+    let anybody = router(AccessSettings::default());
+    let users = router(AccessSettings {
+        trusted_proxies: Some(vec!["127.0.0.1".parse().unwrap()]),
+        tokens: Some(tokens(&folder, &format!("alice:{ALICE}\n"))),
+        ..AccessSettings::default()
+    });
+    let bearer = format!("Bearer {ALICE}");
+    let user = ("x-forwarded-user", "bob");
+    let from_elsewhere = ("sec-fetch-site", "cross-site");
+    let origin = ("origin", "https://evil.example");
+    for (router, headers, refused) in [
+        (&anybody, vec![from_elsewhere], true),
+        (&anybody, vec![origin], true),
+        (&anybody, vec![("origin", "http://localhost:8080")], false),
+        (&anybody, vec![], false),
+        (&users, vec![user, from_elsewhere], true),
+        (&users, vec![user, origin], true),
+        (
+            &users,
+            vec![user, ("sec-fetch-site", "same-origin"), origin],
+            false,
+        ),
+        (&users, vec![user], false),
+        // A page cannot know it.
+        (&users, vec![("authorization", &*bearer), origin], false),
+    ] {
+        let headers = [vec![("host", "localhost:8080")], headers].concat();
+        for path in ["/incidents/1/feedback", "/webhook/alertmanager", "/mcp"] {
+            let answer = send_as(router, Request::post(path), "127.0.0.1", &headers).await;
+            let is_refused = answer.status == StatusCode::FORBIDDEN;
+            assert_eq!(is_refused, refused, "{path} {headers:?}: {}", answer.body);
+        }
+        // Links lead here from anywhere.
+        let read = ask(router, "127.0.0.1", "/runbooks/tls", &headers).await;
+        assert_eq!(read.status, StatusCode::OK, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn people_who_are_refused_get_a_page_and_programs_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = indexed();
+    let router = |access: AccessSettings| {
+        let access = open("127.0.0.1:8080", access).unwrap();
+        api::with_pages(Arc::new(access).protect(service.router.clone()))
+    };
+    let anybody = router(AccessSettings::default());
+    let users = router(AccessSettings {
+        tokens: Some(tokens(&folder, &format!("alice:{ALICE}\n"))),
+        rate_limit: Some(1),
+        ..AccessSettings::default()
+    });
+    let bearer = format!("Bearer {ALICE}");
+    let alice = ("authorization", &*bearer);
+    for _ in 0..6 {
+        ask(&users, "127.0.0.1", "/runbooks", &[alice]).await;
+    }
+    for (router, path, headers, status, words) in [
+        (
+            &users,
+            "//evil.example/?q=%22%3Cb%3E",
+            vec![alice],
+            429,
+            "href=\"/evil.example/?q=%22%3Cb%3E\">Try again",
+        ),
+        (&users, "/runbooks/tls", vec![], 401, "curl -H"),
+        (
+            &anybody,
+            "/",
+            vec![("host", "evil.example")],
+            403,
+            "external_url",
+        ),
+        (&anybody, "/nothing", vec![], 404, "href=\"/runbooks\""),
+        (
+            &anybody,
+            "/runbooks/none",
+            vec![],
+            404,
+            "href=\"/runbooks\"",
+        ),
+        (
+            &anybody,
+            "/incidents",
+            vec![],
+            503,
+            "href=\"/incidents\">Try again",
+        ),
+    ] {
+        let asked = |accept: &'static str| [headers.clone(), vec![("accept", accept)]].concat();
+        let browser = asked("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+        let page = ask(router, "127.0.0.1", path, &browser).await;
+        assert_eq!(page.status.as_u16(), status, "{path}: {}", page.body);
+        let kind = page.header(header::CONTENT_TYPE);
+        assert_eq!(kind, "text/html; charset=utf-8", "{path}");
+        let policy = page.header(header::CONTENT_SECURITY_POLICY);
+        assert!(policy.starts_with("default-src 'none'"), "{path}");
+        assert!(page.body.contains(words), "{words} in {}", page.body);
+        assert!(page.body.contains("role=\"alert\""), "{}", page.body);
+        // It looks like the others, although nothing else is shown.
+        let style = page.body.split("stylesheet\" href=\"").nth(1).unwrap();
+        let style = style.split('"').next().unwrap();
+        assert_eq!(
+            ask(router, "127.0.0.1", style, &headers).await.status,
+            StatusCode::OK
+        );
+
+        let problem = ask(router, "127.0.0.1", path, &asked("*/*")).await;
+        assert_eq!(problem.status.as_u16(), status, "{path}");
+        assert_eq!(problem.json()["status"], status);
+        for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+            assert_eq!(page.header(name.clone()), problem.header(name));
         }
     }
 }
@@ -376,6 +560,7 @@ async fn a_slow_client_is_cut_and_holds_up_nobody() {
             "",
             "GET / HTTP/1.1\r\nhost: a\r\nx:",
             "POST /search HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+            "POST /search HTTP/1.1\r\nhost: a\r\naccept: text/html\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
         ] {
             let started = Instant::now();
             let mut stream = TcpStream::connect(address).unwrap();
@@ -405,7 +590,12 @@ async fn a_slow_client_is_cut_and_holds_up_nobody() {
         "{}",
         cut[2]
     );
-    assert!(cut[3].starts_with("HTTP/1.1 200"), "{}", cut[3]);
+    assert!(
+        cut[3].starts_with("HTTP/1.1 408") && cut[3].contains("<p>Go back and send it again.</p>"),
+        "{}",
+        cut[3]
+    );
+    assert!(cut[4].starts_with("HTTP/1.1 200"), "{}", cut[4]);
     drop(running.stop);
     tokio::time::timeout(Duration::from_secs(5), running.task)
         .await

@@ -110,7 +110,7 @@ pub(crate) fn asking(
     Service {
         folder: tempfile::tempdir().unwrap(),
         retriever,
-        router: api::router(state),
+        router: api::with_pages(api::router(state)),
     }
 }
 

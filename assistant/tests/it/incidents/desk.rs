@@ -105,7 +105,7 @@ impl Desk {
             "http://127.0.0.1:1",
         );
         Self {
-            router: api::router(state.clone()),
+            router: api::with_pages(api::router(state.clone())),
             state,
             incidents,
             config,
@@ -125,7 +125,7 @@ impl Desk {
             &self.incidents,
             prometheus,
         );
-        self.router = api::router(self.state.clone());
+        self.router = api::with_pages(api::router(self.state.clone()));
     }
 
     /// Diagnoses and deliveries go on until this is aborted.
