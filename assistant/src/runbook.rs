@@ -56,6 +56,15 @@ impl Runbook {
             .find(|section| section.anchor == anchor)
     }
 
+    /// The section that a link to the page means, whichever way its anchor was made: GitHub drops signs, others write a hyphen.
+    pub fn section_of_link(&self, anchor: &str) -> Option<&Section> {
+        let wanted = anchor::compact(anchor);
+        let is_same = |section: &&Section| anchor::compact(&section.anchor) == wanted;
+        let spelt_alike = || self.sections.iter().find(is_same);
+        self.section(anchor)
+            .or_else(|| spelt_alike().filter(|_| !wanted.is_empty()))
+    }
+
     /// The Markdown without its front matter.
     pub fn body(&self) -> &str {
         match &self.sheet {

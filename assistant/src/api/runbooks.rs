@@ -18,7 +18,7 @@ use super::asked::Asked;
 use super::diagnose::now_millis;
 use super::html::Tab;
 use super::links::{Links, encode, with_query};
-use super::resolve::Resolved;
+use super::resolve::{Resolved, parameters};
 use super::{AppState, evidence, html};
 use crate::diagnosis::live::{Live, Moment};
 use crate::error::{ApiError, Problem};
@@ -269,12 +269,14 @@ pub(super) async fn of_url(
             "give the address of a runbook or the name of an alert, as in /r?url=https://… or /r/CoreDNSDown".into(),
         ));
     }
-    let others = raw.map(|raw| {
-        let pairs = raw.split('&').filter(|pair| !pair.starts_with("url="));
-        pairs.collect::<Vec<_>>().join("&")
-    });
+    let raw = raw.unwrap_or_default();
+    let beside: Vec<&str> = raw
+        .split('&')
+        .filter(|pair| !pair.starts_with("url="))
+        .collect();
+    let kept = parameters(&reference, &beside.join("&"));
     readable(&state)?;
-    Ok(found(&state, &reference, others.as_deref()).await)
+    Ok(found(&state, &reference, Some(&kept)).await)
 }
 
 /// `GET /r/{alertname}`: to the section for this alert, wherever it is now.

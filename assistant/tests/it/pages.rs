@@ -136,6 +136,23 @@ async fn every_style_of_runbook_url_leads_to_the_section_and_keeps_what_it_was_a
             "/r?url=https%3A%2F%2Fother.example%2Frunbooks%2Ftcp%2Faccept-queue%23mitigation&workload=w",
             "/runbooks/tcp/accept-queue?workload=w#mitigation",
         ),
+        // What the address itself was asked with, and a heading as GitHub links to it.
+        (
+            "/r?url=https%3A%2F%2Fgithub.com%2Fa%2Fb%2Fblob%2Fmain%2Falerts%2FCoreDNSErrorsHigh.md%3Fnamespace%3Dshop%26workload%3Dcart%26time%3D5%26plain%3D1%23mitigation",
+            "/runbooks/dns-servfail?namespace=shop&workload=cart&time=5#mitigation",
+        ),
+        (
+            "/r?url=https%3A%2F%2Fx%2Faccept-queue.mdx%3Fnamespace%3Dshop%23Mitigation&namespace=bank",
+            "/runbooks/tcp/accept-queue?namespace=bank#mitigation",
+        ),
+        (
+            "/r?url=https%3A%2F%2Fx%2Frunbooks%2Ftls%23dns-servfail",
+            "/runbooks/tls",
+        ),
+        (
+            "/r?url=https%3A%2F%2Fx%2FCoreDNSErrorsHigh.md%23no-such-heading",
+            "/runbooks/dns-servfail",
+        ),
     ] {
         let answer = get(&service.router, path).await;
         assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{path}");
