@@ -17,7 +17,7 @@ for (const code of document.querySelectorAll(".runbook pre > code, .query pre > 
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
-  // Outside of what scrolls, so that the button stays where it is.
+  // Beside what scrolls: above it the button would cover what is to be copied.
   const box = document.createElement("div");
   box.className = "code";
   code.parentElement.replaceWith(box);
