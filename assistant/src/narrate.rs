@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::prometheus::http_client;
 
 mod client;
+mod command;
 mod prompt;
 mod reply;
 
@@ -59,7 +60,8 @@ impl std::fmt::Debug for Key {
 pub struct Narration {
     pub model: String,
     pub sentences: Vec<Sentence>,
-    /// Sentences that were left out, because they cite nothing or something that is not there, or are no plain text.
+    /// Sentences that were left out, because they cite nothing or something that is not there, are no plain text, or hold a command
+    /// that no source they cite has.
     pub dropped: usize,
 }
 
