@@ -392,10 +392,13 @@ pub enum WarningKind {
     NotUtf8,
     #[error("a runbook with the id `{id}` was already read from {first}: rename one of the two")]
     DuplicateId { id: String, first: String },
-    #[error("front matter has no closing `---`: it was read as text")]
-    FrontMatterOpen,
-    #[error("front matter is not valid YAML and was ignored: {0}")]
-    FrontMatterYaml(String),
+    #[error("front matter has no closing `{end}`: it was read as text")]
+    FrontMatterOpen { end: &'static str },
+    #[error("front matter is not valid {syntax} and was ignored: {reason}")]
+    FrontMatterSyntax {
+        syntax: &'static str,
+        reason: String,
+    },
     #[error("front matter: `{key}` must be {expected}; it was ignored")]
     FrontMatterType { key: String, expected: &'static str },
     #[error("front matter: `{key}[{index}]` was ignored: {reason}")]

@@ -5,12 +5,13 @@ use runwire_fuzz::runbook::chunk::{Budget, chunk};
 use runwire_fuzz::runbook::parse::{heading_anchors, parse_as};
 use runwire_fuzz::runbook::{Format, anchor};
 
-const FORMATS: [Format; 5] = [
+const FORMATS: [Format; 6] = [
     Format::Markdown,
     Format::ReStructuredText,
     Format::AsciiDoc,
     Format::Html,
     Format::Text,
+    Format::Mdx,
 ];
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

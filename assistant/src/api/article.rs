@@ -12,7 +12,7 @@ use super::html::escape;
 use crate::diagnosis::blocks::is_promql;
 use crate::retrieval::url;
 use crate::runbook::Runbook;
-use crate::runbook::anchor::{TOP, page_of_link};
+use crate::runbook::anchor::page_of_link;
 use crate::runbook::parse::{heading_anchors, markdown_options};
 
 /// Text, tables, code. No pictures, frames, forms or vectors.
@@ -72,7 +72,8 @@ static MARK: LazyLock<String> =
 pub(super) struct Article {
     title: String,
     html: String,
-    has_top: bool,
+    /// Of the text before the first heading.
+    top: Option<String>,
     /// The PromQL blocks, in order.
     pub(super) blocks: Vec<String>,
 }
@@ -122,14 +123,12 @@ impl Article {
                 other => events.push(harmless(other, |target| link(runbook, target))),
             }
         }
-        let has_top = runbook
-            .sections
-            .first()
-            .is_some_and(|section| section.level == 0);
+        let first = runbook.sections.first();
+        let top = first.filter(|section| section.level == 0);
         Self {
             title: runbook.title.clone(),
             html: clean(&events_to_html(events), allowed),
-            has_top,
+            top: top.map(|section| section.anchor.clone()),
             blocks,
         }
     }
@@ -151,11 +150,9 @@ impl Article {
             _ if body.contains("<h1") => String::new(),
             _ => format!("<h1>{}</h1>", escape(&self.title)),
         };
-        let id = if self.has_top {
-            format!(" id=\"{TOP}\"")
-        } else {
-            String::new()
-        };
+        let id = self
+            .top
+            .map_or_else(String::new, |top| format!(" id=\"{}\"", escape(&top)));
         (
             heading,
             format!("<article class=\"runbook\"{id}>\n{body}</article>\n"),
@@ -287,6 +284,19 @@ mod tests {
         ] {
             assert!(html.contains(part), "{part} in {html}");
         }
+    }
+
+    #[test]
+    fn no_two_parts_of_a_page_have_the_same_anchor() {
+        let html = shown("first words\n\n# Top\n\n## Top\n\n## Top 3\n\n[a](#top)\n");
+        for part in [
+            "<article class=\"runbook\" id=\"top-2\">",
+            "<h1 id=\"top\">",
+            "<h2 id=\"top-1\">",
+        ] {
+            assert_eq!(html.matches(part).count(), 1, "{part} in {html}");
+        }
+        assert_eq!(html.matches("id=\"top\"").count(), 1, "{html}");
     }
 
     #[test]

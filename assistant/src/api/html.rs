@@ -42,6 +42,9 @@ const HEADERS: [(HeaderName, HeaderValue); 8] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
+/// No heading's anchor has a colon: a runbook's «Content» is not this.
+const MAIN: &str = "page:main";
+
 /// Which part of the service a page belongs to.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Tab {
@@ -75,9 +78,9 @@ pub(super) fn page(status: StatusCode, here: Tab, title: &str, body: &str) -> Re
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{} · Runwire</title>\n<link rel=\"stylesheet\" href=\"{}\">\n<link rel=\"icon\" href=\"{}\">\n\
          <script src=\"{}\" defer></script>\n</head>\n<body>\n\
-         <a class=\"skip\" href=\"#content\">To the content</a>\n\
+         <a class=\"skip\" href=\"#{MAIN}\">To the content</a>\n\
          <header><nav aria-label=\"Pages\"><a class=\"home\" href=\"/\">Runwire</a> {}</nav></header>\n\
-         <main id=\"content\">\n{body}</main>\n</body>\n</html>\n",
+         <main id=\"{MAIN}\">\n{body}</main>\n</body>\n</html>\n",
         escape(title),
         assets::style_url(),
         assets::icon_url(),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-/// Anchor of the text before the first heading.
+/// Anchor of the text before the first heading, unless a heading has it.
 pub const TOP: &str = "top";
 
 /// Hands out the anchors of one page.

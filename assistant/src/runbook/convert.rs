@@ -7,7 +7,9 @@ use super::format::Format;
 mod asciidoc;
 mod html;
 mod inline;
+mod mdx;
 mod rst;
+mod spans;
 mod text;
 
 /// A page as Markdown, and where each of its lines stands in the file.
@@ -33,6 +35,7 @@ pub(super) fn convert(format: Format, source: &str, first_line: usize) -> Option
         Format::AsciiDoc => asciidoc::read(&numbered, &mut sheet),
         Format::Html => html::read(source, first_line, &mut sheet),
         Format::Text => text::read(&numbered, &mut sheet),
+        Format::Mdx => mdx::read(&numbered, &mut sheet),
     }
     Some(sheet)
 }
@@ -154,7 +157,7 @@ impl Sheet {
         self.blank(lines[lines.len() - 1].number);
     }
 
-    /// The first row is the head.
+    /// The first row is the head, which has as many cells as the longest; Markdown fills up the others.
     fn table(&mut self, rows: &[(usize, Vec<String>)]) {
         let columns = rows.iter().map(|(_, cells)| cells.len()).max();
         let Some(columns) = columns.filter(|columns| *columns > 0) else {
@@ -163,8 +166,13 @@ impl Sheet {
         self.blank(rows[0].0);
         for (at, (number, cells)) in rows.iter().enumerate() {
             let mut row = String::from("|");
-            for column in 0..columns {
-                let cell = cells.get(column).map_or("", String::as_str);
+            let filled = cells.iter().rposition(|cell| !cell.is_empty());
+            let width = match at {
+                0 => columns,
+                _ => filled.map_or(1, |last| last + 1),
+            };
+            let empty = std::iter::repeat("");
+            for cell in cells.iter().map(String::as_str).chain(empty).take(width) {
                 let words: Vec<&str> = cell.split_whitespace().collect();
                 let words = without_tags(&words.join(" "));
                 row.push_str(&format!(" {} |", words.replace('|', "\\|")));

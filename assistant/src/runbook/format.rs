@@ -9,6 +9,7 @@ pub enum Format {
     AsciiDoc,
     Html,
     Text,
+    Mdx,
 }
 
 impl Format {
@@ -21,6 +22,7 @@ impl Format {
             "adoc" | "asciidoc" | "asc" => Self::AsciiDoc,
             "html" | "htm" | "xhtml" => Self::Html,
             "txt" | "text" => Self::Text,
+            "mdx" => Self::Mdx,
             _ => return None,
         })
     }

@@ -8,7 +8,7 @@ use super::{Format, Runbook, Section, Warning, WarningKind};
 
 mod front_matter;
 
-use front_matter::FrontMatter;
+use front_matter::{FrontMatter, Syntax};
 
 /// The Markdown we read: here and where pages are rendered it must be the same, or anchors would differ.
 pub fn markdown_options() -> Options {
@@ -36,9 +36,9 @@ pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runboo
         });
     };
 
-    let (yaml, body_start) = split_front_matter(&source, &mut warn);
-    let front_matter = yaml
-        .map(|yaml| FrontMatter::read(yaml, &mut warn))
+    let (front_matter, body_start) = split_front_matter(&source, &mut warn);
+    let front_matter = front_matter
+        .map(|(syntax, text)| FrontMatter::read(syntax, text, &mut warn))
         .unwrap_or_default();
 
     let first_line = 1 + source[..body_start].matches('\n').count();
@@ -102,24 +102,27 @@ pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runboo
     (runbook, warnings)
 }
 
-/// The YAML between the two `---` lines, if there is any, and where the Markdown begins.
+/// What stands between two `---` (YAML) or `+++` (TOML, as Hugo has it), if there is any, and where the Markdown begins.
 fn split_front_matter<'a>(
     source: &'a str,
     warn: &mut impl FnMut(usize, WarningKind),
-) -> (Option<&'a str>, usize) {
+) -> (Option<(Syntax, &'a str)>, usize) {
     let start = source.strip_prefix('\u{feff}').map_or(0, |_| 3);
     let mut lines = source[start..].split_inclusive('\n');
-    let Some(first) = lines.next().filter(|line| line.trim_end() == "---") else {
-        return (None, start);
+    let first = lines.next().unwrap_or_default();
+    let (syntax, ends, sign): (_, &[&str], _) = match first.trim_end() {
+        "---" => (Syntax::Yaml, &["---", "..."], ':'),
+        "+++" => (Syntax::Toml, &["+++"], '='),
+        _ => return (None, start),
     };
-    let yaml_start = start + first.len();
-    let mut offset = yaml_start;
+    let text_start = start + first.len();
+    let mut offset = text_start;
     for line in lines {
         let end = offset + line.len();
-        if matches!(line.trim_end(), "---" | "...") {
-            let yaml = &source[yaml_start..offset];
-            return match yaml.trim().is_empty() || has_key(yaml) {
-                true => (Some(yaml), end),
+        if ends.contains(&line.trim_end()) {
+            let text = &source[text_start..offset];
+            return match text.trim().is_empty() || has_key(text, sign) {
+                true => (Some((syntax, text)), end),
                 // Text between two rules, which is as good as any other.
                 false => (None, start),
             };
@@ -127,24 +130,22 @@ fn split_front_matter<'a>(
         offset = end;
     }
     // A page may simply begin with a rule; only something that looks like a key is worth a word.
-    if source[yaml_start..]
-        .lines()
-        .next()
-        .is_some_and(|line| line.contains(':'))
-    {
-        warn(1, WarningKind::FrontMatterOpen);
+    let next = source[text_start..].lines().next();
+    if next.is_some_and(|line| line.contains(sign)) {
+        warn(1, WarningKind::FrontMatterOpen { end: ends[0] });
     }
     (None, start)
 }
 
-/// Whether any line looks like `key: value`, or it all like `{key: value}`.
-fn has_key(yaml: &str) -> bool {
+/// Whether any line looks like `key: value` or `key = value`, or it all like `{key: value}`.
+fn has_key(text: &str, sign: char) -> bool {
     let is_key = |key: &str| !key.is_empty() && !key.contains(char::is_whitespace);
-    yaml.trim_start().starts_with('{')
-        || yaml.lines().any(|line| {
-            line.split_once(':').is_some_and(|(key, value)| {
-                is_key(key.trim_end())
-                    && (value.is_empty() || value.starts_with(char::is_whitespace))
+    text.trim_start().starts_with('{')
+        || text.lines().any(|line| {
+            line.split_once(sign).is_some_and(|(key, value)| {
+                let ends =
+                    sign == '=' || value.is_empty() || value.starts_with(char::is_whitespace);
+                is_key(key.trim()) && ends
             })
         })
 }
@@ -238,7 +239,7 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
         sections.push(Section {
             heading_path: vec![title.to_owned()],
             level: 0,
-            anchor: TOP.to_owned(),
+            anchor: own_anchor(headings),
             line_start: lines.of(start),
             line_end: lines.last(start, preamble_end, source),
             text_line: lines.of(start),
@@ -267,6 +268,18 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
         });
     }
     sections
+}
+
+/// The anchor of the text before the first heading: it is ours, so it gives way to a heading's.
+fn own_anchor(headings: &[Heading]) -> String {
+    let is_taken = |anchor: &str| headings.iter().any(|heading| heading.anchor == anchor);
+    let mut anchor = TOP.to_owned();
+    let mut count = 0;
+    while is_taken(&anchor) {
+        count += 1;
+        anchor = format!("{TOP}-{count}");
+    }
+    anchor
 }
 
 /// Where the first line begins that is not blank. What it is indented by says whether it is code.

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::inline::of_asciidoc;
+use super::spans::{Cell, Grid, MAX_COLUMNS};
 use super::{Line, Sheet, is_item, without_tags};
+
+const MAX_COPIED_BYTES: usize = 1000;
 
 const ADMONITIONS: &[&str] = &["NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION"];
 
@@ -386,43 +389,81 @@ fn table(lines: &[Line], columns: Option<usize>, mark: &str) -> Vec<(usize, Vec<
         let lines = lines.iter().filter(|line| !line.is_blank());
         return lines.map(|line| (line.number, cells(line))).collect();
     }
-    let mut cells: Vec<(usize, String)> = Vec::new();
+    let mut cells: Vec<Cell> = Vec::new();
     let mut first_line = 0;
     for line in lines {
         let mut parts = cells_of_row(line.text).peekable();
         let before = parts.next().unwrap_or_default();
-        let mut specification = before;
+        let mut specification = "";
         if line.text.contains('|') && is_specification(before) {
-            specification = "";
-        }
-        if !specification.trim().is_empty()
-            && let Some((_, cell)) = cells.last_mut()
+            specification = before;
+        } else if !before.trim().is_empty()
+            && let Some(cell) = cells.last_mut()
         {
-            cell.push(' ');
-            cell.push_str(&of_asciidoc(specification.trim()));
+            cell.text.push(' ');
+            cell.text.push_str(&of_asciidoc(before.trim()));
         }
         while let Some(part) = parts.next() {
             // The end of this part may say how the next cell looks; where no cell follows, it is text: «5 s».
-            let text = match part.rsplit_once(' ') {
+            let (text, next) = match part.rsplit_once(' ') {
                 Some((text, last))
                     if !last.is_empty() && is_specification(last) && parts.peek().is_some() =>
                 {
-                    text
+                    (text, last)
                 }
-                _ => part,
+                _ => (part, ""),
             };
             let text = text.trim().replace("\\|", "|");
-            cells.push((line.number, of_asciidoc(&text)));
+            cells.extend(cells_from(specification, line.number, of_asciidoc(&text)));
+            specification = next;
         }
         if first_line == 0 {
-            first_line = cells.len();
+            first_line = cells.iter().map(|cell| cell.columns).sum();
         }
     }
     let columns = columns.unwrap_or(first_line).max(1);
-    cells
-        .chunks(columns)
-        .map(|row| (row[0].0, row.iter().map(|(_, cell)| cell.clone()).collect()))
-        .collect()
+    let mut cells = cells.into_iter().peekable();
+    let mut grid = Grid::default();
+    let mut rows = Vec::new();
+    while let Some(first) = cells.peek() {
+        let number = first.line;
+        rows.push((number, grid.row(&mut cells, Some(columns))));
+    }
+    rows
+}
+
+/// `2+` covers two columns, `.3+` three rows, `2.3+` both; `3*` is the same cell three times.
+fn cells_from(specification: &str, line: usize, text: String) -> impl Iterator<Item = Cell> {
+    let number = |text: &str| {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let count = text[..digits].parse().unwrap_or(1_usize);
+        (count.clamp(1, MAX_COLUMNS), digits)
+    };
+    let specification = specification.trim();
+    let (mut columns, digits) = number(specification);
+    let rest = &specification[digits..];
+    let (mut rows, rest) = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let (rows, digits) = number(rest);
+            (rows, &rest[digits..])
+        }
+        None => (1, rest),
+    };
+    let mut copies = 1;
+    if rest.starts_with('*') {
+        // A text that is long is there once.
+        copies = columns.min(1 + MAX_COPIED_BYTES / (1 + text.len()));
+    }
+    if !rest.starts_with('+') {
+        (columns, rows) = (1, 1);
+    }
+    let cell = Cell {
+        line,
+        text,
+        columns,
+        rows,
+    };
+    std::iter::repeat_n(cell, copies)
 }
 
 /// At each `|` that has no backslash before it.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::spans::{Cell, Grid};
 use super::{Line, Sheet};
 use crate::runbook::Format;
 
@@ -83,11 +84,11 @@ enum Mode {
 }
 
 struct Table {
-    rows: Vec<(usize, Vec<String>)>,
+    rows: Vec<(usize, Vec<Cell>)>,
     /// Tables inside this one, whose rows become rows of it.
     inner: usize,
     /// A cell has begun: it is one, even if nothing is in it.
-    in_cell: bool,
+    open: Option<Cell>,
 }
 
 struct Reader<'a> {
@@ -178,7 +179,7 @@ impl Reader<'_> {
                     self.table = Some(Table {
                         rows: Vec::new(),
                         inner: 0,
-                        in_cell: false,
+                        open: None,
                     });
                 }
             }
@@ -191,7 +192,12 @@ impl Reader<'_> {
             "td" | "th" => {
                 self.end_cell();
                 if let Some(table) = &mut self.table {
-                    table.in_cell = true;
+                    table.open = Some(Cell {
+                        line: self.number,
+                        columns: span(tag, "colspan"),
+                        rows: span(tag, "rowspan"),
+                        ..Cell::default()
+                    });
                 }
             }
             "li" if self.table.is_none() => {
@@ -295,13 +301,16 @@ impl Reader<'_> {
         };
         let text = std::mem::take(&mut self.text);
         self.mode = Mode::Text;
-        let in_cell = std::mem::take(&mut table.in_cell);
+        let open = table.open.take();
         let Some((_, cells)) = table.rows.last_mut() else {
             return;
         };
         // Without it what stands to its right would stand below another head.
-        if in_cell || !text.trim().is_empty() {
-            cells.push(text.trim().to_owned());
+        if open.is_some() || !text.trim().is_empty() {
+            cells.push(Cell {
+                text: text.trim().to_owned(),
+                ..open.unwrap_or_default()
+            });
         }
     }
 
@@ -318,11 +327,16 @@ impl Reader<'_> {
         if self.table.is_some() {
             self.end_cell();
         }
-        if let Some(mut table) = self.table.take() {
-            table
-                .rows
-                .retain(|(_, cells)| cells.iter().any(|cell| !cell.is_empty()));
-            self.sheet.table(&table.rows);
+        if let Some(table) = self.table.take() {
+            let mut grid = Grid::default();
+            let rows = table.rows.into_iter().map(|(number, cells)| {
+                let row = grid.row(&mut cells.into_iter().peekable(), None);
+                (number, row)
+            });
+            let rows: Vec<_> = rows
+                .filter(|(_, row)| row.iter().any(|text| !text.is_empty()))
+                .collect();
+            self.sheet.table(&rows);
         }
     }
 }
@@ -331,6 +345,16 @@ impl Reader<'_> {
 fn is_page(address: &str) -> bool {
     let path = address.split('#').next().unwrap_or_default();
     !path.contains(':') && Format::of(Path::new(path)).is_some()
+}
+
+/// `rowspan="0"` goes on to the end of the table.
+fn span(tag: &Tag, name: &str) -> usize {
+    let value = tag.attribute(name);
+    match value.map(|value| value.trim().parse()) {
+        Some(Ok(0)) if name == "rowspan" => usize::MAX,
+        Some(Ok(count)) => count,
+        _ => 1,
+    }
 }
 
 /// `class="language-sh"`, as most highlighters have it.

@@ -284,11 +284,99 @@ fn what_stands_in_angle_brackets_is_shown() {
     }
 }
 
-const OTHERS: [Format; 4] = [
+#[test]
+fn of_mdx_what_a_program_reads_is_left_out() {
+    check(
+        Format::Mdx,
+        "\
+import Tabs from '@theme/Tabs'
+import {
+  x
+} from 'y'
+
+export const meta = { a: 1 }
+
+# DNS faults
+
+{/* a comment
+   of two lines */}
+
+<Tabs
+  groupId=\"a\"
+>
+  <TabItem value=\"a\" label=\"kubectl\">
+
+    Ask the server:
+
+    ```sh
+    import os
+    <Keep>
+    ```
+
+  </TabItem>
+</Tabs>
+
+A <Badge>new</Badge> word,
+import nothing.
+
+<Link to=\"x\">of a line</Link>
+
+<img src=\"x\"/>
+
+{/* never ends
+",
+        "\
+8 # DNS faults
+16 **kubectl**
+18 Ask the server:
+20 ```sh
+21 import os
+22 <Keep>
+23 ```
+28 A <Badge>new</Badge> word,
+29 import nothing.
+31 <Link to=\"x\">of a line</Link>
+33 <img src=\"x\"/>
+35 {/* never ends",
+    );
+}
+
+#[test]
+fn a_cell_that_covers_several_places_is_in_each_row() {
+    let expected = "\
+1 | Code | Timeout |  |
+1 | --- | --- | --- |
+2 | Code | connect | read |
+3 | 5xx | 1 s | 2 s |
+4 | 5xx | none |
+5 | rest | none |";
+    check(
+        Format::Html,
+        "<table><tr><th rowspan=\"2\">Code<th colspan=2>Timeout</tr>\n<tr><th>connect<th>read</tr>\n\
+         <tr><td rowspan=2>5xx</td><td>1 s</td><td>2 s</td></tr>\n<tr><td colspan=2 rowspan=0>none</td></tr>\n\
+         <tr><td>rest</td></tr></table>",
+        expected,
+    );
+    check(
+        Format::AsciiDoc,
+        "|===\n|Code |Value |Then\n\n.2+|5xx |1 s |restart\n2+|none of\nthem\n3*|x\n.2+^|y 2+|z\n|u |v\n|===\n",
+        "\
+2 | Code | Value | Then |
+2 | --- | --- | --- |
+4 | 5xx | 1 s | restart |
+5 | 5xx | none of them |
+7 | x | x | x |
+8 | y | z |
+9 | y | u | v |",
+    );
+}
+
+const OTHERS: [Format; 5] = [
     Format::ReStructuredText,
     Format::AsciiDoc,
     Format::Html,
     Format::Text,
+    Format::Mdx,
 ];
 
 #[test]
@@ -309,6 +397,13 @@ fn what_is_made_to_break_readers_is_read_in_time() {
         many("|===\n", 100_000),
         many("----\na\n", 100_000),
         many("+-+\n", 100_000),
+        many("<Tag\n", 100_000),
+        many("{/*\n", 100_000),
+        "<table>".to_owned() + &many("<td>a", 10_000) + &many("<tr><td>a", 10_000),
+        "<table>".to_owned() + &many("<td rowspan=999>a", 5_000) + &many("<tr><td>a", 10_000),
+        "<table>".to_owned() + &many("<tr><td rowspan=999 colspan=99>a", 10_000),
+        format!("|===\n{}\n|===\n", many(".999+|a ", 10_000)),
+        format!("|===\n{}", many("99.999+|a\n", 10_000)),
         format!("x::\n\n{}", many(" a\n", 100_000)),
         (0..2000)
             .map(|depth| format!("{}.. note::\n\n", " ".repeat(depth)))

@@ -1,4 +1,4 @@
-//! The YAML at the head of a runbook. Pages from elsewhere have keys of their own: unknown ones are left alone at
+//! The YAML or TOML at the head of a runbook. Pages from elsewhere have keys of their own: unknown ones are left alone at
 //! the top level, while inside `failure_modes`, `symptoms` and `forecasts`, which are ours, a wrong key is a warning.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +12,12 @@ use crate::runbook::{FailureMode, Forecast, Symptom, WarningKind};
 /// refused.
 const MAX_DEPTH: usize = 100;
 
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Syntax {
+    Yaml,
+    Toml,
+}
+
 #[derive(Default)]
 pub(super) struct FrontMatter {
     pub(super) title: Option<String>,
@@ -24,23 +30,21 @@ pub(super) struct FrontMatter {
 }
 
 impl FrontMatter {
-    pub(super) fn read(yaml: &str, warn: &mut impl FnMut(usize, WarningKind)) -> Self {
-        if let Some(line) = too_deep(yaml) {
-            let reason = format!("brackets are nested more than {MAX_DEPTH} deep");
-            warn(line + 1, WarningKind::FrontMatterYaml(reason));
-            return Self::default();
-        }
-        let keys = match serde_yaml_ng::from_str::<Value>(yaml) {
+    pub(super) fn read(
+        syntax: Syntax,
+        yaml: &str,
+        warn: &mut impl FnMut(usize, WarningKind),
+    ) -> Self {
+        let keys = match syntax.read(yaml) {
             Ok(Value::Mapping(keys)) => keys,
             Ok(Value::Null) => return Self::default(),
             Ok(_) => {
                 let reason = "it must be a mapping of keys to values".to_owned();
-                warn(2, WarningKind::FrontMatterYaml(reason));
+                warn(2, syntax.wrong(reason));
                 return Self::default();
             }
-            Err(error) => {
-                let line = error.location().map_or(1, |location| location.line());
-                warn(line + 1, WarningKind::FrontMatterYaml(error.to_string()));
+            Err((line, reason)) => {
+                warn(line + 1, syntax.wrong(reason));
                 return Self::default();
             }
         };
@@ -102,6 +106,35 @@ impl FrontMatter {
                 }
             });
         front_matter
+    }
+}
+
+impl Syntax {
+    /// The same for both; or the line, from 1, and what is wrong with it.
+    fn read(self, text: &str) -> Result<Value, (usize, String)> {
+        if let Some(line) = too_deep(text) {
+            let reason = format!("brackets are nested more than {MAX_DEPTH} deep");
+            return Err((line, reason));
+        }
+        match self {
+            Self::Yaml => serde_yaml_ng::from_str(text).map_err(|error| {
+                let line = error.location().map_or(1, |location| location.line());
+                (line, error.to_string())
+            }),
+            Self::Toml => toml::from_str(text).map_err(|error| {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = 1 + before.map_or(0, |before| before.matches('\n').count());
+                (line, error.message().to_owned())
+            }),
+        }
+    }
+
+    fn wrong(self, reason: String) -> WarningKind {
+        let syntax = match self {
+            Self::Yaml => "YAML",
+            Self::Toml => "TOML",
+        };
+        WarningKind::FrontMatterSyntax { syntax, reason }
     }
 }
 
@@ -220,11 +253,12 @@ fn labels(value: &Value) -> Option<BTreeMap<String, String>> {
     }
 }
 
-/// The file's line of a top-level key. The YAML begins on line 2, below the dashes.
+/// The file's line of a top-level key: `key:`, `key =`, `[key]` or `[[key]]`. It all begins on line 2, below the dashes.
 fn line_of_key(yaml: &str, key: &str) -> usize {
     let has_key = |line: &str| {
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with(':'))
+        line.trim_start_matches('[')
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with([':', '=', ']']))
     };
     yaml.lines().position(has_key).map_or(1, |at| at + 2)
 }
@@ -232,6 +266,13 @@ fn line_of_key(yaml: &str, key: &str) -> usize {
 /// The file's line of the `index`-th item below a top-level key: YAML values carry no positions.
 fn line_of_item(yaml: &str, key: &str, index: usize) -> usize {
     let key_line = line_of_key(yaml, key);
+    let table = format!("[[{key}]]");
+    let mut tables = (2..)
+        .zip(yaml.lines())
+        .filter(|(_, line)| line.trim_end() == table);
+    if let Some((line, _)) = tables.nth(index) {
+        return line;
+    }
     let mut indent = None;
     let mut seen = 0;
     for (at, line) in yaml.lines().enumerate().skip(key_line.saturating_sub(1)) {

@@ -186,9 +186,66 @@ fn text_between_two_rules_is_no_front_matter() {
     assert_eq!(parse_clean("---\n\n---\n# T\n").sections[0].line_start, 4);
 }
 
+#[test]
+fn front_matter_may_be_toml() {
+    let page = parse_clean(
+        "+++\ntitle = 'DNS faults'\ndate = 2026-11-20T03:10:00Z\ndraft = false\nalerts = ['CoreDNSDown']\n\n[labels]\nteam = 'network'\ntier = 1\n\n\
+         [[failure_modes]]\nid = 'dns'\ntitle = 'No answer'\n\n[[failure_modes.evidence]]\nid = 'e'\nrole = 'requires'\nexpr = '''\nup > 0\n'''\n+++\n# H\n\ntext\n",
+    );
+    assert_eq!(
+        (page.title.as_str(), &*page.alerts),
+        ("DNS faults", &["CoreDNSDown".to_owned()][..])
+    );
+    assert_eq!(
+        (&*page.labels["team"], &*page.labels["tier"]),
+        ("network", "1")
+    );
+    assert_eq!(page.failure_modes[0].evidence[0].expr, "up > 0\n");
+    assert_eq!(page.sections.len(), 1);
+    assert_eq!(
+        (page.sections[0].line_start, page.sections[0].line_end),
+        (22, 24)
+    );
+
+    for (source, expected) in [
+        (
+            "+++\ntitle = 'T'\n\n[[failure_modes]]\nid = 'a'\ntitle = 'A'\n[[failure_modes]]\nid = 'B'\ntitle = 'B'\n+++\n# H\n",
+            "page.md:7: failure mode `B`: `id` must be kebab-case: lower-case letters, digits and single hyphens",
+        ),
+        (
+            "+++\n[alerts]\na = 1\n+++\n",
+            "page.md:2: front matter: `alerts` must be a list of alert names; it was ignored",
+        ),
+        (
+            "+++\na = 1\n",
+            "page.md:1: front matter has no closing `+++`: it was read as text",
+        ),
+    ] {
+        assert_eq!(warnings(source), [expected]);
+    }
+    let bad = warnings("+++\ntitle = 'T'\nalerts = [\n+++\n");
+    assert!(
+        bad[0].starts_with("page.md:") && bad[0].contains("not valid TOML"),
+        "{bad:?}"
+    );
+    // As some write out that lines were added.
+    assert_eq!(
+        parse_clean("+++\nadded lines\n+++\n").sections[0].line_start,
+        1
+    );
+}
+
+#[test]
+fn a_heading_that_is_called_as_the_page_is_keeps_its_anchor() {
+    let page = parse_clean("Words.\n\n# Top\n\n## More\n");
+    let anchors: Vec<_> = page.sections.iter().map(|s| s.anchor.as_str()).collect();
+    assert_eq!(anchors, ["top-1", "top", "more"]);
+    assert_eq!(page.section("top").map(|section| section.level), Some(1));
+}
+
 proptest! {
     #[test]
-    fn any_text_is_parsed_and_sections_are_ordered(source in "(---\n)?[ -~\n#`>\\-:\\[\\]é|]{0,400}") {
+    fn any_text_is_parsed_and_sections_are_ordered(source in "(---\n|\\+\\+\\+\n)?[ -~\n#`>\\-:\\[\\]é|]{0,400}") {
         let (page, _) = parse("id", "path", source);
         let lines = page.source.lines().count().max(1);
         let mut last = 0;
