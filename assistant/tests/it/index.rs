@@ -52,6 +52,59 @@ fn an_edit_is_found_and_a_deleted_page_is_not() {
     });
 }
 
+/// A log, or what a program writes out: it is new again before it was read.
+#[test]
+fn a_file_that_never_rests_is_found_and_so_is_what_changes_beside_it() {
+    let service = service(Some(Box::new(HashingEmbedder)));
+    let folder = service.folder.path().to_owned();
+    service.retriever.watch().unwrap();
+    let has = |query: &str, text: &str| {
+        let found = service.retriever.search(query, 10, &Filters::default());
+        found.is_ok_and(|found| found.results.iter().any(|r| r.text.contains(text)))
+    };
+    let within = |what: &str, holds: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < Duration::from_secs(2), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let (stop, written) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        // Dropped also when an assertion fails: then the other thread must not write for ever.
+        let _stopping = Stopping(&stop);
+        scope.spawn(|| {
+            while stop.load(Ordering::Relaxed) == 0 {
+                let n = written.fetch_add(1, Ordering::Relaxed);
+                fs::write(folder.join("busy.md"), format!("# Zebra\n\nStripe {n}.\n")).unwrap();
+            }
+        });
+        within("the file itself", &|| has("zebra stripe", "Stripe"));
+        for round in 0..3 {
+            let new = folder.join(format!("new-{round}.md"));
+            fs::write(&new, format!("# Giraffe\n\nNeck number{round}.\n")).unwrap();
+            within("a new page", &|| {
+                has("giraffe neck", &format!("number{round}"))
+            });
+            fs::remove_file(&new).unwrap();
+            within("a deletion", &|| {
+                !has("giraffe neck", &format!("number{round}"))
+            });
+        }
+        assert!(written.load(Ordering::Relaxed) > 100);
+    });
+    let last = format!("Stripe {}.", written.load(Ordering::Relaxed) - 1);
+    within("its last words", &|| has("zebra stripe", &last));
+}
+
+struct Stopping<'a>(&'a AtomicUsize);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+}
+
 /// The same text under the same id, and another page all the same: sections and lines are others.
 #[test]
 fn a_page_that_is_renamed_to_another_format_is_cut_anew() {
