@@ -217,6 +217,9 @@ pub(super) fn block(block: &EvaluatedBlock, links: &Links<'_>) -> String {
         (None, true) => "<p>no series</p>\n".into(),
         (None, false) => table(block),
     };
+    if let (Some(about), None) = (&block.about, &block.reason) {
+        let _ = writeln!(text, "<p class=\"quiet\">of {}</p>", escape(about));
+    }
     if let Some(threshold) = &block.threshold {
         let _ = writeln!(
             text,

@@ -356,7 +356,12 @@ fn values(passages: &[Value]) -> Vec<String> {
                 (None, Some(reason)) => reason.to_owned(),
                 (None, None) => "no value".into(),
             };
-            format!("{said}  {block}")
+            // What has a reason says there whose it is.
+            let about = query["about"]
+                .as_str()
+                .filter(|_| query["reason"].is_null());
+            let about = about.map_or(String::new(), |about| format!(" ({about})"));
+            format!("{said}{about}  {block}")
         })
         .collect()
 }

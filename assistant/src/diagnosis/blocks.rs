@@ -1,23 +1,23 @@
-//! PromQL that stands in a runbook's text, evaluated for a scope: what an engineer would paste into Prometheus, with the
+//! PromQL that stands in a runbook's text, evaluated for whom it is shown: what an engineer would paste into Prometheus, with the
 //! value that it has now, or had then. Blocks of Markdown fenced as ```` ```promql ````.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use promql_parser::parser;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::expression::{Expression, ExpressionError};
+use super::expression::{self, Expression};
 use super::live::Moment;
-use super::place::Place;
-use super::scope::Scope;
 use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use super::{Engine, words};
 use crate::prometheus::Prometheus;
-use crate::runbook::End;
+
+mod subject;
+
+pub(super) use subject::Subject;
 
 /// Different expressions that are asked for one page or one answer; a page has a handful.
 const MAX_BLOCKS: usize = 32;
@@ -33,15 +33,21 @@ pub struct EvaluatedBlock {
     pub query: String,
     /// The moment that is told about, RFC 3339.
     pub time: String,
-    /// `present`: series in the scope, one of them beyond the threshold where there is one; `absent`: there are series, and
+    /// Whose series were looked at: in what a failure mode's text says, the pair, listener, node or link where the mode is;
+    /// elsewhere the scope. One end of it, where the series name no other; all workloads, where they name nobody, or where the
+    /// expression ranks all with `topk` or `bottomk`. Left out where there are no series at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "shop/cart → shop/payments")]
+    pub about: Option<String>,
+    /// `present`: there are such series, one of them beyond the threshold where there is one; `absent`: there are series, and
     /// none is so; `unavailable`: no data.
     pub outcome: String,
-    /// Of the strongest series in the scope.
+    /// Of the strongest of these series.
     pub value: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "> 0.01")]
     pub threshold: Option<String>,
-    /// Series in the scope.
+    /// How many they are.
     pub series: usize,
     /// The first of them, strongest first.
     pub samples: Vec<BlockSample>,
@@ -62,6 +68,7 @@ impl EvaluatedBlock {
             block,
             query: String::new(),
             time: String::new(),
+            about: None,
             outcome: "unavailable".into(),
             value: None,
             threshold: None,
@@ -128,32 +135,26 @@ impl Engine {
     ) -> Vec<EvaluatedBlock> {
         let snapshot = self.snapshots.at(moment.time_millis, moment.window);
         let deadline = Deadline::after(patience);
+        let scope = Subject::Scope(&moment.scope);
+        let wanted: Vec<(&str, Subject<'_>)> =
+            blocks.iter().map(|block| (block.as_str(), scope)).collect();
+        // A page does not wait until it is known who runs where.
         let topology = Topology::default();
-        let prometheus = &self.prometheus;
-        evaluate(
-            prometheus,
-            &snapshot,
-            blocks,
-            &moment.scope,
-            &topology,
-            deadline,
-        )
-        .await
+        evaluate(&self.prometheus, &snapshot, &wanted, &topology, deadline).await
     }
 }
 
-/// Evaluates blocks for a scope; one result each, in their order.
+/// Evaluates blocks, each for its subject; one result each, in their order.
 pub(super) async fn evaluate(
     prometheus: &Prometheus,
     snapshot: &Arc<Snapshot>,
-    blocks: &[String],
-    scope: &Scope,
+    wanted: &[(&str, Subject<'_>)],
     topology: &Topology,
     deadline: Deadline,
 ) -> Vec<EvaluatedBlock> {
     let mut queries = BTreeSet::new();
-    let mut asked = Vec::with_capacity(blocks.len());
-    for block in blocks {
+    let mut asked = Vec::with_capacity(wanted.len());
+    for (block, subject) in wanted {
         let mut block = Asked::of(block, snapshot.window);
         if block.refused.is_none() && !queries.contains(&block.query) {
             if queries.len() == MAX_BLOCKS {
@@ -162,15 +163,15 @@ pub(super) async fn evaluate(
                 queries.insert(block.query.clone());
             }
         }
-        asked.push(block);
+        asked.push((block, *subject));
     }
     let answers = snapshot.evaluate(prometheus, queries, deadline).await;
     let time = words::time(snapshot.time_millis);
     asked
         .into_iter()
-        .map(|asked| {
+        .map(|(asked, subject)| {
             let answer = answers.get(&asked.query);
-            asked.result(answer, &time, scope, topology)
+            asked.result(answer, &time, subject, topology)
         })
         .collect()
 }
@@ -179,26 +180,17 @@ struct Asked {
     block: String,
     query: String,
     comparison: Option<Expression>,
+    /// It chooses among all series.
+    ranks: bool,
     refused: Option<String>,
 }
 
 impl Asked {
     fn of(block: &str, window: Duration) -> Self {
         let block = block.trim().to_owned();
-        let (comparison, refused) = match Expression::parse(&block) {
-            Ok(expression) => (Some(expression), None),
-            Err(ExpressionError::TooComplex) => {
-                (None, Some(format!("it {}", ExpressionError::TooComplex)))
-            }
-            // What compares with nothing is a value to look at.
-            Err(_) => {
-                let refusal = parser::parse(&block).err();
-                (
-                    None,
-                    refusal.map(|reason| format!("it is not PromQL: {reason}")),
-                )
-            }
-        };
+        let tree = expression::parsed(&block);
+        // What compares with nothing is a value to look at.
+        let comparison = Expression::parse(&block).ok();
         Self {
             query: match &comparison {
                 Some(expression) => expression.query(window),
@@ -206,7 +198,8 @@ impl Asked {
             },
             block,
             comparison,
-            refused,
+            ranks: tree.as_ref().is_ok_and(subject::ranks),
+            refused: tree.err().map(|refusal| format!("it {refusal}")),
         }
     }
 
@@ -214,7 +207,7 @@ impl Asked {
         self,
         answer: Option<&Result<Answer, Missing>>,
         time: &str,
-        scope: &Scope,
+        subject: Subject<'_>,
         topology: &Topology,
     ) -> EvaluatedBlock {
         let mut result = EvaluatedBlock {
@@ -235,10 +228,13 @@ impl Asked {
             }
             None => return result,
         };
-        let mut series: Vec<&Series> = answer
-            .iter()
-            .filter(|series| is_in_scope(series, scope, topology))
-            .collect();
+        if answer.is_empty() {
+            // Without any series it is not known whether somebody looked.
+            result.reason = Some("no series".into());
+            return result;
+        }
+        let chosen = subject.choose(answer, self.ranks, topology);
+        let mut series = chosen.series;
         series.sort_by(|a, b| {
             let order = match &self.comparison {
                 Some(expression) => expression.strongest_first(a.value, b.value),
@@ -250,16 +246,17 @@ impl Asked {
             let expression = self.comparison.as_ref();
             expression.is_none_or(|expression| expression.holds(series.value))
         };
-        (result.outcome, result.reason) = if answer.is_empty() {
-            // Without any series it is not known whether somebody looked.
-            ("unavailable".into(), Some("no series".into()))
-        } else if series.is_empty() {
-            ("absent".into(), Some("no series in this scope".into()))
+        (result.outcome, result.reason) = if series.is_empty() {
+            (
+                "absent".into(),
+                Some(format!("no series of {}", chosen.about)),
+            )
         } else if series.iter().any(holds) {
             ("present".into(), None)
         } else {
             ("absent".into(), None)
         };
+        result.about = Some(chosen.about);
         result.series = series.len();
         result.samples = series
             .into_iter()
@@ -274,36 +271,12 @@ impl Asked {
     }
 }
 
-fn is_in_scope(series: &Series, scope: &Scope, topology: &Topology) -> bool {
-    let position = &series.position;
-    let at = match (&position.device, position.workloads().next()) {
-        (Some(_), _) => End::Link,
-        (None, None) => End::Node,
-        (None, Some(_)) => End::Pair,
-    };
-    scope.contains(&Place::suggested_by(position, at), topology)
-        || names_the_workload(&series.labels, scope)
-}
-
-/// A block is written for people: it may group by a workload without its namespace, or by the one who drops beside the pair.
-fn names_the_workload(labels: &BTreeMap<String, String>, scope: &Scope) -> bool {
-    let Some(workload) = &scope.workload else {
-        return false;
-    };
-    ["", "src_", "dst_"].iter().any(|end| {
-        let namespace = labels.get(&format!("{end}namespace"));
-        labels.get(&format!("{end}workload")) == Some(workload)
-            && (namespace.is_none()
-                || scope.namespace.is_none()
-                || namespace == scope.namespace.as_ref())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::diagnosis::Scope;
     use crate::diagnosis::place::Position;
 
     #[test]
@@ -311,37 +284,6 @@ mod tests {
         let text = "See:\n\n```promql\n# how many\nsum(x)\n```\n\n````md\n```promql\nshown as text\n```\n````\n\n```sh\nnot this\n```\n1. item\n\n      ~~~ PromQL title\n      z\n        > 1\n      ~~~\n```promql\n```\n```promql\nopen";
         assert_eq!(blocks(text), ["# how many\nsum(x)", "z\n> 1", "open"]);
         assert_eq!(blocks("``` \npromql\n```"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_block_may_name_the_workload_alone_or_beside_who_drops() {
-        let scope = Scope {
-            namespace: Some("shop".into()),
-            workload: Some("a".into()),
-            ..Scope::default()
-        };
-        let is_in = |labels: &[(&str, &str)]| {
-            let labels = labels
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let labels: BTreeMap<String, String> = labels.collect();
-            let position = Position::of(&labels);
-            let series = Series {
-                position,
-                labels,
-                value: 1.0,
-                earlier: None,
-            };
-            is_in_scope(&series, &scope, &Topology::default())
-        };
-        assert!(is_in(&[("src_workload", "a"), ("dst_workload", "b")]));
-        assert!(is_in(&[
-            ("namespace", "host"),
-            ("workload", "~host"),
-            ("src_workload", "a")
-        ]));
-        assert!(!is_in(&[("src_namespace", "other"), ("src_workload", "a")]));
-        assert!(!is_in(&[("src_workload", "b"), ("dst_workload", "c")]));
     }
 
     fn check(block: &str, answer: Option<&[(&str, f64)]>, expected: Expect) {
@@ -362,9 +304,11 @@ mod tests {
             ..Scope::default()
         };
         let asked = Asked::of(block, Duration::from_secs(60));
-        let result = asked.result(answer.as_ref(), "T", &scope, &Topology::default());
+        let subject = Subject::Scope(&scope);
+        let result = asked.result(answer.as_ref(), "T", subject, &Topology::default());
         let EvaluatedBlock {
             query,
+            about,
             outcome,
             value,
             threshold,
@@ -372,43 +316,48 @@ mod tests {
             ..
         } = result;
         expected.assert_eq(&format!(
-            "{outcome} {value:?} {threshold:?} {reason:?} {query}"
+            "{outcome} {value:?} {threshold:?} {about:?} {reason:?} {query}"
         ));
     }
 
     #[test]
-    fn a_block_says_what_it_finds_in_the_scope() {
+    fn a_block_says_what_it_finds_and_of_whom() {
         let series: &[(&str, f64)] = &[("b", 9.0), ("a", 2.0)];
         check(
             "rate(x[5m]) > 1",
             Some(series),
-            expect![[r#"present Some(2.0) Some("> 1") None rate(x[1m])"#]],
+            expect![[r#"present Some(2.0) Some("> 1") Some("a") None rate(x[1m])"#]],
         );
         check(
             "rate(x[5m]) > 3",
             Some(series),
-            expect![[r#"absent Some(2.0) Some("> 3") None rate(x[1m])"#]],
+            expect![[r#"absent Some(2.0) Some("> 3") Some("a") None rate(x[1m])"#]],
         );
         check(
             "rate(x[5m])",
             Some(series),
-            expect!["present Some(2.0) None None rate(x[5m])"],
+            expect![[r#"present Some(2.0) None Some("a") None rate(x[5m])"#]],
         );
         check(
             "x",
             Some(&[("b", 1.0)]),
-            expect![[r#"absent None None Some("no series in this scope") x"#]],
+            expect![[r#"absent None None Some("a") Some("no series of a") x"#]],
         );
         check(
             "x",
             Some(&[]),
-            expect![[r#"unavailable None None Some("no series") x"#]],
+            expect![[r#"unavailable None None None Some("no series") x"#]],
+        );
+        check(
+            "topk(1, x)",
+            Some(series),
+            expect![[r#"present Some(9.0) None Some("all workloads") None topk(1, x)"#]],
         );
         check(
             "sum by (",
             None,
             expect![[
-                r#"unavailable None None Some("it is not PromQL: unclosed left parenthesis") "#
+                r#"unavailable None None None Some("it is not PromQL: unclosed left parenthesis") "#
             ]],
         );
     }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Question;
-use super::blocks::{EvaluatedBlock, blocks, evaluate};
+use super::blocks::{EvaluatedBlock, Subject, blocks, evaluate};
+use super::place::Place;
 use super::rank::{self, Hypothesis, Mode};
 use super::scope::Scope;
 use super::snapshot::{Deadline, Snapshot};
@@ -37,8 +38,25 @@ pub struct CitedPassage {
 /// The passages of an answer.
 pub struct Cited {
     /// Of each hypothesis that is shown, in their order.
-    of_modes: Vec<Vec<CitedPassage>>,
+    of_modes: Vec<OfMode>,
     related: Vec<CitedPassage>,
+}
+
+struct OfMode {
+    /// Where the hypothesis is.
+    place: Place,
+    passages: Vec<CitedPassage>,
+}
+
+impl OfMode {
+    /// «It is not the network» is said of the whole scope.
+    fn subject<'a>(&'a self, scope: &'a Scope) -> Subject<'a> {
+        if self.place == Place::ANYWHERE {
+            Subject::Scope(scope)
+        } else {
+            Subject::Place(&self.place)
+        }
+    }
 }
 
 /// What is known when passages are chosen.
@@ -62,7 +80,10 @@ impl Choice<'_> {
             .iter()
             .map(|hypothesis| {
                 let (runbook, mode) = &self.pages[hypothesis.mode];
-                self.of_mode(runbook, mode)
+                OfMode {
+                    place: hypothesis.places[0].place.clone(),
+                    passages: self.of_mode(runbook, mode),
+                }
             })
             .collect();
         let shown: BTreeSet<&str> = self
@@ -216,7 +237,7 @@ fn of_section(runbook: &Runbook, section: &Section) -> Value {
 }
 
 impl Cited {
-    /// Fills in what the PromQL of all passages gives.
+    /// Fills in what the PromQL of all passages gives: of a hypothesis for where it is, of the others for the scope.
     pub async fn evaluate(
         mut self,
         prometheus: &Prometheus,
@@ -225,16 +246,26 @@ impl Cited {
         topology: &Topology,
         deadline: Deadline,
     ) -> Self {
-        let all = self.of_modes.iter().flatten().chain(&self.related);
-        let asked: Vec<String> = all
-            .flat_map(|passage| &passage.queries)
-            .map(|query| query.block.clone())
+        let related = self.related.iter();
+        let related = related.map(|passage| (passage, Subject::Scope(scope)));
+        let of_modes = self.of_modes.iter().flat_map(|of_mode| {
+            let passages = of_mode.passages.iter();
+            passages.map(|passage| (passage, of_mode.subject(scope)))
+        });
+        let wanted: Vec<(&str, Subject<'_>)> = of_modes
+            .chain(related)
+            .flat_map(|(passage, subject)| {
+                let queries = passage.queries.iter();
+                queries.map(move |query| (query.block.as_str(), subject))
+            })
             .collect();
-        if asked.is_empty() {
+        if wanted.is_empty() {
             return self;
         }
-        let said = evaluate(prometheus, snapshot, &asked, scope, topology, deadline).await;
-        let all = self.of_modes.iter_mut().flatten().chain(&mut self.related);
+        let said = evaluate(prometheus, snapshot, &wanted, topology, deadline).await;
+        let of_modes = self.of_modes.iter_mut();
+        let of_modes = of_modes.flat_map(|of_mode| &mut of_mode.passages);
+        let all = of_modes.chain(&mut self.related);
         for (query, said) in all.flat_map(|passage| &mut passage.queries).zip(said) {
             *query = said;
         }
@@ -243,7 +274,7 @@ impl Cited {
 
     /// Those of a hypothesis, by its place in the list.
     pub fn of_mode(&self, index: usize) -> Vec<Value> {
-        as_json(&self.of_modes[index])
+        as_json(&self.of_modes[index].passages)
     }
 
     pub fn related(&self) -> Vec<Value> {

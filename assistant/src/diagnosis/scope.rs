@@ -190,7 +190,12 @@ impl Scope {
         }
     }
 
-    fn is_end(&self, end: &Workload) -> bool {
+    /// Whether it is about some workloads and not about all.
+    pub(super) fn names_workloads(&self) -> bool {
+        self.namespace.is_some() || self.workload.is_some()
+    }
+
+    pub(super) fn is_end(&self, end: &Workload) -> bool {
         matches(&self.namespace, &end.namespace) && matches(&self.workload, &end.name)
     }
 
@@ -208,7 +213,7 @@ impl Scope {
         if self.node.as_ref().is_some_and(|node| !on_node(node)) {
             return false;
         }
-        if self.namespace.is_none() && self.workload.is_none() {
+        if !self.names_workloads() {
             return true;
         }
         if place.is_machine()
@@ -226,7 +231,7 @@ impl Scope {
 
     /// The workloads that are meant; none where it is not about workloads.
     pub fn workloads(&self, topology: &Topology) -> BTreeSet<Workload> {
-        if self.namespace.is_none() && self.workload.is_none() {
+        if !self.names_workloads() {
             return BTreeSet::new();
         }
         let known = topology.workloads.iter();

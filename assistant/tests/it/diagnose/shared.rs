@@ -527,6 +527,7 @@ async fn a_vague_sentence_finds_the_fault(server: &str, worlds: &[World]) {
         (&json!("present"), &answer["time"])
     );
     assert_eq!(told["threshold"], "> 1");
+    assert_eq!(told["about"], "all workloads");
     let again = Prometheus::new(Settings::new(server)).unwrap();
     let again = again
         .instant(told["query"].as_str().unwrap(), time * 1000)
@@ -554,6 +555,28 @@ async fn a_vague_sentence_finds_the_fault(server: &str, worlds: &[World]) {
         .unwrap()
         .clone();
     assert_ne!(notes["queries"][0]["outcome"], "present");
+
+    // Who asks is the client, and what the server's page wants to know is of the server.
+    let scope = json!({"workload": "client"});
+    let answer = ask(json!({"scope": scope, "time": time})).await;
+    let first = &answer["hypotheses"][0];
+    assert_eq!(first["failure_mode"], "accept-queue-overflow");
+    let queries = first["passages"].as_array().unwrap().iter();
+    let arrivals = queries
+        .filter_map(|passage| passage["queries"].as_array())
+        .flatten()
+        .find(|query| query["block"].to_string().contains("by (dst_namespace"))
+        .unwrap_or_else(|| panic!("{first}"));
+    assert_eq!(
+        (
+            &arrivals["about"],
+            &arrivals["outcome"],
+            &arrivals["series"]
+        ),
+        (&json!("server"), &json!("present"), &json!(1)),
+        "{arrivals}"
+    );
+    assert_eq!(arrivals["samples"][0]["labels"]["dst_workload"], "server");
 
     let healthy = named(worlds, "a busy pair").time();
     let alert = json!({"labels": {"alertname": "RunwireDnsServfail"}});
