@@ -170,20 +170,57 @@ impl Report {
 /// A steady beat: `rate` times a second, without catching up after a stall, like a user who waits.
 struct Beat {
     next: Instant,
+    /// Beats a second.
+    rate: f64,
 }
 
 impl Beat {
     fn start(offset: Duration) -> Self {
         Self {
             next: Instant::now() + offset,
+            rate: 0.0,
         }
     }
 
-    fn wait(&mut self, rate: f64) {
-        let now = Instant::now();
-        thread::sleep(self.next.saturating_duration_since(now));
-        self.next = self.next.max(now) + Duration::from_secs_f64(1.0 / rate.max(0.001));
+    /// A `rate` that changes meanwhile counts at once, or the fault that it is would begin when everybody has had a last rest.
+    fn wait(&mut self, rate: impl Fn() -> f64) {
+        const LOOK: Duration = Duration::from_millis(100);
+        let came = Instant::now();
+        loop {
+            let now = Instant::now();
+            let rest = self.rest(now, rate().max(0.001));
+            if rest.is_zero() {
+                break;
+            }
+            thread::sleep(rest.min(LOOK));
+        }
+        self.next = self.next.max(came) + Duration::from_secs_f64(1.0 / self.rate);
     }
+
+    /// What is left of a rest becomes shorter or longer with the rate, so that those who took turns still do.
+    fn rest(&mut self, now: Instant, rate: f64) -> Duration {
+        let mut rest = self.next.saturating_duration_since(now);
+        if self.rate > 0.0 && rate != self.rate {
+            rest = rest.mul_f64(self.rate / rate);
+            self.next = now + rest;
+        }
+        self.rate = rate;
+        rest
+    }
+}
+
+#[test]
+fn a_new_rate_counts_in_the_middle_of_a_rest() {
+    let now = Instant::now();
+    let mut beat = Beat {
+        next: now + Duration::from_secs(30),
+        rate: 0.1,
+    };
+    assert_eq!(beat.rest(now, 0.1), Duration::from_secs(30));
+    assert_eq!(beat.rest(now, 1.0), Duration::from_secs(3));
+    let later = now + Duration::from_secs(1);
+    assert_eq!(beat.rest(later, 1.0), Duration::from_secs(2));
+    assert_eq!(beat.rest(later, 0.5), Duration::from_secs(4));
 }
 
 /// The address a server of this family listens on.

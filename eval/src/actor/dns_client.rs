@@ -74,8 +74,8 @@ pub(super) fn run(live: &Live<Settings>) -> Result<()> {
             let mut beat = Beat::start(offset);
             let mut kept = None;
             loop {
+                beat.wait(|| live.get().rate / f64::from(workers));
                 let settings = live.get();
-                beat.wait(settings.rate / f64::from(workers));
                 let name = format!("{}.{}", random.pick(NAMES), settings.suffix);
                 let started = Instant::now();
                 match resolve(&name, &settings, &mut random, &mut kept) {

@@ -80,8 +80,8 @@ pub(super) fn run(live: &Live<Settings>) -> Result<()> {
 fn work(live: &Live<Settings>, report: &Report, mut beat: Beat, workers: f64) {
     let mut kept: Option<TcpStream> = None;
     loop {
+        beat.wait(|| live.get().rate / workers);
         let settings = live.get();
-        beat.wait(settings.rate / workers);
         // As HTTP clients do: a connection that the server closed while idle is not used again.
         let reused = kept.take().filter(is_idle);
         let started = Instant::now();

@@ -59,8 +59,8 @@ pub(super) fn run(live: &Live<Settings>) -> Result<()> {
 
 fn work(live: &Live<Settings>, report: &Report, mut beat: Beat, workers: f64) {
     loop {
+        beat.wait(|| live.get().rate / workers);
         let settings = live.get();
-        beat.wait(settings.rate / workers);
         let started = Instant::now();
         match page(&settings) {
             Ok(true) => report.ok(started.elapsed()),

@@ -56,8 +56,8 @@ pub(super) fn run(live: &Live<Settings>) -> Result<()> {
 
 fn work(live: &Live<Settings>, report: &Report, mut beat: Beat, workers: f64) {
     for number in 0_u64.. {
+        beat.wait(|| live.get().rate / workers);
         let settings = live.get();
-        beat.wait(settings.rate / workers);
         let started = Instant::now();
         match exchange(&settings, number) {
             Ok(()) => report.ok(started.elapsed()),
