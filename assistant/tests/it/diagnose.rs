@@ -267,6 +267,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: conntrack-full 0.913 client>names, dns-unanswered 0.45 client>names
         a rule rejects with ICMP «protocol unreachable», which is none of the usual errors
             fault: policy-reject 0.983 client>server
+        two clients hear nothing from a listener whose queue of half-open connections is full
+            fault: syn-backlog-full 0.966 client>server, node-down 0.28 client>server, peer-vanished 0.162 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds
@@ -279,6 +281,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: dns-unanswered 0.84 client>dns
         answers after 200 ms
             fault: dns-slow 0.949 client>dns
+        search lists since eight seconds, and twenty lookups a second before
+            fault: nxdomain-storm 0.902 client>dns
         a node drops one packet in eight
             fault: local-loss 0.977 server>client
         a node drops one packet in eight, one request every ten seconds
