@@ -1,5 +1,6 @@
 //! A runbook: a page whose front matter may name failure modes and the PromQL that shows them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -71,6 +72,11 @@ impl Runbook {
             Some(sheet) => &sheet.text,
             None => &self.source[self.body_start..],
         }
+    }
+
+    /// The same without what no reader sees.
+    pub fn visible(&self) -> Cow<'_, str> {
+        parse::blanked(self.body())
     }
 
     /// Line of the file of a place in the body.

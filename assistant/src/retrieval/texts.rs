@@ -29,7 +29,7 @@ pub(super) fn words(runbook: &Runbook, passage: &Passage) -> String {
 
 /// What BM25 sees of a whole page.
 pub(super) fn page(runbook: &Runbook) -> String {
-    format!("{}\n{}", title(runbook), runbook.body())
+    format!("{}\n{}", title(runbook), runbook.visible())
 }
 
 /// The page's title, its file's name and what it says it is for.
@@ -69,7 +69,7 @@ pub(super) fn intro(runbook: &Runbook) -> String {
                 in_code = !in_code;
                 continue;
             }
-            if in_code || line.is_empty() || line.starts_with(['|', '<', '{']) {
+            if in_code || line.is_empty() || is_markup(line) {
                 continue;
             }
             let line: String = line.chars().take(room).collect();
@@ -82,4 +82,30 @@ pub(super) fn intro(runbook: &Runbook) -> String {
         }
     }
     intro
+}
+
+/// Tables, tags, admonitions' marks, and what MDX imports.
+fn is_markup(line: &str) -> bool {
+    line.starts_with(['|', '<', '{'])
+        || line.starts_with(":::")
+        || (line.starts_with("import ") && line.contains(" from "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runbook::parse;
+
+    #[test]
+    fn a_page_is_about_its_first_sentences_and_not_its_licence() {
+        let source = "---\ntitle: Net tick time\n---\n<!--\nCopyright (c) A. Licensed under B.\n\nNo warranty.\n-->\n\nimport Tabs from '@theme/Tabs';\n\n# Net tick time\n\n:::tip\nNodes tick.\n:::\n\n```\nset\n```\n";
+        let (page, _) = parse::parse("a", "a.md", source.to_owned());
+        assert_eq!(intro(&page), "Net tick time. Nodes tick. ");
+        assert!(!super::page(&page).contains("warranty"));
+        assert!(
+            page.sections
+                .iter()
+                .all(|section| !section.text.contains("warranty"))
+        );
+    }
 }

@@ -6,8 +6,10 @@ use super::anchor::{Anchors, TOP};
 use super::convert::{Sheet, convert};
 use super::{Format, Runbook, Section, Warning, WarningKind};
 
+mod comments;
 mod front_matter;
 
+pub(super) use comments::blanked;
 use front_matter::{FrontMatter, Syntax};
 
 /// The Markdown we read: here and where pages are rendered it must be the same, or anchors would differ.
@@ -61,7 +63,7 @@ pub fn parse_as(format: Format, id: &str, path: &str, source: String) -> (Runboo
         .or_else(|| headings.first().map(|h| h.text.clone()))
         .filter(|title| !title.is_empty())
         .unwrap_or_else(|| id.rsplit('/').next().unwrap_or(id).to_owned());
-    let sections = sections(body, &title, &headings, &lines);
+    let sections = sections(&blanked(body), &title, &headings, &lines);
 
     let mut failure_modes = Vec::new();
     for (line, mut mode) in front_matter.failure_modes {

@@ -247,7 +247,7 @@ async fn a_page_is_readable_and_says_so_when_prometheus_is_down() {
         "live unavailable",
         "Not everything could be had",
         "Left out of the address",
-        "namespace shop",
+        "pod shop/cart-1",
         // Whoever changes the time keeps the scope.
         "name=\"pod\" value=\"cart-1\"",
     ] {
