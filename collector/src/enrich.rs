@@ -19,7 +19,6 @@ pub use translations::{FiveTuple, Translation, Translations};
 
 use crate::export::{Counter, Labels, Registry};
 use crate::host::Host;
-use crate::host::cgroup::TooEarly;
 use crate::host::netns::Place;
 use crate::k8s::{Cluster, Found, Index, ObjectKey};
 use crate::kernel::monotonic_nanoseconds;
@@ -300,6 +299,13 @@ impl Enricher {
         self.translations_known_until.load(Ordering::Relaxed)
     }
 
+    /// What is named from now on was counted before: see [`Host::begin_collection`].
+    pub fn begin_collection(&self) {
+        if let Some(mut host) = self.host() {
+            host.begin_collection();
+        }
+    }
+
     /// Reads from connection tracking, unless that was done too short a while ago for what it
     /// costs. Afterwards connections older than this call are known.
     pub fn learn_translations(&self) -> bool {
@@ -428,14 +434,9 @@ impl Enricher {
         let Some(mut host) = self.host() else {
             return false;
         };
-        match host.find_address(address, Instant::now()) {
-            Ok(found) => {
-                if found {
-                    self.publish(&mut host);
-                    return true;
-                }
-            }
-            Err(TooEarly) => return false,
+        if let Ok(true) = host.find_address(address, Instant::now()) {
+            self.publish(&mut host);
+            return true;
         }
         drop(host);
         self.learn_translations();

@@ -192,6 +192,12 @@ impl Host {
         Ok(found)
     }
 
+    /// What is collected now is named for good: connection tracking may be asked once, however
+    /// short a while ago that was.
+    pub fn begin_collection(&mut self) {
+        self.read_translations_after = None;
+    }
+
     /// Connections whose destination netfilter has changed, in every namespace. `None`: too early
     /// to read them again.
     pub fn translations(&mut self, now: Instant) -> Option<Vec<Translation>> {

@@ -292,6 +292,7 @@ impl Signals {
     /// Moves what the kernel counted since the last call into the registry. Takes some ten
     /// milliseconds, nearly all of it waiting.
     pub fn collect(&mut self, enricher: &Enricher) {
+        enricher.begin_collection();
         for running in &mut self.running {
             running.run("read", |signal, object| signal.read(object, enricher));
         }

@@ -275,6 +275,40 @@ fn a_service_is_one_edge_to_its_backend(server: fn(&Lab) -> IpAddr, is_held: boo
 
 #[test]
 #[ignore = "needs root"]
+fn a_service_is_its_backend_however_soon_one_looks_again() {
+    const SERVICES: u8 = 4;
+    let lab = Lab::new();
+    let Some(mut table) = Table::start(FlowLimits::default()) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let backend = listener.local_addr().unwrap();
+    serve(listener, 10, 50);
+    let client = &lab.client;
+    run(&format!("ip -n {client} route add 10.96.1.0/24 dev eth0"));
+    let rules = format!(
+        "table inet t {{\n chain c {{\n type nat hook output priority -100\n \
+         ip daddr 10.96.1.0/24 tcp dport 80 dnat ip to {backend}\n }}\n}}\n"
+    );
+    if !nft(client, &rules) {
+        return;
+    }
+    let edge = [
+        ("src_workload", lab.client.as_str()),
+        ("dst_workload", lab.server.as_str()),
+    ];
+    for number in 1..=SERVICES {
+        let service = SocketAddr::from(([10, 96, 1, number], 80));
+        drop(lab.in_client(|| ask(service, 10, 50)));
+        table.measurement.collect();
+        let attempts = (table.measurement).count("tcp_connect_attempts_total", &edge);
+        let all = table.measurement.show("tcp_connect_attempts");
+        assert_eq!(attempts, u64::from(number), "{all}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_service_is_one_edge_to_its_backend_over_ipv4() {
     a_service_is_one_edge_to_its_backend(|lab| lab.server4, false);
 }
