@@ -66,7 +66,6 @@ struct {
 const volatile __u64 dns_query_bounds[HISTOGRAM_BOUNDS] = {};
 
 static const struct dns_edge no_edge;
-static const struct dns_answer_key overflow_answer;
 static const __u64 no_count;
 
 enum {
@@ -101,12 +100,13 @@ static __always_inline void count_answer(const struct dns_name_key *name, __u32 
 		.parent = name->parent,
 		.rcode = rcode,
 	};
+	struct dns_answer_key overflow = {.rcode = rcode};
 	__u64 *answers;
 
 	if (second_is_active())
-		answers = entry(&dns_answers_1, &key, &overflow_answer, &no_count);
+		answers = entry(&dns_answers_1, &key, &overflow, &no_count);
 	else
-		answers = entry(&dns_answers_0, &key, &overflow_answer, &no_count);
+		answers = entry(&dns_answers_0, &key, &overflow, &no_count);
 	if (answers)
 		__sync_fetch_and_add(answers, 1);
 }

@@ -106,12 +106,12 @@ impl Dns {
             server: [0; 16],
         });
         object.reserve::<_, dns_edge>("dns_edges", &overflow)?;
-        let overflow = dns_answer_key {
+        let overflow = [0, 1, 2, 3, 4, 5, 6].map(|rcode| dns_answer_key {
             name: 0,
             parent: 0,
-            rcode: 0,
-        };
-        Ok(object.reserve::<_, u64>("dns_answers", &[overflow])?)
+            rcode,
+        });
+        Ok(object.reserve::<_, u64>("dns_answers", &overflow)?)
     }
 
     fn count_timeouts(

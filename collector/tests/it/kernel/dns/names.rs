@@ -22,11 +22,16 @@ fn ask(lab: &Lab, names: impl Iterator<Item = String> + Send) {
 }
 
 fn measure(dns_names: usize, names: &[String]) -> Option<(Lab, Measurement)> {
-    let lab = Lab::new();
     let settings = SignalSettings {
         dns_names,
         ..SignalSettings::default()
     };
+    measure_with(settings, names)
+}
+
+/// Names that begin with a letter of an odd number do not exist.
+fn measure_with(settings: SignalSettings, names: &[String]) -> Option<(Lab, Measurement)> {
+    let lab = Lab::new();
     let mut measurement = Measurement::start_with("dns", settings)?;
     let server = lab.in_server(|| UdpSocket::bind((lab.server4, 53)).unwrap());
     thread::scope(|scope| {
@@ -95,6 +100,30 @@ fn names_are_no_labels_unless_switched_on() {
     };
     assert_eq!(queries(&measurement, &name), 1);
     assert!(!measurement.show("dns_name_queries_total").contains('{'));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn names_without_room_keep_their_outcome() {
+    const NAMES: u64 = 100;
+    let settings = SignalSettings {
+        dns_names: 1000,
+        map_capacity: [("dns_answers".to_owned(), 16)].into(),
+        ..SignalSettings::default()
+    };
+    let token = std::process::id();
+    let names: Vec<String> = (0..NAMES).map(|n| format!("a{n}.r{token}.test")).collect();
+    let Some((_lab, measurement)) = measure_with(settings, &names) else {
+        return;
+    };
+    let outcome = |rcode| {
+        let labels = [("name", "~other"), ("rcode", rcode)];
+        measurement.count("dns_name_queries_total", &labels)
+    };
+    let show = measurement.show("dns_name_queries_total");
+    // Names that the rest of the host asks for have no room either.
+    assert!(outcome("nxdomain") > NAMES / 2, "{show}");
+    assert!(outcome("noerror") < NAMES / 2, "{show}");
 }
 
 #[test]
