@@ -112,6 +112,9 @@ pub fn flows(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode
         )
     })?;
     if let Some(refusal) = answer.get("detail").and_then(Value::as_str) {
+        if answer["status"] == 400 {
+            return Ok(super::fail(2, &refusal));
+        }
         bail!("{refusal}");
     }
     if arguments.get_flag("json") {

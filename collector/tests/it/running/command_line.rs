@@ -52,6 +52,23 @@ fn the_schema_names_every_key() {
     }
 }
 
+#[test]
+#[ignore = "loads BPF: needs root"]
+fn a_wrong_filter_is_a_wrong_argument() {
+    let collector = Collector::start("");
+    for (flag, value) in [
+        ("--port", "abc"),
+        ("--state", "dead"),
+        ("--src", "10.0.0.300"),
+    ] {
+        let output = collector.command(&["flows", flag, value]);
+        assert_eq!(output.status.code(), Some(2), "{flag}: {}", stderr(&output));
+        assert!(stderr(&output).contains(value), "{}", stderr(&output));
+    }
+    let output = collector.command(&["flows", "--port", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
 /// Name → content.
 fn unpack(archive: &std::path::Path) -> Vec<(String, String)> {
     let run = |arguments: &[&str]| {
