@@ -56,7 +56,7 @@ mod tests {
         for (markdown, expected) in [
             (
                 "<!-- Copyright é\n\n(c) X -->\n\n# A\n",
-                "                  \n\n         \n\n# A\n",
+                "                 \n\n         \n\n# A\n",
             ),
             ("a <!-- b --> c", "a            c"),
             (
