@@ -1,15 +1,16 @@
-//! `cluster`: many nodes, each a copy of a real one, and what their series cost Prometheus and a diagnosis.
+//! `cluster`: many nodes, each a copy of a real one, and what their series cost a database and a diagnosis.
 //!
 //! A small lab runs twice with the real collector and with pods for namespaces: healthy, and with a fault. What the collector
 //! exported at two moments is a [`template::Template`]; every node of the cluster is such a template under names of its own, whose
-//! counters go on as fast as they went. One node, in the middle, has the fault. Prometheus and the assistant are the real ones.
+//! counters go on as fast as they went. One node, in the middle, has the fault. The database and the assistant are the real ones.
 
+mod database;
 mod nodes;
 mod template;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -17,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::database::{Database, Own};
 use self::nodes::Nodes;
 use self::template::Template as NodeTemplate;
 use crate::case::Running;
@@ -60,6 +62,19 @@ pub(crate) struct Options {
     /// Writes the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// What the series go to, and the assistant asks.
+    #[arg(long, value_enum, default_value_t = Database::Prometheus)]
+    database: Database,
+    /// VictoriaMetrics' program [default: the one in the path].
+    #[arg(long, value_name = "FILE")]
+    victoria_metrics: Option<PathBuf>,
+    /// One more flag for the database, as its own program takes it; may be repeated.
+    #[arg(
+        long = "database-flag",
+        value_name = "FLAG",
+        allow_hyphen_values = true
+    )]
+    database_flags: Vec<String>,
     /// Where Prometheus writes down every query with its cost, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     query_log: Option<PathBuf>,
@@ -97,16 +112,21 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         "{} nodes with {series} series each",
         options.nodes
     ));
-    let mut prometheus = prometheus(options, &nodes, ports, work.path())?;
+    let database = options.database;
+    let mut server = database.start(options, &nodes, ports, work.path())?;
     let mut assistant = assistant(options, ports, work.path())?;
-    stop::sleep(Duration::from_secs(options.warmup))?;
-    prometheus.check()?;
+    // What scrapes alone cost is taken from the last two, when every series is known.
+    let alone = Duration::from_secs((2 * options.interval).min(options.warmup));
+    stop::sleep(Duration::from_secs(options.warmup) - alone)?;
+    let unasked = database.own(ports)?;
+    stop::sleep(alone)?;
+    server.check()?;
     assistant.check()?;
 
-    let before = own_metrics(ports)?;
+    let before = database.own(ports)?;
     let started = Instant::now();
     let mut seconds = Vec::new();
-    let mut right = 0;
+    let (mut right, mut incomplete) = (0, 0);
     for number in 0..options.questions {
         stop::check()?;
         let age = SignedDuration::from_secs(i64::from(5 + options.questions - number));
@@ -128,14 +148,20 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         } else {
             say::progress(format_args!("  named instead of {expected}: {named}"));
         }
-        for part in answer["degraded"].as_array().into_iter().flatten() {
+        let degraded = answer["degraded"].as_array();
+        incomplete += usize::from(degraded.is_some_and(|parts| !parts.is_empty()));
+        for part in degraded.into_iter().flatten() {
             say::progress(format_args!("  degraded: {part}"));
         }
     }
     let asking = started.elapsed().as_secs_f64();
-    let after = own_metrics(ports)?;
-    let figures = figures(options, series, &before, &after, &mut seconds, asking);
-    say::result(text(&figures, right));
+    let after = database.own(ports)?;
+    let mut figures = figures(options, series, [&unasked, &before, &after], &mut seconds);
+    figures["asking_seconds"] = json!(asking);
+    figures["database_peak_resident_bytes"] = json!(peak_resident(&server)?);
+    figures["answers_that_name_the_fault_first"] = json!(right);
+    figures["incomplete_answers"] = json!(incomplete);
+    say::result(text(&figures));
     if let Some(file) = &options.json {
         fs::write(file, serde_json::to_vec_pretty(&figures)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -211,44 +237,6 @@ fn record(options: &Options, name: &str, work: &Path) -> Result<Recorded> {
     })
 }
 
-fn prometheus(options: &Options, nodes: &Nodes, ports: Ports, work: &Path) -> Result<Program> {
-    let targets: Vec<Value> = (0..options.nodes)
-        .map(|number| {
-            json!({"targets": [nodes.address.to_string()],
-                "labels": {"__metrics_path__": format!("/{number}"), "instance": format!("node-{number}"), "node": format!("node-{number}")}})
-        })
-        .collect();
-    let list = work.join("targets.json");
-    fs::write(&list, serde_json::to_vec(&targets)?)?;
-    let config = work.join("prometheus.yml");
-    let query_log = match &options.query_log {
-        Some(file) => format!(
-            ", query_log_file: '{}'",
-            std::path::absolute(file)?.display()
-        ),
-        None => String::new(),
-    };
-    fs::write(
-        &config,
-        format!(
-            "global: {{scrape_interval: {0}s, scrape_timeout: {0}s{query_log}}}\nscrape_configs:\n  - job_name: runwire-collector\n    file_sd_configs: [{{files: ['{1}']}}]\n",
-            options.interval,
-            list.display()
-        ),
-    )?;
-    let flags = [
-        format!("--config.file={}", config.display()),
-        format!("--storage.tsdb.path={}", work.join("data").display()),
-        format!("--web.listen-address=127.0.0.1:{}", ports.prometheus()),
-        "--log.level=warn".to_owned(),
-    ];
-    let file = options.programs.prometheus()?;
-    let mut program = Program::start("prometheus", &file, &flags, &work.join("prometheus.log"))?;
-    let ready = format!("http://127.0.0.1:{}/-/ready", ports.prometheus());
-    program.wait_for(&ready, PATIENCE)?;
-    Ok(program)
-}
-
 fn assistant(options: &Options, ports: Ports, work: &Path) -> Result<Program> {
     let flags = format!(
         "serve --diagnosis-deadline {} --listen 127.0.0.1:{} --runbooks {} --prometheus http://127.0.0.1:{}",
@@ -265,51 +253,20 @@ fn assistant(options: &Options, ports: Ports, work: &Path) -> Result<Program> {
     Ok(program)
 }
 
-/// What Prometheus says about itself.
-struct Own {
-    series: f64,
-    resident: f64,
-    cpu: f64,
-    samples: f64,
-    queries: f64,
-    at: Instant,
+/// The most that it ever had.
+fn peak_resident(program: &Program) -> Result<u64> {
+    let file = format!("/proc/{}/status", program.id());
+    let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
+        .with_context(|| format!("{file} has no VmHWM"))?;
+    Ok(kibibytes.parse::<u64>()? * 1024)
 }
 
-fn own_metrics(ports: Ports) -> Result<Own> {
-    // A scrape that is going on is not what is asked about.
-    thread::sleep(Duration::from_millis(200));
-    let (_, text) = http::get(&format!("http://127.0.0.1:{}/metrics", ports.prometheus()))?;
-    let sum = |name: &str, label: &str| {
-        let lines = text.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && line.contains(label)
-        });
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum::<f64>()
-    };
-    Ok(Own {
-        series: sum("prometheus_tsdb_head_series", ""),
-        resident: sum("process_resident_memory_bytes", ""),
-        cpu: sum("process_cpu_seconds_total", ""),
-        samples: sum("prometheus_tsdb_head_samples_appended_total", ""),
-        queries: sum(
-            "prometheus_http_requests_total",
-            "handler=\"/api/v1/query\"",
-        ),
-        at: Instant::now(),
-    })
-}
-
-fn figures(
-    options: &Options,
-    series: usize,
-    before: &Own,
-    after: &Own,
-    seconds: &mut [f64],
-    asking: f64,
-) -> Value {
+/// `owns` are when scrapes were let alone, when the first question was asked, and when the last was answered.
+fn figures(options: &Options, series: usize, owns: [&Own; 3], seconds: &mut [f64]) -> Value {
+    let [unasked, before, after] = owns;
     seconds.sort_by(f64::total_cmp);
     let quantile = |share: f64| {
         #[expect(
@@ -322,28 +279,31 @@ fn figures(
         seconds.get(index).copied()
     };
     let questions = f64::from(options.questions);
+    let between = |one: &Own, other: &Own| (other.at - one.at).as_secs_f64();
+    let scraping = (before.cpu - unasked.cpu) / between(unasked, before);
+    let asking = after.cpu - before.cpu;
+    let interval = u32::try_from(options.interval).map_or(f64::MAX, f64::from);
     json!({
+        "database": format!("{:?} {}", options.database, after.version),
         "nodes": options.nodes,
         "series_per_node": series,
         "scrape_interval_seconds": options.interval,
-        "prometheus_series": after.series,
-        "prometheus_resident_bytes": after.resident,
-        "prometheus_resident_bytes_per_series": after.resident / after.series,
-        "samples_per_second": (after.samples - before.samples) / (after.at - before.at).as_secs_f64(),
+        "series": after.series,
+        "database_resident_bytes": after.resident,
+        "database_resident_bytes_per_series": after.resident / after.series,
+        "samples_per_second": (before.samples - unasked.samples) / between(unasked, before),
+        "database_cpu_seconds_per_scrape_of_all": scraping * interval,
         "queries_per_diagnosis": (after.queries - before.queries) / questions,
-        "prometheus_cpu_seconds_per_diagnosis": (after.cpu - before.cpu) / questions,
-        "asking_seconds": asking,
+        "database_cpu_seconds_per_diagnosis": asking / questions,
+        "database_cpu_seconds_per_diagnosis_without_scrapes": (asking - scraping * between(before, after)) / questions,
         "diagnose_seconds": {"median": quantile(0.5), "p95": quantile(0.95), "longest": quantile(1.0)},
     })
 }
 
-fn text(figures: &Value, right: usize) -> String {
-    let mut lines: Vec<String> = (figures.as_object().into_iter().flatten())
-        .map(|(name, value)| format!("{name:40} {value}"))
+fn text(figures: &Value) -> String {
+    let lines = figures.as_object().into_iter().flatten();
+    let lines: Vec<String> = lines
+        .map(|(name, value)| format!("{name:50} {value}"))
         .collect();
-    lines.push(format!(
-        "{:40} {right}",
-        "answers that name the fault first"
-    ));
     lines.join("\n")
 }
