@@ -284,7 +284,7 @@ fn figures(options: &Options, series: usize, owns: [&Own; 3], seconds: &mut [f64
     let asking = after.cpu - before.cpu;
     let interval = u32::try_from(options.interval).map_or(f64::MAX, f64::from);
     json!({
-        "database": format!("{:?} {}", options.database, after.version),
+        "database": format!("{:?} {}", options.database, after.version).trim(),
         "nodes": options.nodes,
         "series_per_node": series,
         "scrape_interval_seconds": options.interval,
