@@ -100,11 +100,17 @@ fn doctor_names_the_capability_that_is_missing() {
             .unwrap();
         let text = stdout(&output);
         let name = format!("CAP_{}", missing.to_uppercase());
+        // Programs may be loaded by who may do everything: nothing is missing then.
+        let is_replaced = matches!(missing, "bpf" | "perfmon");
+        let (mark, words, code) = match is_replaced {
+            true => ("ok", "CAP_SYS_ADMIN stands for it", 0),
+            false => ("FAIL", "run as root, or grant it", 1),
+        };
         let line = text
             .lines()
-            .find(|line| line.starts_with("FAIL") && line.contains(&name));
+            .find(|line| line.starts_with(mark) && line.contains(&name));
         let line = line.unwrap_or_else(|| panic!("{name} is not named:\n{text}"));
-        assert!(line.contains("run as root, or grant it"), "{line}");
-        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(line.contains(words), "{line}");
+        assert_eq!(output.status.code(), Some(code), "{name}:\n{text}");
     }
 }
