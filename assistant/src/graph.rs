@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::prometheus::{Prometheus, QueryError};
+use crate::prometheus::Prometheus;
 
 mod draw;
 mod query;
@@ -165,11 +165,16 @@ pub fn fields(statistic: Statistic) -> Value {
     json!({"edges_fields": edges, "nodes_fields": nodes})
 }
 
-/// Asks for everything at once. Where one query fails there is no graph: a part of the numbers would look like all of them.
-pub async fn ask(prometheus: &Prometheus, asked: &Asked) -> Result<Graph, QueryError> {
+/// Asks for everything at once. Where one query fails, or its answer lacks series, there is no graph but a sentence that says why:
+/// a part of the numbers would look like all of them.
+pub async fn ask(prometheus: &Prometheus, asked: &Asked) -> Result<Graph, String> {
     let answers = query::all(asked).into_iter().map(|query| async move {
-        let samples = prometheus.instant(&query.text, asked.to).await?;
-        Ok::<_, QueryError>((query.into, samples))
+        let vector = prometheus.instant(&query.text, asked.to).await;
+        let vector = vector.map_err(|error| error.to_string())?;
+        match vector.partial {
+            Some(reason) => Err(reason),
+            None => Ok((query.into, vector.samples)),
+        }
     });
     let mut pairs = Pairs::default();
     for (into, samples) in try_join_all(answers).await? {

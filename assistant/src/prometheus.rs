@@ -184,9 +184,9 @@ impl Prometheus {
     }
 
     /// Evaluates `query` at `time_millis` (Unix time). A scalar comes back as one sample without labels.
-    pub async fn instant(&self, query: &str, time_millis: i64) -> Result<Vec<Sample>, QueryError> {
-        let vector = self.instant_until(query, time_millis, self.patience());
-        Ok(vector.await?.samples)
+    pub async fn instant(&self, query: &str, time_millis: i64) -> Result<Vector, QueryError> {
+        self.instant_until(query, time_millis, self.patience())
+            .await
     }
 
     /// The same for somebody who waits `until` then. A query that is not sent by then is not sent at all; one that is sent and

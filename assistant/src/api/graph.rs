@@ -136,8 +136,8 @@ pub(super) async fn data(
 ) -> ApiResult<Graph> {
     let asked = GraphRequest::read(query)?.check(now_millis())?;
     let graph = graph::ask(&state.engine.prometheus, &asked).await;
-    Ok(Json(graph.map_err(|error| {
-        ApiError::Unavailable(format!("there is no graph: {error}"))
+    Ok(Json(graph.map_err(|reason| {
+        ApiError::Unavailable(format!("there is no graph: {reason}"))
     })?))
 }
 

@@ -144,7 +144,8 @@ async fn numbers_can_be_asked_again(prometheus: &Prometheus, diagnosis: &Diagnos
         let answer = prometheus
             .instant(&evidence.query, time * 1000)
             .await
-            .unwrap();
+            .unwrap()
+            .samples;
         let has = |value: f64| {
             answer
                 .iter()

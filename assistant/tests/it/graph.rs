@@ -161,3 +161,20 @@ async fn without_prometheus_there_is_no_graph_and_not_an_empty_one() {
     let answer = get(&service.router, "/api/graph/data?limit=many").await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn of_an_answer_that_lacks_series_there_is_no_graph() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let body = json!({"status": "success", "data": {"resultType": "vector", "result": []}, "isPartial": true});
+    let prometheus = axum::Router::new().fallback(move || async move { axum::Json(body) });
+    tokio::spawn(async move { axum::serve(listener, prometheus).await });
+    let service = asking(&url, Vec::new(), None, DEADLINE);
+    let answer = get(&service.router, "/api/graph/data").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        answer.body.contains("part of the series"),
+        "{}",
+        answer.body
+    );
+}

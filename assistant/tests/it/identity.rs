@@ -87,7 +87,7 @@ async fn prometheus_is_told_tenant_token_and_password() {
     let prometheus = client(&url, &keys);
     tokio::spawn(prometheus.clone().keep_fresh(Arc::new(Troubles::default())));
     *wanted.lock().unwrap() = vec![("authorization", "Bearer 1st-word".into())];
-    assert_eq!(prometheus.instant("1", 0).await.unwrap().len(), 1);
+    assert_eq!(prometheus.instant("1", 0).await.unwrap().samples.len(), 1);
     // A token that is replaced, as Kubernetes does every hour.
     file(&folder, "2nd-word");
     *wanted.lock().unwrap() = vec![("authorization", "Bearer 2nd-word".into())];

@@ -52,18 +52,20 @@ pub(super) async fn answer(
             ));
         }
         let time = moment(&request.time)?;
-        let samples = prometheus
+        let vector = prometheus
             .instant(&request.query, time)
             .await
             .map_err(failed)?;
-        let (told, left_out) = bounded(samples);
+        let (told, left_out) = bounded(vector.samples);
         let series: Vec<Value> = told
             .into_iter()
             .map(|sample| json!({"labels": sample.labels, "value": number(sample.value)}))
             .collect();
-        return Ok(
-            json!({"query": request.query, "time": written(time), "series": series, "series_left_out": left_out}),
-        );
+        let mut answer = json!({"query": request.query, "time": written(time), "series": series, "series_left_out": left_out});
+        if let Some(reason) = vector.partial {
+            answer["partial"] = reason.into();
+        }
+        return Ok(answer);
     };
     if request.time.is_some() {
         return Err(ApiError::BadRequest(

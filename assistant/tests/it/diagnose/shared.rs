@@ -327,7 +327,7 @@ async fn narrowed_is_the_whole_filtered(
                 continue;
             };
             let ask = async |query: &str| {
-                let mut samples = prometheus.instant(query, time).await.unwrap();
+                let mut samples = prometheus.instant(query, time).await.unwrap().samples;
                 samples.retain(|sample| sample.value.is_finite() && is_in(sample));
                 samples.sort_by(|a, b| a.labels.cmp(&b.labels));
                 samples
@@ -372,12 +372,18 @@ async fn what_is_screened_out_is_nowhere(
         let time = world.time() * 1000;
         for text in &expressions {
             let expression = Expression::parse(text).unwrap();
-            let finds =
-                async |query: &str| !prometheus.instant(query, time).await.unwrap().is_empty();
+            let finds = async |query: &str| {
+                !prometheus
+                    .instant(query, time)
+                    .await
+                    .unwrap()
+                    .samples
+                    .is_empty()
+            };
             let mut is_beyond = false;
             for window in windows {
                 let samples = prometheus.instant(&expression.query(window), time).await;
-                let mut samples = samples.unwrap().into_iter();
+                let mut samples = samples.unwrap().samples.into_iter();
                 is_beyond |= samples
                     .any(|sample| sample.value.is_finite() && expression.holds(sample.value));
             }
@@ -427,6 +433,7 @@ async fn pairs_say_where_it_is(
         .instant(query, time)
         .await
         .unwrap()
+        .samples
         .iter()
         .map(|pair| ends(&pair.labels))
         .collect();
@@ -440,7 +447,8 @@ async fn pairs_say_where_it_is(
         let mut whole = prometheus
             .instant(&expression.query(window), time)
             .await
-            .unwrap();
+            .unwrap()
+            .samples;
         for sample in whole.iter().filter(|sample| sample.value.is_finite()) {
             let between = ends(&sample.labels);
             assert!(
@@ -454,7 +462,8 @@ async fn pairs_say_where_it_is(
         };
         whole.retain(|sample| is_near(&sample.labels));
         found += whole.len();
-        let mut part = prometheus.instant(&near.query(window), time).await.unwrap();
+        let part = prometheus.instant(&near.query(window), time).await;
+        let mut part = part.unwrap().samples;
         for answer in [&mut part, &mut whole] {
             answer.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
@@ -532,7 +541,8 @@ async fn a_vague_sentence_finds_the_fault(server: &str, worlds: &[World]) {
     let again = again
         .instant(told["query"].as_str().unwrap(), time * 1000)
         .await
-        .unwrap();
+        .unwrap()
+        .samples;
     let six_digits = |value: f64| format!("{value:.5e}").parse::<f64>().unwrap();
     let value = told["value"].as_f64().unwrap();
     assert!(again.iter().any(|sample| six_digits(sample.value) == value));

@@ -216,7 +216,7 @@ async fn vmauth_lets_in_who_says_so_over_a_certificate_of_ones_own() {
         let prometheus = Prometheus::new(settings).unwrap();
         let answer = prometheus.instant("up", 1_700_000_010_000).await;
         answer
-            .map(|samples| samples.len())
+            .map(|vector| vector.samples.len())
             .map_err(|error| error.to_string())
     };
     let none = IdentitySettings::default;
