@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::watched::Troubles;
 
 pub use identity::Identity;
-pub use response::{Range, Sample, Vector};
+pub use response::{Matrix, Range, Sample, Vector};
 
 /// A query that takes longer than this part of its time-out is a slow one.
 const SLOW: u32 = 4;
@@ -217,7 +217,7 @@ impl Prometheus {
         start: i64,
         end: i64,
         step: Duration,
-    ) -> Result<Vec<Range>, QueryError> {
+    ) -> Result<Matrix, QueryError> {
         let request = self
             .client
             .query_range(query, start, end, step.as_secs_f64())
@@ -350,6 +350,14 @@ impl Prometheus {
             QueryError::Malformed(innermost(error))
         }
     }
+}
+
+/// A label's value, for a string in double quotes.
+pub fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// An HTTP client without proxies and with one TLS library for the whole process.

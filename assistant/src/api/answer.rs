@@ -1,6 +1,6 @@
 //! A diagnosis as a browser shows it: what is the matter, the causes in order, what to do, and what was looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,9 +13,8 @@ use super::evidence::{self, Row};
 use super::html::escape;
 use super::links::{Links, with_query};
 use crate::diagnosis::blocks::EvaluatedBlock;
-use crate::diagnosis::live::finite;
+use crate::diagnosis::live::{Histories, History};
 use crate::diagnosis::response::{Affected, Diagnosis, FoundMode, ShownEvidence, Status};
-use crate::prometheus::Range;
 use crate::retrieval::url;
 
 /// The plots may be missing; the answer is there without them.
@@ -25,7 +24,7 @@ const HYPOTHESES_WITH_PLOTS: usize = 3;
 
 pub(super) struct Shown<'a> {
     pub(super) diagnosis: &'a Diagnosis,
-    histories: BTreeMap<String, Vec<Range>>,
+    histories: Histories,
     links: Links<'a>,
     /// Scope and moment, without a question mark, for links to runbooks.
     pub(super) kept: String,
@@ -142,7 +141,7 @@ impl<'a> Shown<'a> {
                     let history = plots
                         .contains(evidence.id.as_str())
                         .then(|| self.history(evidence));
-                    Row::of_shown(evidence, history.as_deref()).html(&self.links)
+                    Row::of_shown(evidence, history.as_ref()).html(&self.links)
                 })
                 .collect();
             if !rows.is_empty() {
@@ -185,12 +184,12 @@ impl<'a> Shown<'a> {
     }
 
     /// The series that the first sample is of.
-    fn history(&self, evidence: &ShownEvidence) -> Vec<(f64, f64)> {
-        let ranges = self.histories.get(&evidence.query);
+    fn history(&self, evidence: &ShownEvidence) -> History {
         let sample = evidence.samples.first();
-        let same = |range: &&Range| sample.is_some_and(|sample| sample.labels == range.labels);
-        let range = ranges.and_then(|ranges| ranges.iter().find(same));
-        range.map(finite).unwrap_or_default()
+        History::of(&self.histories, &evidence.query, |ranges| {
+            let labels = &sample?.labels;
+            ranges.iter().find(|range| range.labels == *labels)
+        })
     }
 
     fn passages(&self, heading: &str, passages: &[Value]) -> String {

@@ -6,7 +6,7 @@ use super::html::escape;
 use super::links::Links;
 use super::plot::plot;
 use crate::diagnosis::blocks::EvaluatedBlock;
-use crate::diagnosis::live::{HISTORY, Live, LiveEvidence};
+use crate::diagnosis::live::{HISTORY, History, Live, LiveEvidence};
 use crate::diagnosis::quantity;
 use crate::diagnosis::response::{Part, ShownEvidence};
 
@@ -27,7 +27,7 @@ pub(super) struct Row<'a> {
     pub(super) reason: Option<&'a str>,
     pub(super) query: &'a str,
     /// `None`: no plot is wanted here.
-    pub(super) history: Option<&'a [(f64, f64)]>,
+    pub(super) history: Option<&'a History>,
 }
 
 impl<'a> Row<'a> {
@@ -44,11 +44,11 @@ impl<'a> Row<'a> {
             places: &evidence.places,
             reason: evidence.reason.as_deref(),
             query: &evidence.query,
-            history: Some(&evidence.history),
+            history: evidence.history.as_ref(),
         }
     }
 
-    pub(super) fn of_shown(evidence: &'a ShownEvidence, history: Option<&'a [(f64, f64)]>) -> Self {
+    pub(super) fn of_shown(evidence: &'a ShownEvidence, history: Option<&'a History>) -> Self {
         Self {
             title: match evidence.title.as_str() {
                 "" => &evidence.id,
@@ -120,19 +120,31 @@ impl<'a> Row<'a> {
             let _ = writeln!(html, "<p class=\"places\">{}</p>", places.join("<br>"));
         }
         if let Some(history) = self.history {
-            let end = links.time_millis as f64 / 1000.0;
-            html.push_str(&plot(
-                history,
-                end,
-                HISTORY.as_secs_f64(),
-                number,
-                self.unit,
-            ));
+            html.push_str(&self.course(history, number, links));
         }
         html.push_str(&query(self.query, links));
         html.push_str("</li>\n");
         html
     }
+
+    fn course(&self, history: &History, limit: Option<f64>, links: &Links<'_>) -> String {
+        let lacking = lacking(history).unwrap_or_default();
+        if history.points.is_empty() && !lacking.is_empty() {
+            return lacking;
+        }
+        let end = links.time_millis as f64 / 1000.0;
+        let span = HISTORY.as_secs_f64();
+        plot(&history.points, end, span, limit, self.unit) + &lacking
+    }
+}
+
+/// A part must not look like the whole, nor what is not known like nothing.
+fn lacking(history: &History) -> Option<String> {
+    let reason = escape(history.lack.as_ref()?);
+    Some(match history.points.is_empty() {
+        true => format!("<p class=\"reason\">The last hour is not known: {reason}</p>\n"),
+        false => format!("<p class=\"reason\">The plot may lack values: {reason}</p>\n"),
+    })
 }
 
 /// The query, and where a person may go on with it.

@@ -14,7 +14,7 @@ use super::response::Part;
 use super::scope::Scope;
 use super::snapshot::Deadline;
 use super::{Engine, rank, screen, settle, words};
-use crate::prometheus::{Prometheus, Range};
+use crate::prometheus::{Matrix, Prometheus, QueryError, Range};
 use crate::runbook::{FailureMode, Role, Runbook};
 
 /// How far back a plot looks.
@@ -65,9 +65,21 @@ pub struct LiveEvidence {
     pub places: Vec<String>,
     /// Why there is no value.
     pub reason: Option<String>,
-    /// Unix seconds and values of the series that is shown, or else of the one in the scope with the strongest value.
-    pub history: Vec<(f64, f64)>,
+    /// Of the series that is shown, or else of the one in the scope with the strongest value. `None`: it was not asked for.
+    pub history: Option<History>,
 }
+
+/// The last hour of a value.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Unix seconds and values.
+    pub points: Vec<(f64, f64)>,
+    /// Why there may be others, or none of them is known.
+    pub lack: Option<String>,
+}
+
+/// By query. One that did not come in time is not there.
+pub type Histories = BTreeMap<String, Result<Matrix, QueryError>>;
 
 impl Engine {
     /// Never fails: what does not come before the deadline is `unavailable`, and said so.
@@ -139,13 +151,13 @@ impl Engine {
         }
     }
 
-    /// The last hour of the series of some queries; what fails or comes late is left out.
+    /// The last hour of the series of some queries.
     pub async fn histories(
         &self,
         queries: BTreeSet<String>,
         time_millis: i64,
         patience: Duration,
-    ) -> BTreeMap<String, Vec<Range>> {
+    ) -> Histories {
         let end = time_millis.div_euclid(1000);
         histories(&self.prometheus, queries, end, Deadline::after(patience)).await
     }
@@ -169,7 +181,7 @@ fn seen(evidence: &Evidence, scope: &Scope, lost: bool) -> LiveEvidence {
         query: query.expr.trim().to_owned(),
         places: Vec::new(),
         reason: None,
-        history: Vec::new(),
+        history: None,
     };
     let reading = match &evidence.reading {
         Ok(reading) => reading,
@@ -256,11 +268,23 @@ fn with_history(
     evidence: &Evidence,
     mut shown: LiveEvidence,
     scope: &Scope,
-    histories: &BTreeMap<String, Vec<Range>>,
+    histories: &Histories,
 ) -> LiveEvidence {
-    let (Ok(reading), Some(ranges)) = (&evidence.reading, histories.get(&shown.query)) else {
+    let (Ok(reading), None) = (&evidence.reading, &shown.reason) else {
         return shown;
     };
+    shown.history = Some(History::of(histories, &shown.query, |ranges| {
+        chosen(ranges, reading, scope, shown.value)
+    }));
+    shown
+}
+
+fn chosen<'a>(
+    ranges: &'a [Range],
+    reading: &Reading,
+    scope: &Scope,
+    value: Option<f64>,
+) -> Option<&'a Range> {
     let in_scope: Vec<&Range> = ranges
         .iter()
         .filter(|range| {
@@ -270,7 +294,7 @@ fn with_history(
         .collect();
     let by_value = |range: &&&Range| {
         let last = range.points.last().map(|point| words::significant(point.1));
-        shown.value.is_some() && last == shown.value
+        value.is_some() && last == value
     };
     let chosen = in_scope.iter().find(by_value).or_else(|| {
         in_scope.iter().min_by(|a, b| {
@@ -278,10 +302,33 @@ fn with_history(
             reading.expression.strongest_first(a, b)
         })
     });
-    if let Some(range) = chosen {
-        shown.history = finite(range);
+    chosen.copied()
+}
+
+impl History {
+    /// Of the series of a query that is chosen from all.
+    pub fn of(
+        histories: &Histories,
+        query: &str,
+        choose: impl FnOnce(&[Range]) -> Option<&Range>,
+    ) -> Self {
+        let matrix = match histories.get(query) {
+            Some(Ok(matrix)) => matrix,
+            Some(Err(error)) => return Self::lacking(error.to_string()),
+            None => return Self::lacking("it did not come in time".into()),
+        };
+        Self {
+            points: choose(&matrix.ranges).map(finite).unwrap_or_default(),
+            lack: matrix.partial.clone(),
+        }
     }
-    shown
+
+    fn lacking(reason: String) -> Self {
+        Self {
+            points: Vec::new(),
+            lack: Some(reason),
+        }
+    }
 }
 
 fn peak(reading: &Reading, range: &Range) -> f64 {
@@ -295,7 +342,7 @@ fn peak(reading: &Reading, range: &Range) -> f64 {
 }
 
 /// A ratio of nothing to nothing is a gap and no value.
-pub fn finite(range: &Range) -> Vec<(f64, f64)> {
+fn finite(range: &Range) -> Vec<(f64, f64)> {
     let points = range.points.iter().copied();
     points.filter(|point| point.1.is_finite()).collect()
 }
@@ -305,7 +352,7 @@ async fn histories(
     queries: BTreeSet<String>,
     end: i64,
     deadline: Deadline,
-) -> BTreeMap<String, Vec<Range>> {
+) -> Histories {
     let start = end - i64::try_from(HISTORY.as_secs()).unwrap_or(0);
     let mut tasks = JoinSet::new();
     for query in queries {
@@ -317,7 +364,7 @@ async fn histories(
     }
     let mut found = BTreeMap::new();
     while let Some(Some(joined)) = deadline.wait(tasks.join_next()).await {
-        if let Ok((query, Ok(ranges))) = joined {
+        if let Ok((query, ranges)) = joined {
             found.insert(query, ranges);
         }
     }

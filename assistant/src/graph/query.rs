@@ -2,6 +2,7 @@
 
 use super::Asked;
 use super::draw::Totals;
+use crate::prometheus::escaped;
 
 pub(super) struct Query {
     pub(super) text: String,
@@ -90,14 +91,6 @@ fn selectors(asked: &Asked) -> Vec<String> {
         true => vec![String::new()],
         false => vec![of_end("src"), of_end("dst")],
     }
-}
-
-/// For a string in double quotes.
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -32,6 +32,14 @@ pub struct Range {
     pub points: Vec<(f64, f64)>,
 }
 
+/// What a query over a range gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matrix {
+    pub ranges: Vec<Range>,
+    /// Why there may be series or points that are not in it, where the server says so.
+    pub partial: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Envelope {
     status: Status,
@@ -107,12 +115,12 @@ fn samples(data: Data) -> Result<Vec<Sample>, QueryError> {
     }
 }
 
-pub(super) fn range(body: &[u8]) -> Result<Vec<Range>, QueryError> {
-    let (Data::Matrix(items), _) = data(body)? else {
+pub(super) fn range(body: &[u8]) -> Result<Matrix, QueryError> {
+    let (Data::Matrix(items), partial) = data(body)? else {
         return Err(QueryError::Malformed("a matrix was asked for".into()));
     };
     let point = |(time, text): Point| Ok((time, number(&text)?));
-    items
+    let ranges: Result<_, QueryError> = items
         .into_iter()
         .map(|item| {
             Ok(Range {
@@ -124,7 +132,11 @@ pub(super) fn range(body: &[u8]) -> Result<Vec<Range>, QueryError> {
                     .collect::<Result<_, _>>()?,
             })
         })
-        .collect()
+        .collect();
+    Ok(Matrix {
+        ranges: ranges?,
+        partial,
+    })
 }
 
 /// The reason Prometheus gives for refusing a query, if the body is an answer of Prometheus.
@@ -233,11 +245,15 @@ mod tests {
             ),
             (r#","isPartial":true"#, true),
         ] {
-            let body = format!(
-                r#"{{"status":"success","data":{{"resultType":"vector","result":[]}}{more}}}"#
-            );
-            let partial = instant(body.as_bytes()).unwrap().partial;
+            let body = |kind: &str| {
+                format!(
+                    r#"{{"status":"success","data":{{"resultType":"{kind}","result":[]}}{more}}}"#
+                )
+            };
+            let partial = instant(body("vector").as_bytes()).unwrap().partial;
             assert_eq!(partial.is_some(), is_partial, "{more}: {partial:?}");
+            let of_range = range(body("matrix").as_bytes()).unwrap().partial;
+            assert_eq!(of_range, partial);
         }
     }
 

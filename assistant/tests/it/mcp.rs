@@ -3,9 +3,10 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use runwire_assistant::diagnosis::DEADLINE;
 use serde_json::{Value, json};
 
-use crate::service::{Answer, indexed, send};
+use crate::service::{Answer, asking, get, indexed, send};
 
 async fn message(router: &Router, host: &str, body: Value) -> Answer {
     let request = Request::post("/mcp")
@@ -139,4 +140,60 @@ async fn a_web_page_under_another_name_is_not_answered() {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}});
     let answer = message(&service.router, "evil.example", body).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.body);
+}
+
+/// As VictoriaMetrics answers while a storage node is away: a part of a course would look like all of it.
+#[tokio::test]
+async fn that_a_course_lacks_values_is_told_on_pages_and_to_agents() {
+    let now = jiff::Timestamp::now().as_second() - 60;
+    let vector = json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [now, "1"]}]}});
+    let matrix = |more: Value, result: Value| json!({"status": "success", "data": {"resultType": "matrix", "result": result}, "isPartial": more});
+    for (range, on_page) in [
+        (
+            matrix(json!(true), json!([{"metric": {}, "values": [[now, "1"]]}])),
+            Some("The plot may lack values: Prometheus answers with a part of the series"),
+        ),
+        (
+            matrix(json!(true), json!([])),
+            Some("The last hour is not known: Prometheus answers with a part of the series"),
+        ),
+        (
+            json!({"status": "error", "error": "no disk"}),
+            Some("The last hour is not known: Prometheus refuses the query: no disk"),
+        ),
+        (matrix(json!(false), json!([])), None),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (vector, range_answer) = (vector.clone(), range.clone());
+        let prometheus = axum::Router::new()
+            .route(
+                "/api/v1/query_range",
+                axum::routing::any(async move || axum::Json(range_answer)),
+            )
+            .fallback(async move || axum::Json(vector));
+        tokio::spawn(async move { axum::serve(listener, prometheus).await });
+        let folder = tempfile::tempdir().unwrap();
+        let text = "---\nfailure_modes:\n  - id: m\n    title: The mode\n    anchor: diagnosis\n    evidence:\n      - {id: e, role: requires, title: The sign, expr: 'runwire_x > 0.5'}\n---\n# T\n\n## Diagnosis\n";
+        std::fs::write(folder.path().join("page.md"), text).unwrap();
+        let service = asking(&url, vec![folder.path().to_owned()], None, DEADLINE);
+        service.retriever.refresh().unwrap();
+        let page = get(&service.router, "/runbooks/page").await.body;
+        match on_page {
+            Some(words) => assert!(page.contains(words), "{words} in {page}"),
+            None => assert!(page.contains("no values in the last hour"), "{page}"),
+        }
+        let course = json!({"query": "runwire_x", "start": now - 600});
+        let told = call(&service.router, "query_metrics", course).await;
+        let is_partial = told["structuredContent"]["partial"].is_string();
+        let soon = json!({"query": "runwire_x", "start": "soon"});
+        let told_of = call(&service.router, "query_metrics", soon).await;
+        assert!(
+            told_of["content"][0]["text"]
+                .as_str()
+                .unwrap()
+                .contains("`start` is no time")
+        );
+        assert_eq!(is_partial, range["isPartial"] == true, "{told}");
+    }
 }

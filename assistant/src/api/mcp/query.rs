@@ -41,17 +41,18 @@ pub(super) async fn answer(
 ) -> Result<Value, ApiError> {
     check(&request.query, allowed)?;
     let now = now_millis();
-    let moment = |time: &Option<Time>| match time {
-        Some(time) => parse_time(time, now).map_err(ApiError::BadRequest),
+    let moment = |key: &str, time: &Option<Time>| match time {
+        Some(time) => parse_time(time, now)
+            .map_err(|reason| ApiError::BadRequest(reason.replace("`time`", &format!("`{key}`")))),
         None => Ok(now),
     };
-    let Some(start) = &request.start else {
+    if request.start.is_none() {
         if request.end.is_some() || request.step.is_some() {
             return Err(ApiError::BadRequest(
                 "`end` and `step` belong to a course: give `start` too, or `time` alone for one moment".into(),
             ));
         }
-        let time = moment(&request.time)?;
+        let time = moment("time", &request.time)?;
         let vector = prometheus
             .instant(&request.query, time)
             .await
@@ -66,14 +67,14 @@ pub(super) async fn answer(
             answer["partial"] = reason.into();
         }
         return Ok(answer);
-    };
+    }
     if request.time.is_some() {
         return Err(ApiError::BadRequest(
             "`time` is for one moment and `start` for a course: give one of them".into(),
         ));
     }
-    let start = parse_time(start, now).map_err(ApiError::BadRequest)? / 1000;
-    let end = moment(&request.end)? / 1000;
+    let start = moment("start", &request.start)? / 1000;
+    let end = moment("end", &request.end)? / 1000;
     let length = u64::try_from(end - start).ok().filter(|length| *length > 0);
     let length = length
         .filter(|length| *length <= LONGEST.as_secs())
@@ -94,11 +95,11 @@ pub(super) async fn answer(
             "`step` gives more than {MOST_POINTS} points; give {least}s or more, or a shorter time"
         )));
     }
-    let ranges = prometheus
+    let matrix = prometheus
         .range(&request.query, start, end, step)
         .await
         .map_err(failed)?;
-    let (told, left_out) = bounded(ranges);
+    let (told, left_out) = bounded(matrix.ranges);
     let series: Vec<Value> = told
         .into_iter()
         .map(|range| {
@@ -109,11 +110,15 @@ pub(super) async fn answer(
             json!({"labels": range.labels, "points": points.collect::<Vec<_>>()})
         })
         .collect();
-    Ok(json!({
+    let mut answer = json!({
         "query": request.query, "start": written(start * 1000), "end": written(end * 1000),
         "step": humantime::format_duration(step).to_string(),
         "series": series, "series_left_out": left_out,
-    }))
+    });
+    if let Some(reason) = matrix.partial {
+        answer["partial"] = reason.into();
+    }
+    Ok(answer)
 }
 
 fn check(query: &str, allowed: &[String]) -> Result<(), ApiError> {

@@ -62,7 +62,7 @@ pub(super) fn all(config: &Config) -> Vec<Tool> {
         tool(
             "query_metrics",
             "Ask Prometheus",
-            format!("The value of a PromQL expression at a moment, or with `start` its course over a time. It may read these metrics: {readable} (a name that ends in _ stands for all that begin with it). At most 100 series and 500 points of each are told; `series_left_out` counts the rest, and of a moment `partial` says why others may be missing."),
+            format!("The value of a PromQL expression at a moment, or with `start` its course over a time. It may read these metrics: {readable} (a name that ends in _ stands for all that begin with it). At most 100 series and 500 points of each are told; `series_left_out` counts the rest, and `partial` says why others may be missing."),
             json!({
                 "query": {"type": "string", "minLength": 1, "maxLength": 4096, "description": "PromQL with plain metric names, without subqueries"},
                 "time": {"type": ["string", "number"], "description": "For one moment: RFC 3339 or Unix seconds; left out: now"},
