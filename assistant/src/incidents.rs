@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST /webhook/alertmanager ─► Notification ─► Store (SQLite, PostgreSQL) ─► 200
+//!              Prometheus' ALERTS ─► over ────────┤
 //!                                                 │ due diagnoses             │ due deliveries
 //!                                                 ▼                           ▼
 //!                                               work ─► Diagnosis ─► Store   deliver ─► webhook, Slack, Grafana
@@ -21,6 +22,7 @@ pub mod deliver;
 mod intake;
 pub mod notification;
 mod outbox;
+pub mod over;
 mod queue;
 mod read;
 mod record;

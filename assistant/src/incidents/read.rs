@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::Settings;
 use super::millis;
 use super::notification::Labels;
+use super::over::{BY_PROMETHEUS, BY_SILENCE, GIVEN_UP_DAYS};
 use super::queue::labels;
 use super::store::{Lock, Store, StoreError};
 
@@ -33,6 +34,9 @@ pub struct Incident {
     pub started_at: String,
     pub notified_at: String,
     pub resolved_at: Option<String>,
+    /// Who said so. `alertmanager`; `prometheus`: Alertmanager says nothing of what is silenced, and Prometheus shows it firing no
+    /// more; `silence`: for seven days nobody said anything of it, and whether it is over is not known.
+    pub resolved_by: Option<String>,
     pub alerts: i64,
     pub alerts_firing: i64,
     /// Alerts that Alertmanager left out of its notification.
@@ -50,6 +54,22 @@ pub struct Incident {
     pub(super) resolved_millis: i64,
     #[serde(skip)]
     pub(super) annotation_id: i64,
+}
+
+impl Incident {
+    /// Of one that is closed without Alertmanager's word: by whose it is.
+    pub(crate) fn closed_by(&self) -> Option<String> {
+        match self.resolved_by.as_deref()? {
+            BY_PROMETHEUS => Some(
+                "Alertmanager did not say that it is over (it says nothing of what is silenced): Prometheus shows it firing no more"
+                    .into(),
+            ),
+            BY_SILENCE => Some(format!(
+                "Closed because nothing was heard of it for {GIVEN_UP_DAYS} days; whether it is over is not known"
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// An incident with all that is known of it.
@@ -70,6 +90,8 @@ pub struct Member {
     pub fingerprint: String,
     pub starts_at: String,
     pub ended_at: Option<String>,
+    /// Who said so, as `resolved_by`.
+    pub ended_by: Option<String>,
     pub labels: Labels,
     pub annotations: Labels,
     pub generator_url: String,
@@ -136,7 +158,8 @@ const COLUMNS: &str = "i.id, i.state, i.labels, i.annotations, i.group_key, i.re
      i.notified_at, i.resolved_at, i.truncated, i.status, i.cause, i.summary, i.diagnosed_at, i.annotation_id, \
      (SELECT count(*) FROM alerts a WHERE a.incident = i.id), \
      (SELECT count(*) FROM alerts a WHERE a.incident = i.id AND a.ended_at = 0), \
-     (SELECT min(a.alertname) FROM alerts a WHERE a.incident = i.id)";
+     (SELECT min(a.alertname) FROM alerts a WHERE a.incident = i.id), \
+     (SELECT max(a.ended_by) FROM alerts a WHERE a.incident = i.id)";
 
 impl Store {
     /// The latest first; and, where there are more, what [`Filter::after`] must be to get them.
@@ -198,7 +221,7 @@ impl Store {
             return Ok(None);
         };
         let members = query(
-            "SELECT fingerprint, starts_at, ended_at, labels, annotations, generator_url FROM alerts \
+            "SELECT fingerprint, starts_at, ended_at, labels, annotations, generator_url, ended_by FROM alerts \
              WHERE incident = $1 ORDER BY starts_at, fingerprint LIMIT $2",
         )
         .bind(id)
@@ -334,6 +357,7 @@ fn incident(row: &AnyRow) -> Result<Incident, sqlx::Error> {
         started_at: time(row.try_get(7)?),
         notified_at: time(row.try_get(8)?),
         resolved_at: time_unless_zero(row.try_get(9)?),
+        resolved_by: who_ended(row.try_get(9)?, row.try_get(19)?),
         alerts_truncated: row.try_get(10)?,
         status: of_diagnosis(row.try_get(11)?),
         cause: of_diagnosis(row.try_get(12)?),
@@ -352,6 +376,7 @@ fn member(row: &AnyRow) -> Result<Member, sqlx::Error> {
         fingerprint: row.try_get(0)?,
         starts_at: time(row.try_get(1)?),
         ended_at: time_unless_zero(row.try_get(2)?),
+        ended_by: who_ended(row.try_get(2)?, row.try_get(6)?),
         labels: labels(row.try_get(3)?),
         annotations: labels(row.try_get(4)?),
         generator_url: row.try_get(5)?,
@@ -380,6 +405,14 @@ fn given(row: &AnyRow) -> Result<Given, sqlx::Error> {
 fn time(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis)
         .map_or_else(|_| millis.to_string(), |time| time.to_string())
+}
+
+fn who_ended(ended_at: i64, by: String) -> Option<String> {
+    let by = match by.is_empty() {
+        true => "alertmanager".into(),
+        false => by,
+    };
+    (ended_at != 0).then_some(by)
 }
 
 fn time_unless_zero(millis: i64) -> Option<String> {

@@ -9,6 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row, query};
 
 use super::notification::{Alert, Labels, Notification};
 use super::outbox;
+use super::over::End;
 use super::schema::NEVER;
 use super::store::{Lock, Store, StoreError};
 use crate::hash::fnv;
@@ -27,6 +28,7 @@ pub(super) struct Recorded {
 struct Known {
     incident: String,
     ended_at: i64,
+    /// When Alertmanager told of the end; 0 where another did.
     ended_seen: i64,
 }
 
@@ -52,6 +54,53 @@ impl Store {
         self.commit(change).await?;
         Ok(all)
     }
+
+    /// Ends alerts of a group that Alertmanager says nothing of, unless it did meanwhile. Gives how many.
+    pub(super) async fn end(
+        &self,
+        group: &str,
+        ends: &[End],
+        now: i64,
+    ) -> Result<usize, StoreError> {
+        let mut change = self.change(Lock::Group(group)).await?;
+        let ended = end(&mut change.transaction, ends, &self.targets, now)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        self.commit(change).await?;
+        Ok(ended)
+    }
+}
+
+async fn end(
+    connection: &mut AnyConnection,
+    ends: &[End],
+    targets: &[&'static str],
+    now: i64,
+) -> Result<usize, sqlx::Error> {
+    let mut touched = BTreeSet::new();
+    let mut ended = 0;
+    for End { alert, at, by } in ends {
+        let row = query(
+            "UPDATE alerts SET ended_at = $1, ended_seen = 0, ended_by = $2 WHERE group_key = $3 AND starts_at = $4 \
+             AND fingerprint = $5 AND ended_at = 0 AND told_at = $6 RETURNING incident",
+        )
+        .bind(*at)
+        .bind(*by)
+        .bind(alert.group_key.as_str())
+        .bind(alert.starts_at)
+        .bind(alert.fingerprint.as_str())
+        .bind(alert.told_at)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(row) = row {
+            touched.insert(row.try_get::<String, _>(0)?);
+            ended += 1;
+        }
+    }
+    for incident in &touched {
+        settle(connection, incident, false, targets, now).await?;
+    }
+    Ok(ended)
 }
 
 async fn apply(
@@ -96,10 +145,11 @@ async fn apply(
         touched.insert(known.incident.clone());
         let ended_at = alert.ended_at.unwrap_or(0);
         let is_late = ended_at == 0 && now - known.ended_seen < LATE_MILLIS;
-        let changed = if known.ended_at == 0 {
-            ended_at != 0
-        } else {
-            ended_at == 0 && !is_late
+        let changed = match (known.ended_at, ended_at) {
+            (0, end) => end != 0,
+            (_, 0) => !is_late,
+            // Alertmanager's own word of the end is better than another's.
+            (_, end) => known.ended_seen == 0 && end != known.ended_at,
         };
         if changed {
             set_end(
@@ -123,6 +173,9 @@ async fn apply(
         insert(connection, notification, &fresh, &incident, now).await?;
         touched.insert(incident.clone());
         news.insert(incident, true);
+    }
+    for incident in &touched {
+        mark_told(connection, notification, incident, now).await?;
     }
     for (incident, worth_a_diagnosis) in &news {
         settle(connection, incident, *worth_a_diagnosis, targets, now).await?;
@@ -226,7 +279,7 @@ async fn create(
 
 /// Rows of one statement: each statement is a way to the database and back.
 const ROWS: usize = 50;
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 12;
 
 async fn insert(
     connection: &mut AnyConnection,
@@ -245,7 +298,7 @@ async fn insert(
             .collect();
         let sql = format!(
             "INSERT INTO alerts (group_key, fingerprint, starts_at, incident, ended_at, ended_seen, alertname, namespace, labels, \
-             annotations, generator_url) VALUES {}",
+             annotations, generator_url, told_at) VALUES {}",
             rows.join(", ")
         );
         // Nothing of an alert is in the text: numbers of places alone.
@@ -263,14 +316,45 @@ async fn insert(
                 .bind(label("namespace"))
                 .bind(json(&alert.labels))
                 .bind(json(&alert.annotations))
-                .bind(alert.generator_url.as_str());
+                .bind(alert.generator_url.as_str())
+                .bind(now);
         }
         statement.execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-/// `ended_at` 0: it fires again.
+/// Of which alerts of an incident it says that they fire.
+async fn mark_told(
+    connection: &mut AnyConnection,
+    notification: &Notification,
+    incident: &str,
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let firing = notification
+        .alerts
+        .iter()
+        .filter(|alert| alert.ended_at.is_none());
+    let fingerprints: Vec<&str> = firing.map(|alert| alert.fingerprint.as_str()).collect();
+    for fingerprints in fingerprints.chunks(10 * ROWS) {
+        let places: Vec<String> = (3..fingerprints.len() + 3)
+            .map(|number| format!("${number}"))
+            .collect();
+        let sql = format!(
+            "UPDATE alerts SET told_at = $1 WHERE incident = $2 AND ended_at = 0 AND told_at < $1 AND fingerprint IN ({})",
+            places.join(", ")
+        );
+        // Nothing of an alert is in the text: numbers of places alone.
+        let mut statement = query(AssertSqlSafe(sql)).bind(now).bind(incident);
+        for fingerprint in fingerprints {
+            statement = statement.bind(*fingerprint);
+        }
+        statement.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// As Alertmanager tells it. `ended_at` 0: it fires again.
 async fn set_end(
     connection: &mut AnyConnection,
     group: &str,
@@ -281,7 +365,7 @@ async fn set_end(
 ) -> Result<(), sqlx::Error> {
     let seen = if ended_at == 0 { 0 } else { now };
     query(
-        "UPDATE alerts SET ended_at = $1, ended_seen = $2 WHERE group_key = $3 AND fingerprint = $4 AND starts_at = $5",
+        "UPDATE alerts SET ended_at = $1, ended_seen = $2, ended_by = '' WHERE group_key = $3 AND fingerprint = $4 AND starts_at = $5",
     )
     .bind(ended_at)
     .bind(seen)

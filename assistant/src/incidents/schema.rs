@@ -2,7 +2,9 @@
 //! The types are those that SQLite and PostgreSQL both have.
 
 /// Step n brings version n−1 to version n.
-pub(super) const STEPS: [&[&str]; 1] = [&[
+pub(super) const STEPS: [&[&str]; 2] = [FIRST, WHO_ENDED_IT];
+
+const FIRST: &[&str] = &[
     // Times are Unix milliseconds; 0 is «not yet», NEVER is «not due».
     "CREATE TABLE incidents (
         id TEXT PRIMARY KEY,
@@ -75,7 +77,15 @@ pub(super) const STEPS: [&[&str]; 1] = [&[
         claimed_until BIGINT NOT NULL
     )",
     "CREATE INDEX deliveries_due ON deliveries (next_attempt)",
-]];
+];
+
+const WHO_ENDED_IT: &[&str] = &[
+    // When Alertmanager last said of this alert that it fires.
+    "ALTER TABLE alerts ADD COLUMN told_at BIGINT NOT NULL DEFAULT 0",
+    // Who said that it is over; empty is Alertmanager.
+    "ALTER TABLE alerts ADD COLUMN ended_by TEXT NOT NULL DEFAULT ''",
+    "UPDATE alerts SET told_at = COALESCE((SELECT notified_at FROM incidents WHERE id = alerts.incident), 0)",
+];
 
 /// When something that is not due is due.
 pub(super) const NEVER: i64 = i64::MAX;

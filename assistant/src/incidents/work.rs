@@ -35,6 +35,7 @@ pub async fn run(state: AppState, incidents: Incidents) {
     tokio::join!(
         count_earlier_feedback(&incidents),
         diagnose(&state, &incidents),
+        super::over::run(&state.engine.prometheus, &incidents),
         forget(&incidents),
         super::deliver::run(&state.config.external_url, &incidents),
     );

@@ -15,7 +15,7 @@ use runwire_assistant::prometheus::{Prometheus, Settings};
 use runwire_assistant::runbook::{Library, load};
 use serde_json::Value;
 
-mod hostile;
+pub(crate) mod hostile;
 mod past;
 pub(crate) mod prometheus;
 mod shared;

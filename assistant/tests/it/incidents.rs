@@ -10,6 +10,7 @@ mod alertmanager;
 mod deliver;
 mod desk;
 pub(crate) mod kill;
+mod over;
 mod postgres;
 mod trouble;
 

@@ -109,6 +109,9 @@ pub(super) fn one(page: &Page, shown: Option<&Shown<'_>>, now_millis: i64) -> St
         time(&incident.started_at),
         counted(incident),
     );
+    if let Some(by) = incident.closed_by() {
+        let _ = writeln!(body, "<p class=\"degraded\">{}.</p>", escape(&by));
+    }
     for key in ["summary", "message", "description"] {
         if let Some(text) = incident.annotations.get(key) {
             let _ = writeln!(body, "<p class=\"said\">{}</p>", escape(text));
@@ -177,10 +180,11 @@ fn alerts(body: &mut String, page: &Page) {
             body,
             "<tr><td>{}</td><td>{}</td><td class=\"labels\">{}</td></tr>",
             time(&member.starts_at),
-            member
-                .ended_at
-                .as_deref()
-                .map_or_else(|| "fires".to_owned(), time),
+            match (member.ended_at.as_deref(), member.ended_by.as_deref()) {
+                (None, _) => "fires".to_owned(),
+                (Some(end), None | Some("alertmanager")) => time(end),
+                (Some(end), Some(by)) => format!("{} (by {})", time(end), escape(by)),
+            },
             labels.join(" ")
         );
     }

@@ -18,6 +18,7 @@ pub(super) fn json(page: &Page, diagnosis: &Value, external_url: &str, event: &s
 pub(super) fn slack(page: &Page, diagnosis: &Value, external_url: &str, event: &str) -> Value {
     let Lines { head, found, next } = lines(page, diagnosis);
     let head = match (event, page.incident.state.as_str()) {
+        ("resolved", _) if page.incident.closed_by().is_some() => format!("Closed: {head}"),
         ("resolved", _) => format!("Resolved: {head}"),
         // Nothing else may follow that says so.
         (_, "resolved") => format!("Over by now: {head}"),
@@ -66,7 +67,7 @@ fn lines(page: &Page, diagnosis: &Value) -> Lines {
     if let Some(namespace) = incident.labels.get("namespace") {
         head.push_str(&format!(" in {}", cut(namespace)));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<String> = incident.closed_by().into_iter().collect();
     if let Some(summary) = diagnosis["summary"].as_str() {
         found.push(cut(summary));
     }

@@ -19,7 +19,9 @@ fn request(stream: &mut TcpStream) {
 }
 
 /// A server whose every connection is treated like that, on a thread of its own; and how many there were.
-fn server(treat: impl Fn(TcpStream) + Clone + Send + 'static) -> (String, Arc<AtomicUsize>) {
+pub(crate) fn server(
+    treat: impl Fn(TcpStream) + Clone + Send + 'static,
+) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
@@ -34,7 +36,7 @@ fn server(treat: impl Fn(TcpStream) + Clone + Send + 'static) -> (String, Arc<At
     (url, connections)
 }
 
-fn says(response: &'static str) -> impl Fn(TcpStream) + Clone + Send {
+pub(crate) fn says(response: &'static str) -> impl Fn(TcpStream) + Clone + Send {
     move |mut stream| {
         request(&mut stream);
         let _ = stream.write_all(response.as_bytes());
