@@ -8,6 +8,7 @@ mod asciidoc;
 mod html;
 mod inline;
 mod mdx;
+mod references;
 mod rst;
 mod spans;
 mod text;

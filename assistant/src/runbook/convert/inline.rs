@@ -1,7 +1,9 @@
 //! Marks inside a line → those of Markdown. What is not understood stays as it is.
 
-/// reStructuredText: ``` ``literal`` ```, `` :role:`text` ``, `` `text <address>`_ ``.
-pub(super) fn of_rst(line: &str) -> String {
+use super::references::References;
+
+/// reStructuredText: ``` ``literal`` ```, `` :role:`text` ``, `` `text <address>`_ ``, `|substitution|`.
+pub(super) fn of_rst(line: &str, references: &References) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(at) = rest.find('`') {
@@ -17,43 +19,56 @@ pub(super) fn of_rst(line: &str) -> String {
         let text = &inner[..end];
         rest = &inner[end + mark.len()..];
         if is_literal {
-            out.push_str(before);
+            references.put_into(before, &mut out);
             out.push_str(&format!("`{text}`"));
             continue;
         }
         let (before, role) = without_role(before);
-        out.push_str(before);
+        references.put_into(before, &mut out);
         rest = rest.trim_start_matches('_');
-        match text
+        let named = text
             .strip_suffix('>')
-            .and_then(|text| text.rsplit_once('<'))
-        {
+            .and_then(|text| text.rsplit_once('<'));
+        let link = role.and_then(|role| match named {
+            Some((text, target)) => references.link(role, Some(text), target),
+            None => references.link(role, None, text),
+        });
+        if let Some(link) = link {
+            out.push_str(&link);
+            continue;
+        }
+        match named {
             Some((text, address)) if address.starts_with("http") => {
                 out.push_str(&format!("[{}]({address})", text.trim()));
             }
             Some((text, address)) if text.trim().is_empty() => out.push_str(address),
             Some((text, _)) => out.push_str(text.trim()),
-            None if role => out.push_str(&format!("`{}`", text.trim_start_matches('~'))),
+            None if role.is_some() => {
+                out.push_str(&format!("`{}`", text.trim_start_matches('~')));
+            }
             None => out.push_str(text),
         }
     }
-    out.push_str(rest);
+    references.put_into(rest, &mut out);
     out
 }
 
-/// Cuts a `:role:` off the end.
-fn without_role(text: &str) -> (&str, bool) {
+/// Cuts a `:role:` off the end, and gives its name.
+fn without_role(text: &str) -> (&str, Option<&str>) {
     let role = text.strip_suffix(':').and_then(|text| {
         let start = text.rfind(|c: char| !(c.is_ascii_alphanumeric() || "-+.:".contains(c)));
         let start = start.map_or(0, |at| {
             at + text[at..].chars().next().map_or(1, char::len_utf8)
         });
         let name = &text[start..];
-        (name.starts_with(':') && name.len() > 1).then_some(start)
+        (name.starts_with(':') && name.len() > 1).then(|| (start, &name[1..]))
     });
     match role {
-        Some(start) => (&text[..start], true),
-        None => (text, false),
+        Some((start, name)) => (
+            &text[..start],
+            Some(name.strip_prefix("std:").unwrap_or(name)),
+        ),
+        None => (text, None),
     }
 }
 

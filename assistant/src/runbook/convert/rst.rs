@@ -1,6 +1,7 @@
 //! reStructuredText: headings by underline, directives, literal blocks, tables.
 
 use super::inline::of_rst;
+use super::references::{self, References};
 use super::{Line, Sheet};
 
 /// Directives in directives: deeper ones are read as text.
@@ -43,6 +44,7 @@ const SILENT: &[&str] = &[
 pub(super) fn read(lines: &[Line], sheet: &mut Sheet) {
     let mut reader = Reader {
         sheet,
+        references: References::of(lines),
         styles: Vec::new(),
         anchor: None,
     };
@@ -51,6 +53,7 @@ pub(super) fn read(lines: &[Line], sheet: &mut Sheet) {
 
 struct Reader<'a> {
     sheet: &'a mut Sheet,
+    references: References,
     /// Mark and whether there is an overline too: the first that a page uses is its first level.
     styles: Vec<(u8, bool)>,
     /// `.. _name:` above a heading.
@@ -124,7 +127,7 @@ impl Reader<'_> {
             }
         };
         let anchor = self.anchor.take();
-        let text = of_rst(title.text);
+        let text = of_rst(title.text, &self.references);
         self.sheet
             .heading(title.number, level + 1, &text, anchor.as_deref());
         Some(taken)
@@ -137,18 +140,21 @@ impl Reader<'_> {
         let taken = 1 + body.len();
         if let Some(target) = text.strip_prefix('_') {
             if let Some(name) = target.strip_suffix(':') {
-                self.anchor = Some(name.trim_matches('`').replace(' ', "-").to_lowercase());
+                self.anchor = Some(references::anchor(name));
             } else if let Some((name, address)) = address(target) {
                 self.sheet.blank(first.number);
                 self.sheet
                     .prose(first.number, &format!("[{name}]({address})"));
                 self.sheet.blank(first.number);
             }
+        } else if references::substitution(first.text.trim_start()).is_some() {
+            // It is shown where its name stands.
         } else if let Some((name, argument)) = directive(text) {
             self.directive(name, argument, first, body, depth);
         } else if text.starts_with('[') {
             self.sheet.blank(first.number);
-            self.sheet.prose(first.number, &of_rst(text));
+            self.sheet
+                .prose(first.number, &of_rst(text, &self.references));
             self.inner(body, depth);
         }
         taken
@@ -175,7 +181,7 @@ impl Reader<'_> {
             "list-table" | "csv-table" => {
                 self.title(first.number, argument);
                 let rows = match name {
-                    "list-table" => list_table(content),
+                    "list-table" => list_table(content, &self.references),
                     _ => {
                         let header = body[..options].iter().filter_map(csv_header);
                         let lines: Vec<Line> = header.chain(content.iter().copied()).collect();
@@ -185,16 +191,18 @@ impl Reader<'_> {
                 return self.sheet.table(&rows);
             }
             "admonition" => {
-                self.sheet.admonition(first.number, &of_rst(argument), "");
+                self.sheet
+                    .admonition(first.number, &of_rst(argument, &self.references), "");
             }
             _ if ADMONITIONS.contains(&name) => {
-                self.sheet.admonition(first.number, name, &of_rst(argument));
+                self.sheet
+                    .admonition(first.number, name, &of_rst(argument, &self.references));
             }
             _ => {
                 self.sheet.blank(first.number);
                 // An include is named, never followed.
                 if !argument.is_empty() {
-                    let text = format!("{name}: {}", of_rst(argument));
+                    let text = format!("{name}: {}", of_rst(argument, &self.references));
                     self.sheet.prose(first.number, &text);
                     self.sheet.blank(first.number);
                 }
@@ -209,7 +217,7 @@ impl Reader<'_> {
     fn title(&mut self, number: usize, title: &str) {
         if !title.is_empty() {
             self.sheet.blank(number);
-            self.sheet.prose(number, &of_rst(title));
+            self.sheet.prose(number, &of_rst(title, &self.references));
         }
     }
 
@@ -239,7 +247,10 @@ impl Reader<'_> {
                 }
             }
             taken += 1;
-            let text = of_rst(line.text.trim_start().trim_start_matches("| "));
+            let text = of_rst(
+                line.text.trim_start().trim_start_matches("| "),
+                &self.references,
+            );
             let text = text
                 .strip_prefix("#. ")
                 .map_or(text.clone(), |item| format!("1. {item}"));
@@ -301,11 +312,6 @@ fn address(target: &str) -> Option<(&str, &str)> {
 }
 
 fn directive(text: &str) -> Option<(&str, &str)> {
-    // `|name| image:: file` is a substitution.
-    let text = match text.strip_prefix('|') {
-        Some(rest) => rest.split_once("| ")?.1,
-        None => text,
-    };
     let (name, argument) = text.split_once("::")?;
     let is_name = !name.is_empty()
         && name
@@ -349,7 +355,7 @@ fn simple_table_length(rest: &[Line]) -> usize {
 }
 
 /// `* - a` begins a row, `- b` goes on with it.
-fn list_table(lines: &[Line]) -> Vec<(usize, Vec<String>)> {
+fn list_table(lines: &[Line], references: &References) -> Vec<(usize, Vec<String>)> {
     let mut rows: Vec<(usize, Vec<String>)> = Vec::new();
     for line in lines {
         let text = line.text.trim();
@@ -357,7 +363,7 @@ fn list_table(lines: &[Line]) -> Vec<(usize, Vec<String>)> {
             .strip_prefix("* -")
             .or_else(|| text.strip_prefix("*  -"));
         if let Some(cell) = row {
-            rows.push((line.number, vec![of_rst(cell.trim())]));
+            rows.push((line.number, vec![of_rst(cell.trim(), references)]));
             continue;
         }
         let Some((_, cells)) = rows.last_mut() else {
@@ -365,11 +371,11 @@ fn list_table(lines: &[Line]) -> Vec<(usize, Vec<String>)> {
         };
         match (text.strip_prefix('-'), cells.last_mut()) {
             (Some(cell), _) if cell.is_empty() || cell.starts_with(' ') => {
-                cells.push(of_rst(cell.trim()));
+                cells.push(of_rst(cell.trim(), references));
             }
             (_, Some(cell)) => {
                 cell.push(' ');
-                cell.push_str(&of_rst(text));
+                cell.push_str(&of_rst(text, references));
             }
             (_, None) => {}
         }

@@ -181,6 +181,44 @@ term:: what it is
 }
 
 #[test]
+fn of_rst_names_are_put_in_and_pages_and_sections_are_linked() {
+    check(
+        Format::ReStructuredText,
+        "\
+.. |tool| replace:: the ``ss``
+   command
+.. |ok| unicode:: U+2713
+.. |Big logo| image:: logo.png
+   :alt: our logo
+.. _first:
+.. _second-label:
+
+Look at queues
+==============
+
+Run |tool| |ok| at |big  LOGO|, not |unknown| or a | b; ``|tool|`` stays.
+
+See :ref:`first`, :ref:`this <Second-Label>`, :ref:`elsewhere` and :ref:`that <elsewhere>`.
+
+Go on with :doc:`../dns/slow-answers`, :doc:`DNS <dns>`, :doc:`/index` or :doc:`a <b c>`::
+
+    echo |tool|
+
+* |tool|_ again
+",
+        "\
+9 # Look at queues {#second-label}
+12 Run the `ss` command ✓ at our logo, not |unknown| or a | b; `|tool|` stays.
+14 See [Look at queues](#second-label), [this](#second-label), elsewhere and that.
+16 Go on with [slow-answers](../dns/slow-answers.rst), [DNS](dns.rst), index or a:
+18 ```
+18 echo |tool|
+18 ```
+20 * the `ss` command again",
+    );
+}
+
+#[test]
 fn html_headings_and_blocks() {
     let source = "\
 <!DOCTYPE html [<!ENTITY a \"aaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>
@@ -384,6 +422,13 @@ fn what_is_made_to_break_readers_is_read_in_time() {
     let many = |text: &str, count: usize| text.repeat(count);
     for source in [
         many("<div>", 300_000),
+        format!(
+            ".. |a| replace:: {}\n\n{}",
+            many("x", 10_000),
+            many("|a| ", 100_000)
+        ),
+        many("|", 1_000_000),
+        ":`a` `:`b` ::`c`".to_owned(),
         many("<h2>x</h2>\n", 100_000),
         many("Title\n-----\n\n", 100_000),
         many("== Title\n\n", 100_000),
