@@ -48,6 +48,9 @@ use store::Store;
 /// An index of gigabytes takes seconds to write: at most this share of the time goes into it.
 const SAVING_SHARE: u32 = 20;
 
+/// The log tells of an index at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// Cheap to clone; all clones share the snapshot.
 #[derive(Clone)]
 pub struct Retriever {
@@ -99,6 +102,10 @@ struct Building {
     saved: Vec<(Arc<Segment>, bool)>,
     /// When it was written, and how long that took.
     last: Option<(Instant, Duration)>,
+    /// When the log told of an index, how many were built since, and how long the last of them took.
+    told: Option<Instant>,
+    untold: usize,
+    took: Duration,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -215,12 +222,9 @@ impl Retriever {
         let snapshot = Snapshot::build(library, embedder, made, graph_from, |segments| {
             shared.save(segments);
         })?;
-        info!(
-            runbooks = snapshot.library.runbooks.len(),
-            passages = snapshot.passages.len(),
-            milliseconds = started.elapsed().as_millis(),
-            "index built"
-        );
+        building.took = started.elapsed();
+        building.untold += 1;
+        building.tell(&snapshot);
         *shared
             .current
             .write()
@@ -233,6 +237,9 @@ impl Retriever {
     /// Writes what is new to disk, unless that was done a moment ago.
     fn save(&self) {
         let mut building = self.shared.building();
+        if let Some(snapshot) = self.current() {
+            building.tell(&snapshot);
+        }
         let is_early = building
             .last
             .is_some_and(|(last, took)| last.elapsed() < SAVING_SHARE * took);
@@ -378,6 +385,22 @@ fn build_graphs(shared: &Weak<Shared>) {
 }
 
 impl Building {
+    /// A file that changes all the time must not fill the log.
+    fn tell(&mut self, snapshot: &Snapshot) {
+        if self.untold == 0 || self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        info!(
+            runbooks = snapshot.library.runbooks.len(),
+            passages = snapshot.passages.len(),
+            milliseconds = self.took.as_millis(),
+            builds = self.untold,
+            "index built"
+        );
+        self.told = Some(Instant::now());
+        self.untold = 0;
+    }
+
     fn note_saved(&mut self, segments: &[Arc<Segment>]) {
         let with_graph =
             |segment: &Arc<Segment>| (Arc::clone(segment), segment.passages.has_graph());

@@ -52,6 +52,37 @@ fn an_edit_is_found_and_a_deleted_page_is_not() {
     });
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_never_rests_does_not_fill_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        let service = service(Some(Box::new(HashingEmbedder)));
+        for count in 0..20 {
+            let text = format!("# Count\n\nIt is {count}.\n");
+            fs::write(service.folder.path().join("count.md"), text).unwrap();
+            service.retriever.refresh().unwrap();
+        }
+    });
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("index built").count(), 1, "{log}");
+}
+
 /// A log, or what a program writes out: it is new again before it was read.
 #[test]
 fn a_file_that_never_rests_is_found_and_so_is_what_changes_beside_it() {
