@@ -106,6 +106,19 @@ fn every_model_has_an_index_of_its_own() {
         of_shipped
     );
 
+    // The same graph makes other vectors of other tokens.
+    let tokenizer = model.join("tokenizer.json");
+    let tokens = fs::read_to_string(&tokenizer).unwrap();
+    let changed = tokens.replace("\"lowercase\": true", "\"lowercase\": false");
+    let changed = changed.replace("\"lowercase\":true", "\"lowercase\":false");
+    assert_ne!(tokens, changed);
+    fs::write(&tokenizer, changed).unwrap();
+    let with_other_tokens = start(B, cache).unwrap();
+    assert_ne!(with_other_tokens.state().model, with_b.state().model);
+    assert_eq!(indexes(cache).len(), 4);
+    fs::write(&tokenizer, tokens).unwrap();
+    assert_eq!(answers(&start(B, cache).unwrap()), of_b);
+
     // Also where somebody moves files about.
     let of_b_file = indexes(cache)
         .into_iter()

@@ -10,6 +10,7 @@ use ort::environment::Environment;
 
 use super::sessions::Sessions;
 use super::{EmbedError, Embedder, Embedding, MAX_TOKENS, Precision, graph};
+use crate::hash::checksum;
 
 /// A graph in the model's folder is used as it is; without one it is made from the weights that we know.
 pub const GRAPH: &str = "model.onnx";
@@ -41,15 +42,16 @@ impl MiniLm {
         precision: Precision,
     ) -> Result<Self, EmbedError> {
         let own_graph = folder.join(GRAPH);
+        let tokenizer = tokenizer_files(folder)?;
         let (name, model) = if own_graph.is_file() {
             let model = read(&own_graph)?;
-            let identity = crate::hash::checksum(&model);
+            let identity = identity(&model, &tokenizer);
             let folder = folder.file_name().unwrap_or_default().to_string_lossy();
             (format!("{folder}/{identity:016x}"), model)
         } else {
             let weights_path = folder.join(WEIGHTS);
             let weights = read(&weights_path)?;
-            let identity = crate::hash::checksum(&weights);
+            let identity = identity(&weights, &tokenizer);
             let model =
                 graph::build(&weights, precision).map_err(|reason| EmbedError::Weights {
                     path: weights_path.display().to_string(),
@@ -59,8 +61,7 @@ impl MiniLm {
             (name, model)
         };
 
-        let model = UserDefinedEmbeddingModel::new(model, tokenizer_files(folder)?)
-            .with_pooling(Pooling::Mean);
+        let model = UserDefinedEmbeddingModel::new(model, tokenizer).with_pooling(Pooling::Mean);
         let environment = environment(runtime)?;
         let sessions = Sessions::open(|| {
             let options = InitOptionsUserDefined::new()
@@ -202,6 +203,22 @@ fn halves<'a>(text: &'a str, fits: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
         open.push(left);
     }
     parts
+}
+
+/// Of all that vectors depend on: the same weights make others of other tokens.
+fn identity(weights: &[u8], tokenizer: &TokenizerFiles) -> u64 {
+    let files = [
+        weights,
+        &tokenizer.tokenizer_file,
+        &tokenizer.config_file,
+        &tokenizer.special_tokens_map_file,
+        &tokenizer.tokenizer_config_file,
+    ];
+    let sums: Vec<u8> = files
+        .iter()
+        .flat_map(|file| checksum(file).to_le_bytes())
+        .collect();
+    checksum(&sums)
 }
 
 /// They go by the same names in every model's folder.
