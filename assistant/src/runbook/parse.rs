@@ -1,5 +1,7 @@
 //! A file → [`Runbook`]: front matter, title, sections. Total: any text gives a runbook and perhaps warnings.
 
+use std::collections::HashSet;
+
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::anchor::{Anchors, TOP};
@@ -274,10 +276,13 @@ fn sections(source: &str, title: &str, headings: &[Heading], lines: &Lines) -> V
 
 /// The anchor of the text before the first heading: it is ours, so it gives way to a heading's.
 fn own_anchor(headings: &[Heading]) -> String {
-    let is_taken = |anchor: &str| headings.iter().any(|heading| heading.anchor == anchor);
+    let taken: HashSet<&str> = headings
+        .iter()
+        .map(|heading| heading.anchor.as_str())
+        .collect();
     let mut anchor = TOP.to_owned();
     let mut count = 0;
-    while is_taken(&anchor) {
+    while taken.contains(anchor.as_str()) {
         count += 1;
         anchor = format!("{TOP}-{count}");
     }
