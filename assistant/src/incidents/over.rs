@@ -4,7 +4,8 @@
 //! Nothing is closed for want of an answer: Prometheus must have shown this very alert firing, from its start and as late as
 //! Alertmanager told of it, and must have gone on without it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use sqlx::{Row, query};
@@ -17,7 +18,7 @@ use super::store::{Store, StoreError};
 use super::{Incidents, now_millis};
 use crate::prometheus::{Prometheus, QueryError, Sample, escaped};
 
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(120);
 const MINUTE: i64 = 60_000;
 /// Neither told of nor shown for so long. Alertmanager says that an alert is over within its `group_interval`, by default five
 /// minutes, and an alert that flaps is back by then.
@@ -191,13 +192,13 @@ async fn ask(
     }
     is_alive(prometheus, now).await?;
 
-    let oldest = alerts
-        .iter()
-        .map(|alert| alert.told_at)
-        .min()
-        .unwrap_or(now);
-    let back = (now - oldest + SLACK_MILLIS).min(LOOK_BACK_MILLIS) / MINUTE + 1;
-    let last = format!("max_over_time(timestamp({selector})[{back}m:1m])");
+    let missing: Vec<usize> = (0..alerts.len())
+        .filter(|at| shown[*at] == Shown::Never)
+        .collect();
+    let told = missing.iter().map(|at| alerts[*at].told_at);
+    let back = (now - told.min().unwrap_or(now) + SLACK_MILLIS).min(LOOK_BACK_MILLIS);
+    let minutes = back / MINUTE + 1;
+    let last = format!("max_over_time(timestamp({selector})[{minutes}m:1m])");
     let last = whole(prometheus.instant(&last, now).await)?;
     // At its start an alert is known from others with the same labels: those of another cluster, whose Prometheus sends to the
     // same Alertmanager, and those of another day.
@@ -206,37 +207,33 @@ async fn ask(
         escaped(name)
     );
     let began = format!("max_over_time({firing}[2m]) unless {firing} offset 2m");
-    let missing = alerts.iter().zip(&shown);
-    let missing = missing.filter(|(_, shown)| **shown == Shown::Never);
-    let starts: BTreeSet<i64> = missing.map(|(alert, _)| alert.starts_at).collect();
-    let mut begun = BTreeMap::new();
-    for start in starts.into_iter().take(MOST_STARTS) {
-        let series = whole(prometheus.instant(&began, start + MINUTE).await)?;
-        begun.insert(start, series);
-    }
-    for (alert, shown) in alerts.iter().zip(&mut shown) {
-        let Some(begun) = begun
-            .get(&alert.starts_at)
-            .filter(|_| *shown == Shown::Never)
-        else {
-            continue;
+    let mut begun: BTreeMap<i64, Vec<Sample>> = BTreeMap::new();
+    for at in missing {
+        let alert = &alerts[at];
+        let own: Vec<&Sample> = last.iter().filter(|series| fits(series, alert)).collect();
+        // Seconds, of which a f64 holds every millisecond.
+        let ends = own.iter().map(|series| (series.value * 1000.0) as i64);
+        let end = ends.max().filter(|end| {
+            // Where Alertmanager was told later that it fires, another tells it.
+            *end >= alert.told_at - SLACK_MILLIS && *end <= now - QUIET_MILLIS
+        });
+        let Some(end) = end else { continue };
+        let count = begun.len();
+        let first: &[Sample] = match begun.entry(alert.starts_at) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if count == MOST_STARTS => continue,
+            Entry::Vacant(place) => {
+                let series = prometheus.instant(&began, alert.starts_at + MINUTE);
+                place.insert(whole(series.await)?)
+            }
         };
-        let own: Vec<Labels> = begun
-            .iter()
-            .filter(|series| fits(series, alert))
-            .map(identity)
-            .collect();
-        let last = last
-            .iter()
-            .filter(|series| own.contains(&identity(series)))
-            // Seconds, of which a f64 holds every millisecond.
-            .map(|series| (series.value * 1000.0) as i64)
-            .max();
-        if let Some(last) = last
-            && last >= alert.told_at - SLACK_MILLIS
-            && last <= now - QUIET_MILLIS
-        {
-            *shown = Shown::OverSince(last);
+        let has_begun = |series: &&Sample| {
+            first
+                .iter()
+                .any(|first| identity(first) == identity(series))
+        };
+        if own.iter().any(has_begun) {
+            shown[at] = Shown::OverSince(end);
         }
     }
     Ok(shown)
