@@ -225,11 +225,19 @@ pub(super) fn degraded(parts: &[Part]) -> String {
 pub(super) fn block(block: &EvaluatedBlock, links: &Links<'_>) -> String {
     let outcome = block.outcome.as_str();
     let mut text = match (&block.reason, block.samples.is_empty()) {
-        (Some(reason), _) => format!("<p>{}</p>\n", escape(reason)),
+        (Some(reason), true) => format!("<p>{}</p>\n", escape(reason)),
+        (Some(reason), false) => {
+            format!(
+                "{}<p class=\"reason\">{}</p>\n",
+                table(block),
+                escape(reason)
+            )
+        }
         (None, true) => "<p>no series</p>\n".into(),
         (None, false) => table(block),
     };
-    if let (Some(about), None) = (&block.about, &block.reason) {
+    let has_values = block.reason.is_none() || !block.samples.is_empty();
+    if let Some(about) = block.about.as_ref().filter(|_| has_values) {
         let _ = writeln!(text, "<p class=\"quiet\">of {}</p>", escape(about));
     }
     if let Some(threshold) = &block.threshold {

@@ -77,6 +77,15 @@ impl EvaluatedBlock {
             reason: None,
         }
     }
+
+    /// Where answers lack series, what is there is, and nothing is known not to be.
+    fn doubted(mut self, reason: &str) -> Self {
+        if self.outcome != "present" {
+            self.outcome = "unavailable".into();
+        }
+        self.reason = Some(reason.to_owned());
+        self
+    }
 }
 
 /// Whether the words after a fence say that PromQL follows.
@@ -167,11 +176,17 @@ pub(super) async fn evaluate(
     }
     let answers = snapshot.evaluate(prometheus, queries, deadline).await;
     let time = words::time(snapshot.time_millis);
+    let partial = snapshot.partial();
     asked
         .into_iter()
         .map(|(asked, subject)| {
             let answer = answers.get(&asked.query);
-            asked.result(answer, &time, subject, topology)
+            let is_answered = matches!(answer, Some(Ok(_))) && asked.refused.is_none();
+            let result = asked.result(answer, &time, subject, topology);
+            match &partial {
+                Some(reason) if is_answered => result.doubted(reason),
+                _ => result,
+            }
         })
         .collect()
 }

@@ -1,9 +1,11 @@
 //! Pages, links of alerts, health.
 
 use axum::http::{StatusCode, header};
+use runwire_assistant::diagnosis::DEADLINE;
 use runwire_assistant::retrieval::embed::HashingEmbedder;
 use serde_json::json;
 
+use crate::diagnose::hostile::{says, server};
 use crate::service::{DNS, get, indexed, post, search, service};
 
 #[tokio::test]
@@ -252,6 +254,30 @@ async fn a_page_is_readable_and_says_so_when_prometheus_is_down() {
         "name=\"pod\" value=\"cart-1\"",
     ] {
         assert!(page.body.contains(part), "{part} in {}", page.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_in_the_text_tells_that_its_answer_lacks_series() {
+    for (result, has_value) in [
+        ("[]", false),
+        ("[{\"metric\":{},\"value\":[1,\"7\"]}]", true),
+    ] {
+        let body = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":{result}}},\"isPartial\":true}}"
+        );
+        let response = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}");
+        let (url, _) = server(says(response.leak()));
+        let folder = tempfile::tempdir().unwrap();
+        let text = "# T\n\n```promql\nup\n```\n";
+        std::fs::write(folder.path().join("page.md"), text).unwrap();
+        let folders = vec![folder.path().to_owned()];
+        let service = crate::service::asking(&url, folders, None, DEADLINE);
+        service.retriever.refresh().unwrap();
+        let page = get(&service.router, "/runbooks/page").await.body;
+        assert!(page.contains("part of the series"), "{page}");
+        assert!(!page.contains("no series"), "{page}");
+        assert_eq!(page.contains("<strong>7</strong>"), has_value, "{page}");
     }
 }
 
