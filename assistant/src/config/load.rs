@@ -75,7 +75,8 @@ pub(super) fn file(path: &Path) -> Result<Settings, ConfigError> {
                 path: shown,
                 nearest: nearest(&name, &known),
                 known: known.join(", "),
-                key: name,
+                // A key without its colon is one with its value.
+                key: without_secrets(&name),
             });
         }
         // One key at a time: the error of a whole document does not say which key it is about.

@@ -28,6 +28,12 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         ),
         "{message}"
     );
+    // Its colon stands behind its value.
+    let message = read("prometheus http://u:hunter2@p: x\n").unwrap_err();
+    assert!(
+        message.contains("has no key `prometheus http://p`"),
+        "{message}"
+    );
 }
 
 #[test]
