@@ -2,6 +2,7 @@
 
 #[path = "../../assistant/src"]
 mod assistant {
+    pub mod config;
     pub mod hash;
     pub mod parallel;
     pub mod runbook;
@@ -22,6 +23,7 @@ mod assistant {
 
     pub mod incidents {
         pub mod notification;
+        pub use crate::stand_in::incidents::*;
     }
 
     pub mod prometheus {
@@ -47,7 +49,7 @@ mod assistant {
         pub mod texts;
         pub mod top;
         pub mod words;
-        pub use crate::stand_in::embed;
+        pub use crate::stand_in::{GRAPH_FROM, embed, fuse};
 
         /// A segment as the store reads it, and everything that is asked of one.
         pub fn read_segment(bytes: &[u8]) {
@@ -128,7 +130,8 @@ mod collector {
 
 mod stand_in;
 
-pub use assistant::{diagnosis, hash, incidents, parallel, prometheus, retrieval, runbook};
+pub use assistant::{config, diagnosis, hash, incidents, parallel, prometheus, retrieval, runbook};
+pub use stand_in::narrate;
 pub use collector::{protocol, signals, tls};
 
 /// Up to three parts of the input, so that one target can feed both sides of a connection.
