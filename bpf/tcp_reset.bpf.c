@@ -72,14 +72,28 @@ int BPF_PROG(tcp_send_reset, const struct sock *sk, const struct sk_buff *skb)
 	return 0;
 }
 
-static __always_inline enum reset_met met_by(__u8 state)
+/*
+ * Whether a connection that is open was at rest behind our answer: both sides have spoken, we last,
+ * and nothing waits to be sent. HAProxy ends its connections to servers so in health. Times are in
+ * jiffies; what came in and what went out in the same one is taken for a question and its answer.
+ * Whether the answer has arrived is not known: the acknowledgement in the reset is not looked at.
+ */
+static __always_inline bool has_answered(const struct sock *sk)
 {
-	switch (state) {
+	const struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+
+	return tp && tp->data_segs_out && tp->bytes_received && tp->snd_nxt == tp->write_seq &&
+	       (__s32)(tp->lsndtime - tp->inet_conn.icsk_ack.lrcvtime) >= 0;
+}
+
+static __always_inline enum reset_met met_by(const struct sock *sk)
+{
+	switch (sk->__sk_common.skc_state) {
 	case TCP_SYN_SENT:
 	case TCP_SYN_RECV:
 		return RESET_MET_CONNECT;
 	case TCP_ESTABLISHED:
-		return RESET_MET_CONNECTION;
+		return has_answered(sk) ? RESET_MET_ANSWERED : RESET_MET_CONNECTION;
 	case TCP_CLOSE_WAIT:
 		return RESET_MET_CLOSED_PEER;
 	default:
@@ -95,7 +109,7 @@ int BPF_PROG(tcp_receive_reset, const struct sock *sk)
 	if (!sk)
 		return 0;
 	key.direction = RESET_RECEIVED;
-	key.reason = met_by(sk->__sk_common.skc_state);
+	key.reason = met_by(sk);
 	key.netns = socket_netns(sk);
 	if (is_full_socket(sk))
 		key.cgroup = socket_cgroup(sk);

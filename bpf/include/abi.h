@@ -181,6 +181,8 @@ enum reset_met {
 	RESET_MET_CLOSED_PEER,
 	/** We had closed. */
 	RESET_MET_CLOSED,
+	/** An open connection on which we had the last word, all of it sent. */
+	RESET_MET_ANSWERED,
 };
 
 struct tcp_reset_key {

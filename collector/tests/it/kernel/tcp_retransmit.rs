@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::lab::{Lab, run};
 use super::measure::{Measurement, is_older_than, say};
 
@@ -137,6 +139,66 @@ fn every_refused_connect_is_one_reset_at_each_end() {
     let met = [("direction", "received"), ("reason", "connecting")];
     let labels = [edge.as_slice(), &met].concat();
     assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
+}
+
+/// A proxy may end what is at rest so; who resets while the other works on the answer, or sends it, has left.
+#[test]
+#[ignore = "needs root"]
+fn a_reset_behind_the_answer_is_told_from_one_before_it() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_reset") else {
+        return;
+    };
+    for address in [lab.server4, lab.server6] {
+        let listener = lab.in_server(|| TcpListener::bind((address, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        for (has_asked, answer) in [(false, 0), (true, 0), (true, 1), (true, 8_000_000)] {
+            let mut client = lab.in_client(|| TcpStream::connect(address).unwrap());
+            let (mut server, _) = listener.accept().unwrap();
+            if has_asked {
+                client.write_all(b"ask").unwrap();
+                server.read_exact(&mut [0; 3]).unwrap();
+                thread::sleep(Duration::from_millis(30));
+            }
+            // The largest is more than fits the buffers of both, however far they grow.
+            server.set_nonblocking(true).unwrap();
+            let bytes = vec![b'!'; answer];
+            for _ in 0..100 {
+                let _ = server.write(&bytes);
+                thread::sleep(Duration::from_millis(1));
+                if answer < 2 {
+                    break;
+                }
+            }
+            if answer == 1 {
+                client.read_exact(&mut [0]).unwrap();
+            }
+            thread::sleep(Duration::from_millis(30));
+            setsockopt(
+                &client,
+                sockopt::Linger,
+                &nix::libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                },
+            )
+            .unwrap();
+            drop(client);
+            thread::sleep(Duration::from_millis(30));
+        }
+    }
+    measurement.collect();
+    let show = measurement.show("tcp_resets");
+    for (reason, expected) in [("answered", 2), ("open", 6)] {
+        let labels = [
+            ("src_workload", lab.client.as_str()),
+            ("dst_workload", lab.server.as_str()),
+            ("direction", "received"),
+            ("reason", reason),
+        ];
+        let counted = measurement.count("tcp_resets_total", &labels);
+        assert_eq!(counted, expected, "{reason} {show}");
+    }
 }
 
 #[test]
