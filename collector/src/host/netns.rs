@@ -324,11 +324,13 @@ fn go(inode: Inode, path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Namespaces that go while we look are nothing to speak of; a missing right is, but once.
+/// Namespaces that come or go while we look are nothing to speak of; a missing right is, but once. `ip netns add` makes a
+/// file that nobody may read, and mounts the namespace over it a moment later.
 fn say_that_closed(path: &Path, error: &std::io::Error) {
     static SAID: Once = Once::new();
     debug!(path = %path.display(), %error, "cannot enter network namespace");
-    if error.kind() == ErrorKind::PermissionDenied {
+    let is_coming = || std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o444 == 0);
+    if error.kind() == ErrorKind::PermissionDenied && !is_coming() {
         SAID.call_once(|| {
             warn!(
                 path = %path.display(),
