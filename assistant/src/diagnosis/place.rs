@@ -150,7 +150,7 @@ impl Place {
     }
 
     /// Whether a series may be about this place. Between two known ends either direction will do, because answers,
-    /// retransmits and drops are seen on the way back too.
+    /// retransmits and drops are seen on the way back too. A series with one end says that this end sends, or that it is sent to.
     pub fn admits(&self, position: &Position, at: End, topology: &Topology) -> bool {
         match at {
             End::Node | End::Link => {
@@ -166,7 +166,8 @@ impl Place {
             End::Pair | End::Src | End::Dst => match &position.ends {
                 Ends::Pair { src, dst } => {
                     let forward = fits(&self.src, src) && fits(&self.dst, dst);
-                    let both_known = self.src.is_some() && self.dst.is_some();
+                    let known = [&self.src, &self.dst, src, dst].map(Option::is_some);
+                    let both_known = known.into_iter().all(|end| end);
                     forward || (both_known && fits(&self.src, dst) && fits(&self.dst, src))
                 }
                 // An open end may be anyone, but that is no reason to believe it is this one.
@@ -308,6 +309,8 @@ mod tests {
             ("b>a", "a>b", true),
             ("_>b", "a>b", true),
             ("a>_", "a>b", true),
+            ("b>_", "a>b", false),
+            ("_>a", "a>b", false),
             ("a>c", "a>b", false),
             ("a>b", "_>b", true),
             ("b>a", "_>b", false),
