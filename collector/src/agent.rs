@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use health::{Health, HookHealth, SignalHealth, Status};
 pub use process::max_open_fds;
-pub use run::{listen, run};
+pub use run::{Listeners, listen, run};
 pub use settings::{Setting, Settings};
 
 use crate::config::Config;

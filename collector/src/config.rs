@@ -475,7 +475,7 @@ pub const KEYS: &[Key] = &[
         name: "debug_endpoints",
         flag: "debug-endpoints",
         value_name: "on|off",
-        help: "Serve /debug/…, to this host alone; config get and set and parts of bundle need it",
+        help: "Serve /debug/…, to this host alone, which config get and set and parts of bundle ask; where `listen` is no loopback address, on 127.0.0.1 or ::1 with the same port too if it is on at the start",
         applies: Applies::AtOnce,
         set: |config, text| {
             config.debug_endpoints = switch(text)?;

@@ -65,7 +65,7 @@ fn run(sources: Sources, loaded: Loaded) -> ExitCode {
 }
 
 fn serve(sources: Sources, loaded: Loaded, logs: Logs) -> anyhow::Result<()> {
-    let listener = agent::listen(loaded.config.listen)?;
+    let listeners = agent::listen(&loaded.config)?;
     symbols::open();
     if loaded.config.drop_capabilities
         && let Err(error) = capabilities::drop_others()
@@ -76,5 +76,5 @@ fn serve(sources: Sources, loaded: Loaded, logs: Logs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(agent::run(listener, sources, loaded, logs))
+    runtime.block_on(agent::run(listeners, sources, loaded, logs))
 }

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-pub use connections::{ANSWER, serve};
+pub use connections::{ANSWER, loopback_beside, places, places_for_administration, serve};
 pub use debug::{WRITE_HEADER, routes as debug_routes};
 
 use crate::agent::Agent;

@@ -1,5 +1,6 @@
 //! `runwire-collector run`: start, tick, shut down.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,23 +31,50 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// Clients that keep a connection open do not keep us from ending.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
-/// Takes the address for the metrics: before rights are given up, since some ports need one.
-pub fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address).with_context(|| {
+/// Where the collector is asked.
+pub struct Listeners {
+    clients: std::net::TcpListener,
+    /// For `/debug` alone, where clients are served on no loopback address.
+    administration: Option<std::net::TcpListener>,
+}
+
+/// Takes the addresses: before rights are given up, since some ports need one.
+pub fn listen(config: &Config) -> anyhow::Result<Listeners> {
+    let address = config.listen;
+    let clients = bind(address).with_context(|| {
         format!("cannot listen on {address}: set `listen` to an address that is free")
     })?;
+    let beside = server::loopback_beside(clients.local_addr()?);
+    let administration = beside.filter(|_| config.debug_endpoints);
+    let administration = administration.and_then(|address| match bind(address) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            warn!(%error, "cannot listen on {address} too: `config get`, `config set` and parts of `bundle` are refused");
+            None
+        }
+    });
+    Ok(Listeners {
+        clients,
+        administration,
+    })
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
 pub async fn run(
-    listener: std::net::TcpListener,
+    listeners: Listeners,
     sources: Sources,
     loaded: Loaded,
     logs: Logs,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+    let listener = TcpListener::from_std(listeners.clients)?;
     let address = listener.local_addr()?;
+    let administration = listeners.administration.map(TcpListener::from_std);
+    let administration = administration.transpose()?;
     let config = loaded.config.clone();
     let registry = Registry::with_buckets(config.series_budget, config.buckets.clone());
     let watching = config.watch_settings();
@@ -69,8 +97,18 @@ pub async fn run(
     // Without a handler the signal would end us.
     let hangup = signal(SignalKind::hangup()).ok();
 
-    let router = server::router(agent.clone()).merge(server::debug_routes(settings.clone()));
-    let served = tokio::spawn(server::serve(listener, router, stopped));
+    let debug = server::debug_routes(settings.clone());
+    let router = server::router(agent.clone()).merge(debug.clone());
+    let serving = server::serve(listener, router, server::places(), stopped.clone());
+    let served = tokio::spawn(async {
+        let administered = async {
+            if let Some(listener) = administration {
+                let places = server::places_for_administration();
+                server::serve(listener, debug, places, stopped).await;
+            }
+        };
+        tokio::join!(serving, administered);
+    });
     info!(%address, "serving /metrics");
 
     let starting = {

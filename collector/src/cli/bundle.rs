@@ -17,7 +17,7 @@ use flate2::write::GzEncoder;
 use tar::{Builder, Header};
 
 use super::config::line;
-use super::http::get;
+use super::http::{administration, get};
 use super::{configurable, doctor};
 use crate::config::{Config, KEYS, Sources, load, mask};
 
@@ -133,7 +133,11 @@ fn gather(sources: &Sources, config: &Config) -> Vec<Part> {
         },
     ];
     for (name, path) in PAGES {
-        let content = get(config.listen, path).map_err(|error| format!("{error:#}"));
+        let address = match path.starts_with("/debug/") {
+            true => administration(config.listen),
+            false => config.listen,
+        };
+        let content = get(address, path).map_err(|error| format!("{error:#}"));
         parts.push(Part { name, content });
     }
     for (name, path) in FILES {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Deserialize;
 
-use super::http::{get as fetch, put};
+use super::http::{administration, get as fetch, put};
 use super::table::{cell, colours, render};
 use super::{configurable, json_flag, print};
 use crate::config::{Config, KEYS, Key};
@@ -89,9 +89,10 @@ pub(super) fn line(key: &Key, config: &Config) -> String {
 }
 
 pub fn get(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let body = fetch(config.listen, "/debug/config")?;
+    let address = administration(config.listen);
+    let body = fetch(address, "/debug/config")?;
     let settings: Vec<Setting> = serde_json::from_str(&body)
-        .with_context(|| format!("{} answers, but not as a collector does", config.listen))?;
+        .with_context(|| format!("{address} answers, but not as a collector does"))?;
     if let Some(name) = arguments.get_one::<String>("key") {
         let Some(setting) = settings.iter().find(|setting| setting.name == *name) else {
             bail!("there is no key `{name}`; `runwire-collector config schema` lists them");
@@ -125,6 +126,7 @@ pub fn get(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> 
 }
 
 pub fn set(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let address = administration(config.listen);
     let settings = arguments
         .get_many::<String>("settings")
         .into_iter()
@@ -141,7 +143,7 @@ pub fn set(config: &Config, arguments: &ArgMatches) -> anyhow::Result<ExitCode> 
                 "there is no key `{name}`; `runwire-collector config schema` lists them"
             ));
         }
-        if let Err(sentence) = put(config.listen, &format!("/debug/config/{name}"), value)? {
+        if let Err(sentence) = put(address, &format!("/debug/config/{name}"), value)? {
             return refuse(sentence);
         }
         print(format_args!(

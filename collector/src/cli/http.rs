@@ -1,13 +1,13 @@
 //! Requests to the running collector.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::server::ANSWER;
+use crate::server::{ANSWER, loopback_beside};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The collector itself gives up before.
@@ -141,6 +141,16 @@ fn detail(body: &str) -> String {
     let problem: Option<Value> = serde_json::from_str(body).ok();
     let detail = problem.and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
     detail.unwrap_or_else(|| body.to_owned())
+}
+
+/// Where the collector that serves on `address` takes what only its own host may ask.
+pub(super) fn administration(address: SocketAddr) -> SocketAddr {
+    let beside = loopback_beside(address).filter(|beside| {
+        // Not another host's, whose loopback is out of reach.
+        let is_of_this_host = UdpSocket::bind(SocketAddr::new(address.ip(), 0)).is_ok();
+        is_of_this_host && TcpStream::connect_timeout(beside, TIMEOUT).is_ok()
+    });
+    beside.unwrap_or(address)
 }
 
 /// A server on all addresses is also on loopback.

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +42,34 @@ pub const ANSWER: Duration = Duration::from_secs(60);
 /// A client that takes nothing of its answer for so long is gone.
 const UNREAD_MILLISECONDS: u32 = 30_000;
 
+/// So many clients are served at a time.
+pub fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most_connections(max_open_fds())))
+}
+
+/// Apart from the others, so that neither keeps the other out.
+pub fn places_for_administration() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(LEAST_CONNECTIONS))
+}
+
+/// The address beside this one on which this host alone is served; `None` if it is one itself, or
+/// all addresses.
+pub fn loopback_beside(address: SocketAddr) -> Option<SocketAddr> {
+    let ip = address.ip().to_canonical();
+    let beside = match address.ip() {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    (!ip.is_loopback() && !ip.is_unspecified()).then(|| SocketAddr::new(beside, address.port()))
+}
+
 /// Serves until the other end of `stopped` is dropped, and then what was asked before.
-pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
-    let places = Arc::new(Semaphore::new(most_connections(max_open_fds())));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     let mut is_failing = false;
     loop {
@@ -155,4 +180,23 @@ fn clients_get_the_file_descriptors_that_signals_do_not_need() {
     assert_eq!(most_connections(Some(1024.0)), 512);
     assert_eq!(most_connections(Some(230.0)), 30);
     assert_eq!(most_connections(Some(64.0)), 8);
+}
+
+#[test]
+fn what_is_served_on_no_loopback_address_has_one_beside_it() {
+    let beside = |address: &str| {
+        let beside = loopback_beside(address.parse().unwrap());
+        beside.map(|beside| beside.to_string())
+    };
+    assert_eq!(beside("10.0.0.7:9435").as_deref(), Some("127.0.0.1:9435"));
+    assert_eq!(beside("[fd00::7]:9435").as_deref(), Some("[::1]:9435"));
+    for itself in [
+        "127.0.0.2:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+        "0.0.0.0:1",
+        "[::]:1",
+    ] {
+        assert_eq!(beside(itself), None, "{itself}");
+    }
 }

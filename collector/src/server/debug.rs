@@ -37,7 +37,7 @@ async fn only_from_here(
 ) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     if !peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback()) {
-        let detail = "/debug is for this host alone: ask from 127.0.0.1 or ::1";
+        let detail = "/debug is for this host alone: ask 127.0.0.1 or ::1 here, on the same port";
         return problem(StatusCode::FORBIDDEN, detail);
     }
     if !settings.current().debug_endpoints {

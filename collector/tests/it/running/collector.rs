@@ -28,6 +28,11 @@ impl Collector {
 
     /// `wrapper` is a command that runs another one.
     pub(crate) fn start_by(wrapper: &[&str], config: &str) -> Self {
+        Self::start_on("127.0.0.1:0", wrapper, config)
+    }
+
+    /// That serves on an address of where `wrapper` runs it.
+    pub(crate) fn start_on(listen: &str, wrapper: &[&str], config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("c.yaml"), config).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
@@ -35,7 +40,7 @@ impl Collector {
         let words: Vec<&str> = words.copied().collect();
         let child = Command::new(words[0])
             .args(&words[1..])
-            .args(["run", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["run", "--listen", listen, "--log-format", "json"])
             .arg("--config")
             .arg(directory.path().join("c.yaml"))
             .stderr(log)

@@ -1,11 +1,13 @@
 //! The configuration changes while the collector runs.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use runwire_collector::signals::MAPS;
 
 use super::collector::{Collector, stderr, stdout};
+use crate::kernel::lab::Lab;
 
 #[test]
 #[ignore = "loads BPF: needs root"]
@@ -161,6 +163,33 @@ fn debug_pages_are_for_this_host_and_writing_is_for_the_command() {
         "{}",
         stderr(&output)
     );
+}
+
+/// As the DaemonSet has it: on the node's address, which others reach too.
+#[test]
+#[ignore = "loads BPF: needs root"]
+fn a_collector_that_serves_others_is_configured_from_its_own_host_alone() {
+    let lab = Lab::new();
+    let listen = format!("{}:9435", lab.client4);
+    let collector = lab.in_client(|| Collector::start_on(&listen, &[], ""));
+    // Its own address may be what hides who asks.
+    let from_here = lab.in_client(|| collector.get("/debug/config"));
+    assert_eq!(from_here.0, 403);
+    let set = lab.in_client(|| collector.command(&["config", "set", "log_level=debug"]));
+    assert!(set.status.success(), "{}", stderr(&set));
+    let get = lab.in_client(|| collector.command(&["config", "get", "log_level"]));
+    assert_eq!(stdout(&get), "debug\n");
+    let from_another = lab.in_server(|| collector.command(&["config", "set", "log_level=info"]));
+    assert!(
+        stderr(&from_another).contains("for this host alone"),
+        "{}",
+        stderr(&from_another)
+    );
+    // There is nothing else on loopback.
+    let beside = SocketAddr::from(([127, 0, 0, 1], 9435));
+    let metrics = "GET /metrics HTTP/1.0\r\n\r\n";
+    let answer = lab.in_client(|| super::collector::exchange(beside, metrics));
+    assert!(answer.starts_with("HTTP/1.0 404 "), "{answer}");
 }
 
 #[test]
