@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 pub use external::ExternalNames;
 pub use identities::{Identities, NamespaceIdentity, Occupant, Reason};
 pub use translations::{FiveTuple, Translation, Translations};
+pub(crate) use translations::{MAX_HOPS, MAX_TRANSLATIONS};
 
 use crate::export::{Counter, Labels, Registry};
-use crate::host::Host;
 use crate::host::netns::Place;
+use crate::host::{Host, Learned};
 use crate::k8s::{Cluster, Found, Index, ObjectKey};
 use crate::kernel::monotonic_nanoseconds;
 
@@ -146,6 +147,14 @@ impl Workload {
     pub fn unknown() -> Self {
         Self::new("~unknown", "~unknown", Kind::Unknown)
     }
+}
+
+/// Which of the connections that were asked for are known now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answered {
+    All,
+    /// So many of the first.
+    First(usize),
 }
 
 /// Names the two ends of what the kernel counted. May be shared between threads.
@@ -309,21 +318,33 @@ impl Enricher {
     /// Reads from connection tracking, unless that was done too short a while ago for what it
     /// costs. Afterwards connections older than this call are known.
     pub fn learn_translations(&self) -> bool {
+        self.learn_translations_of(&[]) == Answered::All
+    }
+
+    /// As [`Enricher::learn_translations`], where the answer for these connections is enough if
+    /// there are too many to read all.
+    pub fn learn_translations_of(&self, wanted: &[FiveTuple]) -> Answered {
         let start = monotonic_nanoseconds();
+        let known_until = &self.translations_known_until;
         let Some(mut host) = self.host() else {
             // There is nothing to learn from.
-            self.translations_known_until
-                .fetch_max(start, Ordering::Relaxed);
-            return true;
+            known_until.fetch_max(start, Ordering::Relaxed);
+            return Answered::All;
         };
-        let Some(found) = host.translations(Instant::now()) else {
-            return false;
-        };
+        let learned = host.translations(Instant::now(), wanted);
         drop(host);
-        self.add_translations(found);
-        self.translations_known_until
-            .fetch_max(start, Ordering::Relaxed);
-        true
+        match learned {
+            Learned::Everything(found) => {
+                self.add_translations(found);
+                known_until.fetch_max(start, Ordering::Relaxed);
+                Answered::All
+            }
+            Learned::Of(first, found) => {
+                self.add_translations(found);
+                Answered::First(first)
+            }
+            Learned::Nothing => Answered::First(0),
+        }
     }
 
     /// From now on nothing waits for connection tracking, since there is no time left to ask it:

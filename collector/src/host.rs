@@ -18,8 +18,10 @@ mod translation;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,8 @@ pub use interface::{HostVeths, names as interface_names};
 pub use readings::{NAMES as READING_NAMES, ReadingSettings, Readings};
 
 use crate::enrich::{
-    CgroupId, Identities, Kind, NamespaceIdentity, NetnsId, Occupant, Translation, Workload,
+    CgroupId, FiveTuple, Identities, Kind, MAX_HOPS, MAX_TRANSLATIONS, NamespaceIdentity, NetnsId,
+    Occupant, Translation, Workload,
 };
 use cgroup::{CgroupOwner, Cgroups, Container, TooEarly};
 use containers::StatePaths;
@@ -49,11 +52,37 @@ const MANY: usize = 128;
 const SEARCH_SHARE: u32 = 50;
 /// And the reading of connection tracking, which a busy host asks for all the time, this part.
 const TRACKING_SHARE: u32 = 100;
+/// A list of all connections that took longer is not asked for again before its part of the time is
+/// over. Until then, single connections are asked for, so many at a time.
+const CHEAP_LIST: Duration = Duration::from_millis(10);
+const MAX_ASKED: usize = 2048;
+/// Nor are more listed than are remembered.
+const MAX_LISTED: usize = MAX_TRANSLATIONS;
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// An address that was not found is not looked for again for so long.
 const NOT_FOUND: Duration = Duration::from_secs(5);
 const MAX_NOT_FOUND: usize = 65_536;
+
+/// What was learned of where connections went.
+pub enum Learned {
+    Everything(Vec<Translation>),
+    /// Of so many of those that were asked for, the first.
+    Of(usize, Vec<Translation>),
+    /// It is too early to ask again.
+    Nothing,
+}
+
+fn flatten(results: Vec<(Inode, io::Result<Vec<Translation>>)>) -> Vec<Translation> {
+    let mut all = Vec::new();
+    for (_, translations) in results {
+        match translations {
+            Ok(translations) => all.extend(translations),
+            Err(error) => tracing::debug!(%error, "cannot read connection tracking"),
+        }
+    }
+    all
+}
 
 /// Where the kernel's file systems and the runtimes' state are.
 #[derive(Clone, Debug)]
@@ -86,6 +115,7 @@ pub struct Host {
     search_after: Option<Instant>,
     /// Connection tracking is not read before this.
     read_translations_after: Option<Instant>,
+    list_translations_after: Option<Instant>,
     not_found: HashMap<IpAddr, Instant>,
     changed: bool,
     visitor: Visitor,
@@ -124,6 +154,7 @@ impl Host {
             processes_read: None,
             search_after: None,
             read_translations_after: None,
+            list_translations_after: None,
             not_found: HashMap::new(),
             changed: true,
             visitor: Visitor::default(),
@@ -198,26 +229,53 @@ impl Host {
         self.read_translations_after = None;
     }
 
-    /// Connections whose destination netfilter has changed, in every namespace. `None`: too early
-    /// to read them again.
-    pub fn translations(&mut self, now: Instant) -> Option<Vec<Translation>> {
-        if self
-            .read_translations_after
-            .is_some_and(|after| now < after)
-        {
-            return None;
+    /// Connections whose destination netfilter has changed, in every namespace: all of them, or, if
+    /// they are too many for that, those of the first of `wanted`.
+    pub fn translations(&mut self, now: Instant, wanted: &[FiveTuple]) -> Learned {
+        let is_early = |after: Option<Instant>| after.is_some_and(|after| now < after);
+        if is_early(self.read_translations_after) {
+            return Learned::Nothing;
         }
-        let places: Vec<_> = self.places().collect();
-        let mut all = Vec::new();
-        for (_, translations) in netns::visit(&places, translation::read) {
-            match translations {
-                Ok(translations) => all.extend(translations),
-                Err(error) => tracing::debug!(%error, "cannot read connection tracking"),
-            }
+        let mut learned = match is_early(self.list_translations_after) {
+            true => Learned::Nothing,
+            false => self.list_translations(now),
+        };
+        if !matches!(learned, Learned::Everything(_)) && !wanted.is_empty() {
+            let wanted = &wanted[..wanted.len().min(MAX_ASKED)];
+            learned = Learned::Of(wanted.len(), self.ask_translations(wanted));
         }
         let pause = (now.elapsed() * TRACKING_SHARE).clamp(SEARCH_PAUSE, MAX_SEARCH_PAUSE);
         self.read_translations_after = Some(Instant::now() + pause);
-        Some(all)
+        learned
+    }
+
+    fn list_translations(&mut self, now: Instant) -> Learned {
+        let room = AtomicUsize::new(MAX_LISTED);
+        let places: Vec<_> = self.places().collect();
+        let all = flatten(netns::visit(&places, || translation::list(&room)));
+        let took = now.elapsed();
+        let is_dear = took > CHEAP_LIST;
+        self.list_translations_after = is_dear.then(|| Instant::now() + took * TRACKING_SHARE);
+        match room.into_inner() {
+            0 => Learned::Nothing,
+            _ => Learned::Everything(all),
+        }
+    }
+
+    fn ask_translations(&self, wanted: &[FiveTuple]) -> Vec<Translation> {
+        let places: Vec<_> = self.places().collect();
+        let mut all = Vec::new();
+        let mut asked = wanted.to_vec();
+        // What one namespace has changed, the next may change again.
+        for _ in 0..MAX_HOPS {
+            let found = flatten(netns::visit(&places, || translation::ask(&asked)));
+            if found.is_empty() {
+                break;
+            }
+            asked = found.iter().map(|translation| translation.to).collect();
+            all.extend(found);
+        }
+        all
     }
 
     /// Whose cgroup this is; `None` if nobody's.

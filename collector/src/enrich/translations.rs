@@ -25,25 +25,48 @@ pub struct Translation {
 }
 
 /// More are forgotten, the oldest first.
-const MAX_TRANSLATIONS: usize = 65_536;
+pub(crate) const MAX_TRANSLATIONS: usize = 65_536;
+/// Old ones are looked for at most this often: there may be many.
+const FORGET: Duration = Duration::from_secs(30);
 /// Connection tracking forgets a connection sooner than we may hear of it.
 const KEEP: Duration = Duration::from_secs(600);
 /// Through a namespace of its own and a router: two. More would be a circle.
-const MAX_HOPS: usize = 4;
+pub(crate) const MAX_HOPS: usize = 4;
 
 #[derive(Default)]
 pub struct Translations {
     known: HashMap<FiveTuple, (FiveTuple, Instant)>,
     /// By client and the address that it talks to, for what has no ports.
     backends: HashMap<(IpAddr, IpAddr), BTreeSet<IpAddr>>,
+    forgot: Option<Instant>,
 }
 
 impl Translations {
     /// Adds what connection tracking holds now.
     pub fn add(&mut self, translations: impl IntoIterator<Item = Translation>, now: Instant) {
-        for translation in translations {
-            self.known.insert(translation.from, (translation.to, now));
+        let mut is_changed = false;
+        for Translation { from, to } in translations {
+            let before = self.known.insert(from, (to, now));
+            is_changed |= before.is_some_and(|(before, _)| before.server.ip() != to.server.ip());
+            let pair = (from.client.ip(), from.server.ip());
+            (self.backends.entry(pair).or_default()).insert(to.server.ip());
         }
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= FORGET;
+        if self.known.len() > MAX_TRANSLATIONS || self.forgot.is_none_or(is_due) {
+            self.forget(now);
+            self.forgot = Some(now);
+            is_changed = true;
+        }
+        if is_changed {
+            self.backends.clear();
+            for (from, (to, _)) in &self.known {
+                let pair = (from.client.ip(), from.server.ip());
+                (self.backends.entry(pair).or_default()).insert(to.server.ip());
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
         self.known
             .retain(|_, (_, seen)| now.saturating_duration_since(*seen) < KEEP);
         if self.known.len() > MAX_TRANSLATIONS {
@@ -57,11 +80,6 @@ impl Translations {
                 room -= usize::from(keep);
                 keep
             });
-        }
-        self.backends.clear();
-        for (from, (to, _)) in &self.known {
-            let pair = (from.client.ip(), from.server.ip());
-            (self.backends.entry(pair).or_default()).insert(to.server.ip());
         }
     }
 

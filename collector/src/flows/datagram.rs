@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::flow::{End, Key, Phase, Sighting, UDP};
 use super::{FlowTable, Flows};
-use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId};
+use crate::enrich::{Answered, CgroupId, Enricher, FiveTuple, NetnsId};
 use crate::signals::UdpFlow;
 
 /// Where Linux begins to look for the port of a socket that has not chosen one.
@@ -60,7 +60,13 @@ impl DatagramFeed {
         if flows.is_empty() {
             return;
         }
-        if self.has_unclear(&flows, enricher) && !enricher.learn_translations() {
+        let unclear = self.unclear(&flows, enricher);
+        let is_clear = unclear.is_empty()
+            || match enricher.learn_translations_of(&unclear) {
+                Answered::All => true,
+                Answered::First(first) => first == unclear.len(),
+            };
+        if !is_clear {
             // Both ends of an exchange are to come together, so all wait.
             let since = *self.waiting_since.get_or_insert(now);
             if now.saturating_sub(since) < PATIENCE && flows.len() < MAX_WAITING {
@@ -91,9 +97,9 @@ impl DatagramFeed {
         }
     }
 
-    /// Whether a client's datagrams went elsewhere for all we know: nobody has the other end, and
-    /// connection tracking was not asked since. Before, they may have had another backend.
-    fn has_unclear(&self, flows: &[UdpFlow], enricher: &Enricher) -> bool {
+    /// What clients sent that went elsewhere for all we know: nobody has the other end, and
+    /// connection tracking was not asked since. Before, it may have had another backend.
+    fn unclear(&self, flows: &[UdpFlow], enricher: &Enricher) -> Vec<FiveTuple> {
         let table = self.flows.lock();
         let known_until = enricher.translations_known_until();
         let is_new = |flow: &&UdpFlow| flow.first_ns > known_until;
@@ -102,10 +108,12 @@ impl DatagramFeed {
             .partition(|(_, end)| *end == End::Client);
         let tuples = |(flow, end): (&UdpFlow, End)| tuple(flow, end);
         let met: HashSet<FiveTuple> = servers.into_iter().map(tuples).collect();
-        clients.into_iter().any(|(flow, end)| {
-            let sent = tuple(flow, end);
-            !met.contains(&sent) && !table.has(&sent, flow.netns.0)
-        })
+        let unclear: HashSet<FiveTuple> = (clients.into_iter())
+            .map(|(flow, end)| (tuple(flow, end), flow.netns.0))
+            .filter(|(sent, netns)| !met.contains(sent) && !table.has(sent, *netns))
+            .map(|(sent, _)| sent)
+            .collect();
+        unclear.into_iter().collect()
     }
 }
 

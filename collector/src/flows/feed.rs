@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{End, FlowTable, Flows, Phase, Sighting};
 use crate::abi::{FLOW_CLOSED, FLOW_FAILED, TCP_ROLE_SERVER, flow_record};
-use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId, Workload};
+use crate::enrich::{Answered, CgroupId, Enricher, FiveTuple, NetnsId, Workload};
 use crate::flows::flow::TCP;
 
 /// Records that wait until connection tracking may be read again.
@@ -77,12 +77,18 @@ impl Feed {
         // that is too small has no room for the first until the second comes.
         let servers = records.iter().filter(|record| is_servers(record));
         let met: HashSet<FiveTuple> = servers.map(tuple).collect();
-        if (records.iter()).any(|record| self.is_unclear(record, &met, enricher)) {
-            enricher.learn_translations();
+        let unclear = (records.iter()).filter(|record| self.is_unclear(record, &met, enricher));
+        let unclear: Vec<FiveTuple> = unclear.map(tuple).collect();
+        if !unclear.is_empty() {
+            let answered: HashSet<FiveTuple> = match enricher.learn_translations_of(&unclear) {
+                Answered::All => unclear.into_iter().collect(),
+                Answered::First(first) => unclear.into_iter().take(first).collect(),
+            };
             records.retain(|record| {
                 // Connection tracking may know of it, and could not be asked yet.
-                let wait =
-                    self.waiting.len() < MAX_WAITING && self.is_unclear(record, &met, enricher);
+                let wait = self.waiting.len() < MAX_WAITING
+                    && !answered.contains(&tuple(record))
+                    && self.is_unclear(record, &met, enricher);
                 if wait {
                     self.waiting.push(*record);
                 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::netlink::{Netlink, attribute, attributes};
 use crate::enrich::{FiveTuple, Translation};
@@ -25,16 +26,18 @@ const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 /// The kernel's flags for nested attributes and byte order.
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
+/// NLA_F_NESTED
+const NESTED: u16 = 0x8000;
 /// IPS_DST_NAT
 const DESTINATION_CHANGED: u32 = 1 << 5;
 /// `struct nfgenmsg`
 const FAMILY_HEADER: usize = 4;
 
-/// The changed connections of the calling thread's namespace. Costs some milliseconds where there
-/// are any connections at all: the kernel walks a table that all namespaces share.
-pub(super) fn read() -> io::Result<Vec<Translation>> {
-    let count = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
-    if count.map_or(true, |count| count.trim() == "0") {
+/// The changed connections of the calling thread's namespace, `room` at most. Costs some
+/// milliseconds where there are any connections at all, since the kernel walks a table that all
+/// namespaces share, and some hundred where they are hundreds of thousands.
+pub(super) fn list(room: &AtomicUsize) -> io::Result<Vec<Translation>> {
+    if is_empty() {
         return Ok(Vec::new());
     }
     // Those alone whose destination was changed; kernels before 5.18 send all.
@@ -44,9 +47,72 @@ pub(super) fn read() -> io::Result<Vec<Translation>> {
         CTA_STATUS_MASK,
         &DESTINATION_CHANGED.to_be_bytes(),
     ));
+    let less = |room: usize| room.checked_sub(1);
     Netlink::netfilter()?.list(CONNTRACK_GET, &request, |message| {
-        translation(message.get(FAMILY_HEADER..)?)
+        let translation = translation(message.get(FAMILY_HEADER..)?)?;
+        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+            .then_some(translation)
     })
+}
+
+/// Those of these connections that the calling thread's namespace has changed. Some microseconds
+/// for each, however many there are in all. Only the default zone of connection tracking is asked.
+pub(super) fn ask(tuples: &[FiveTuple]) -> io::Result<Vec<Translation>> {
+    if is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut netlink = Netlink::netfilter()?;
+    let mut found = Vec::new();
+    for request in tuples.iter().filter_map(request) {
+        let answer = netlink.get(CONNTRACK_GET, &request, |message| {
+            translation(message.get(FAMILY_HEADER..)?)
+        });
+        match answer {
+            Ok(translation) => found.extend(translation),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn is_empty() -> bool {
+    let count = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+    count.map_or(true, |count| count.trim() == "0")
+}
+
+fn request(tuple: &FiveTuple) -> Option<Vec<u8>> {
+    let (client, server) = (tuple.client, tuple.server);
+    let (family, ip) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
+        (IpAddr::V4(client), IpAddr::V4(server)) => (
+            libc::AF_INET,
+            [
+                attribute(CTA_IP_V4_SRC, &client.octets()),
+                attribute(CTA_IP_V4_DST, &server.octets()),
+            ],
+        ),
+        (IpAddr::V6(client), IpAddr::V6(server)) => (
+            libc::AF_INET6,
+            [
+                attribute(CTA_IP_V6_SRC, &client.octets()),
+                attribute(CTA_IP_V6_DST, &server.octets()),
+            ],
+        ),
+        _ => return None,
+    };
+    let ports = [
+        attribute(CTA_PROTO_NUM, &[tuple.protocol]),
+        attribute(CTA_PROTO_SRC_PORT, &client.port().to_be_bytes()),
+        attribute(CTA_PROTO_DST_PORT, &server.port().to_be_bytes()),
+    ];
+    let sent = [
+        attribute(NESTED | CTA_TUPLE_IP, &ip.concat()),
+        attribute(NESTED | CTA_TUPLE_PROTO, &ports.concat()),
+    ];
+    let mut request = vec![u8::try_from(family).ok()?, 0, 0, 0];
+    request.extend(attribute(NESTED | CTA_TUPLE_ORIG, &sent.concat()));
+    Some(request)
 }
 
 fn translation(entry: &[u8]) -> Option<Translation> {
@@ -104,7 +170,7 @@ mod tests {
     use super::*;
 
     fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
-        attribute(kind | 0x8000, value)
+        attribute(NESTED | kind, value)
     }
 
     fn tuple_of(client: [u8; 4], client_port: u16, server: [u8; 4], server_port: u16) -> Vec<u8> {
@@ -149,6 +215,19 @@ mod tests {
                 "10.0.0.2:8080"
             ]
         );
+    }
+
+    #[test]
+    fn a_connection_is_asked_for_as_its_client_sent_it() {
+        let tuple = FiveTuple {
+            protocol: 6,
+            client: "10.0.0.1:4000".parse().unwrap(),
+            server: "10.96.0.1:80".parse().unwrap(),
+        };
+        let request = request(&tuple).unwrap();
+        assert_eq!(request[..FAMILY_HEADER], [2, 0, 0, 0]);
+        let sent = find(&request[FAMILY_HEADER..], CTA_TUPLE_ORIG).unwrap();
+        assert_eq!(super::tuple(sent), Some(tuple));
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use runwire_collector::enrich::{Answered, FiveTuple};
 use runwire_collector::flows::{Clock, DatagramFeed, Filter, FlowLimits, Flows, Row, Sort, Span};
 use runwire_collector::signals::{SignalSettings, UdpFlows};
 
@@ -305,6 +306,73 @@ fn a_service_is_its_backend_however_soon_one_looks_again() {
         let all = table.measurement.show("tcp_connect_attempts");
         assert_eq!(attempts, u64::from(number), "{all}");
     }
+}
+
+/// To list them all is dear, so it is done seldom, and in between single connections are asked for.
+#[test]
+#[ignore = "needs root"]
+fn a_service_is_its_backend_beside_sixty_thousand_translated_connections() {
+    const SERVICES: u8 = 4;
+    let lab = Lab::new();
+    let Some(mut table) = Table::start(FlowLimits::default()) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let backend = listener.local_addr().unwrap();
+    serve(listener, 10, 50);
+    let client = &lab.client;
+    run(&format!("ip -n {client} route add 10.96.1.0/24 dev eth0"));
+    let rules = format!(
+        "table inet t {{\n chain c {{\n type nat hook output priority -100\n \
+         ip daddr 10.96.1.0/24 tcp dport 80 dnat ip to {backend}\n }}\n}}\n"
+    );
+    if !nft(client, &rules) || !track(client, 60_000) {
+        return;
+    }
+    let mut last = None;
+    for number in 1..=SERVICES {
+        let service = SocketAddr::from(([10, 96, 1, number], 80));
+        drop(lab.in_client(|| ask(service, 10, 50)));
+        pause(50);
+        let rows = table.rows(&lab, None);
+        let of_service = rows.iter().find(|row| row.service == Some(service));
+        let of_service = of_service.unwrap_or_else(|| panic!("{service} {rows:#?}"));
+        assert_eq!(of_service.backend, Some(backend));
+        last = Some(FiveTuple {
+            protocol: 6,
+            client: SocketAddr::new(of_service.src_address, of_service.src_port),
+            server: service,
+        });
+    }
+    let enricher = table.measurement.enricher();
+    enricher.begin_collection();
+    let answered = enricher.learn_translations_of(&[last.unwrap()]);
+    assert_eq!(answered, Answered::First(1), "they are not listed again");
+}
+
+/// Adds connections to a tracking table, each with another destination than its client thinks.
+/// False, with a word to the reader, where that cannot be done.
+#[expect(clippy::print_stderr, reason = "who runs the tests must see this")]
+fn track(namespace: &str, connections: u32) -> bool {
+    let lines = (0..connections).map(|number| {
+        let (client, port) = (number / 60_000, 1024 + number % 60_000);
+        format!(
+            "-A -t 600 -u SEEN_REPLY,ASSURED -p tcp --state ESTABLISHED -g 10.1.0.1 \
+             -s 10.{client}.7.7 -d 10.97.0.1 --sport {port} --dport 80 \
+             -r 10.1.0.1 -q 10.{client}.7.7 --reply-port-src 80 --reply-port-dst {port}\n"
+        )
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines.collect::<String>()).unwrap();
+    let done = Command::new("ip")
+        .args(["netns", "exec", namespace, "conntrack", "-R"])
+        .arg(file.path())
+        .output();
+    let done = done.is_ok_and(|output| output.status.success());
+    if !done {
+        eprintln!("skipped: conntrack cannot add connections here");
+    }
+    done
 }
 
 #[test]
