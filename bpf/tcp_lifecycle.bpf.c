@@ -67,9 +67,29 @@ static __always_inline struct tcp_edge *edge_of(const struct sock *sk, __u32 rol
 	return entry(&tcp_edges_0, &key, &overflow, &no_edge);
 }
 
-static __always_inline enum tcp_failure failure_of(const struct tcp_sock *tp)
+/*
+ * The error that a connection attempt ended with. What ICMP says while a system call holds the
+ * socket, of a SYN that this host's own firewall rejects for example, ends no attempt: it is kept
+ * aside, and is gone as soon as the program asks for the socket's error.
+ */
+static __always_inline int connect_error(const struct tcp_sock *tp, const struct tcp_socket *state)
 {
-	switch (tp->inet_conn.icsk_inet.sk.sk_err) {
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	int error = sk->sk_err;
+
+	/* Not a plain load: clang would make one of this and of the next, through pointers that the
+	 * verifier keeps apart. */
+	if (!error)
+		error = BPF_CORE_READ(sk, sk_err_soft);
+	if (!error && state)
+		error = state->connect_error;
+	return error;
+}
+
+static __always_inline enum tcp_failure failure_of(const struct tcp_sock *tp,
+						   const struct tcp_socket *state)
+{
+	switch (connect_error(tp, state)) {
 	case 0:
 		/* No SYN was sent: the kernel found no port that was free. */
 		return tp->segs_out ? TCP_FAILURE_ABORTED : TCP_FAILURE_NO_LOCAL_PORT;
@@ -165,6 +185,7 @@ static __always_inline void connecting(const struct sock *sk, const struct tcp_s
 	state->role = TCP_ROLE_CLIENT;
 	state->connect_ns = bpf_ktime_get_ns();
 	state->established_ns = 0;
+	state->connect_error = 0;
 	__sync_fetch_and_or(&state->unreported, TCP_EVENT_ATTEMPT);
 }
 
@@ -189,13 +210,15 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 {
 	struct tcp_socket *state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
 	enum tcp_role role = state && state->role ? state->role : guess_role(tp);
+	enum tcp_failure failure = TCP_FAILURES;
 	__u64 now = bpf_ktime_get_ns();
 	struct tcp_edge *edge;
 	__u64 lifetime;
 
 	if (oldstate == TCP_SYN_SENT) {
 		role = TCP_ROLE_CLIENT;
-		flow_ended(sk, tp, state, role, FLOW_FAILED, failure_of(tp), now);
+		failure = failure_of(tp, state);
+		flow_ended(sk, tp, state, role, FLOW_FAILED, failure, now);
 	} else {
 		flow_ended(sk, tp, state, role, FLOW_CLOSED, end_of(tp), now);
 	}
@@ -207,7 +230,7 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 		report_totals(state, tp, edge);
 	}
 	if (oldstate == TCP_SYN_SENT) {
-		__sync_fetch_and_add(&edge->failures[failure_of(tp) & 15], 1);
+		__sync_fetch_and_add(&edge->failures[failure & 15], 1);
 		return;
 	}
 	__sync_fetch_and_add(&edge->closed[end_of(tp) & 3], 1);
@@ -261,6 +284,36 @@ int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
 		/* LISTEN to SYN_RECV among them: the first event of an accepted child. */
 		return 0;
 	}
+}
+
+/*
+ * Runs when a socket has an error for its program. The kernel puts what ICMP says about a SYN into
+ * the socket's queue of errors first, and tells of that before `sk_err` is set: over IPv4 always,
+ * over IPv6 where the program wants such messages. Without, polling shows the program no error that
+ * is kept aside either.
+ */
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(tcp_error, const struct sock *sk)
+{
+	const struct sock_exterr_skb *message;
+	struct tcp_socket *state;
+	__u8 origin;
+	int error;
+
+	if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state != TCP_SYN_SENT)
+		return 0;
+	error = sk->sk_err;
+	if (!error) {
+		/* The last of the queue. The control block lies inside `cb`, as elsewhere. */
+		message = (const void *)&sk->sk_error_queue.prev->cb;
+		origin = BPF_CORE_READ(message, ee.ee_origin);
+		if (origin == SO_EE_ORIGIN_ICMP || origin == SO_EE_ORIGIN_ICMP6)
+			error = BPF_CORE_READ(message, ee.ee_errno);
+	}
+	state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
+	if (state && error)
+		state->connect_error = error;
+	return 0;
 }
 
 static __always_inline struct tcp_state_total *total_of(const struct tcp_state_key *key)

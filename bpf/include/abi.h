@@ -30,7 +30,7 @@ enum tcp_role {
 	TCP_ROLES,
 };
 
-/** Why a connection was not made: `sk_err` when SYN_SENT ended in CLOSE. */
+/** Why a connection was not made: the socket's error when SYN_SENT ended in CLOSE. */
 enum tcp_failure {
 	/** No error: the program gave up waiting and closed the socket. */
 	TCP_FAILURE_ABORTED,

@@ -29,6 +29,12 @@ enum {
 	NUD_FAILED = 0x20,
 };
 
+/** Who an error in a socket's queue is from. */
+enum {
+	SO_EE_ORIGIN_ICMP = 2,
+	SO_EE_ORIGIN_ICMP6 = 3,
+};
+
 enum {
 	ETH_P_IP = 0x0800,
 	ETH_P_ARP = 0x0806,
@@ -142,11 +148,21 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	atomic_t sk_drops;
 	__u16 sk_protocol;
+	/** Messages that came about what the socket sent. */
+	struct sk_buff_head sk_error_queue;
 	int sk_err;
+	/** What ICMP said, of a kind that the kernel does not give up for. */
+	int sk_err_soft;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
@@ -267,6 +283,16 @@ struct sk_buff {
 	unsigned int end;
 	unsigned char *head;
 	unsigned char *data;
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+/** Lies in `cb` of a buffer in a socket's error queue. */
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 struct inode {

@@ -36,7 +36,8 @@ struct tcp_socket {
 	__u32 role;
 	/** enum tcp_event, or-ed: what happened and is not in its edge yet. */
 	__u32 unreported;
-	__u32 reserved;
+	/** While it connects: the last error that the kernel learnt of, as a number above zero. */
+	__u32 connect_error;
 };
 
 /* In microseconds, as the kernel keeps them. */

@@ -187,6 +187,8 @@ impl Signal for TcpLifecycle {
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         object.attach_tracepoint(types, "tcp_state", "inet_sock_set_state")?;
+        // Without it, attempts whose program has asked for the error seem given up.
+        let _ = object.attach_tracepoint(types, "tcp_error", "inet_sk_error_report");
         self.can_repair = object
             .load_iterator(types, "tcp_existing", IteratorKind::OpenFiles)
             .is_ok();

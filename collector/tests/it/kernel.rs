@@ -21,6 +21,7 @@ mod series;
 mod tcp_cost;
 mod tcp_exact;
 mod tcp_lifecycle;
+mod tcp_rejected;
 mod tcp_retransmit;
 mod tls;
 mod tls_pieces;

@@ -295,14 +295,13 @@ fn sockets_older_than_the_collector_report_what_they_do_from_now_on() {
     }
 }
 
-fn connect_without_waiting(to: SocketAddr) -> OwnedFd {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_NONBLOCK,
-        None,
-    )
-    .unwrap();
+pub(super) fn connect_without_waiting(to: SocketAddr) -> OwnedFd {
+    let family = if to.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
     connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap_err();
     socket
 }
