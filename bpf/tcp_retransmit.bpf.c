@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Segments that TCP sends again. The sums equal the kernel's RetransSegs.
+ * Segments that TCP sends again. The sums equal the kernel's RetransSegs. By kind: `fast` equals
+ * TCPFastRetrans; a tail loss probe is one of TCPLossProbes, which counts those of new data too;
+ * `timeout` is TCPSlowStartRetrans and what the timer itself sends (TCPTimeouts counts that with
+ * what came to nothing, and with SYNs).
  *
  * Both hooks run once per retransmitted buffer, which may hold many segments. Since Linux 6.17 the
  * first also runs where the kernel wanted to send one again and could not.
@@ -50,10 +53,38 @@ static __always_inline bool was_not_sent(int error)
 	       error == -EHOSTUNREACH;
 }
 
+/* Macros of the kernel, so BTF does not tell them. */
+enum {
+	/** In `icsk_pending`: the timer for a tail loss probe. */
+	ICSK_TIME_LOSS_PROBE = 5,
+	/** In `sacked`: taken for lost. */
+	TCPCB_LOST = 4,
+};
+
+/*
+ * What recovery sends again, it has marked as lost before; the probe asks whether it is. The timer
+ * alone does not tell: recovery may begin while it is set.
+ */
+static __always_inline enum retransmit_kind kind_of(const struct tcp_sock *tp,
+						    const struct tcp_skb_cb *control)
+{
+	const struct inet_connection_sock *connection = &tp->inet_conn;
+
+	if (connection->icsk_inet.sk.__sk_common.skc_state == TCP_SYN_SENT)
+		return RETRANSMIT_SYN;
+	if (BPF_CORE_READ_BITFIELD(connection, icsk_ca_state) == TCP_CA_Loss)
+		return RETRANSMIT_TIMEOUT;
+	if (connection->icsk_pending == ICSK_TIME_LOSS_PROBE &&
+	    !(BPF_CORE_READ(control, sacked) & TCPCB_LOST))
+		return RETRANSMIT_TAIL_LOSS_PROBE;
+	return RETRANSMIT_FAST;
+}
+
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 {
 	struct tcp_retransmit_key key = {};
+	const struct tcp_skb_cb *control;
 	const struct tcp_sock *tp;
 	__u16 segments;
 
@@ -67,17 +98,13 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 	if (!tp)
 		return 0;
 	/* The control block lies inside `cb`, so its type is not known to the verifier. */
-	segments = BPF_CORE_READ((struct tcp_skb_cb *)&skb->cb, tcp_gso_segs);
+	control = (const struct tcp_skb_cb *)&skb->cb;
+	segments = BPF_CORE_READ(control, tcp_gso_segs);
 
 	key.cgroup = socket_cgroup(sk);
 	key.netns = socket_netns(sk);
 	socket_addresses(&sk->__sk_common, key.local, key.peer);
-	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
-		key.kind = RETRANSMIT_SYN;
-	else if (BPF_CORE_READ_BITFIELD(&tp->inet_conn, icsk_ca_state) == TCP_CA_Loss)
-		key.kind = RETRANSMIT_TIMEOUT;
-	else
-		key.kind = RETRANSMIT_FAST;
+	key.kind = kind_of(tp, control);
 	count(&key, segments ? segments : 1);
 	return 0;
 }

@@ -147,9 +147,11 @@ _Static_assert(sizeof(struct tcp_connect_key) == 32, "padding in a map key");
 enum retransmit_kind {
 	RETRANSMIT_SYN,
 	RETRANSMIT_SYNACK,
-	/** Fast retransmit, recovery, tail-loss probe. */
+	/** The receiver told of a gap: fast retransmit, and the rest of the recovery. */
 	RETRANSMIT_FAST,
-	/** The retransmission timer ran out. */
+	/** Nothing was heard for about two round trips: the last segment once more (RFC 8985). */
+	RETRANSMIT_TAIL_LOSS_PROBE,
+	/** The retransmission timer ran out, and what is sent again after that. */
 	RETRANSMIT_TIMEOUT,
 	RETRANSMIT_KINDS,
 };

@@ -184,6 +184,8 @@ struct tcp_options_received {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	struct request_sock_queue icsk_accept_queue;
+	/** Which of its timers is set. */
+	__u8 icsk_pending;
 	__u8 icsk_ca_state : 5;
 	struct {
 		__u32 lrcvtime;
@@ -241,6 +243,7 @@ struct trace_event_raw_tcp_retransmit_skb {
 
 struct tcp_skb_cb {
 	__u16 tcp_gso_segs;
+	__u8 sacked;
 };
 
 struct net_device {

@@ -12,7 +12,7 @@ pub(super) const NAME: &str = "tcp_retransmit";
 static ELF: &[u8] = elf!("tcp_retransmit");
 
 /// In the order of `enum retransmit_kind`.
-const KINDS: [&str; 4] = ["syn", "synack", "fast", "timeout"];
+const KINDS: [&str; 5] = ["syn", "synack", "fast", "tail_loss_probe", "timeout"];
 
 pub(super) struct TcpRetransmit {
     segments: Counter,
@@ -23,7 +23,7 @@ impl TcpRetransmit {
         Self {
             segments: registry.for_signal(NAME).counter(
                 "tcp_retransmitted_segments",
-                "TCP segments sent again",
+                "TCP segments sent again; the kind says what for: syn, synack, fast after a gap that the receiver told of, tail_loss_probe after silence of about two round trips, timeout after more of it",
                 &[EDGE, &["kind"]],
             ),
         }

@@ -69,6 +69,56 @@ fn retransmitted_segments_equal_those_of_nstat() {
         &[client, ("kind", "syn")],
     );
     assert!(syn >= 1, "{show}");
+    let fast = measurement.count(
+        "tcp_retransmitted_segments_total",
+        &[client, ("kind", "fast")],
+    );
+    let recovered = Lab::nstat(&lab.client, "TcpExtTCPFastRetrans");
+    assert_eq!(fast, recovered, "{show}");
+    assert!(fast >= 1, "{show}");
+}
+
+/// One segment is on its way, which meets silence: no gap is reported, and nothing new is there to
+/// be sent instead.
+#[test]
+#[ignore = "needs root"]
+fn what_meets_silence_is_probed_once_and_then_times_out() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_retransmit") else {
+        return;
+    };
+    let (client, server) = (&lab.client, &lab.server);
+    run(&format!("ip netns exec {server} nft add table inet t"));
+    run(&format!(
+        "ip netns exec {server} nft add chain inet t in {{ type filter hook input priority 0 ; }}"
+    ));
+    for server_address in [lab.server4, lab.server6] {
+        let listener = lab.in_server(|| TcpListener::bind((server_address, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut stream = lab.in_client(|| TcpStream::connect(address).unwrap());
+        run(&format!(
+            "ip netns exec {server} nft add rule inet t in tcp dport {} drop",
+            address.port()
+        ));
+        stream.write_all(b"into silence").unwrap();
+        thread::sleep(Duration::from_millis(1_500));
+        run(&format!("ip netns exec {server} nft flush chain inet t in"));
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.read_exact(&mut [0; 12]).unwrap();
+    }
+    measurement.collect();
+    let of_kind = |kind| {
+        let labels = [("src_workload", client.as_str()), ("kind", kind)];
+        measurement.count("tcp_retransmitted_segments_total", &labels)
+    };
+    let show = measurement.show("tcp_retransmitted");
+    assert_eq!(of_kind("tail_loss_probe"), 2, "{show}");
+    assert_eq!(Lab::nstat(client, "TcpExtTCPLossProbes"), 2, "{show}");
+    let timeouts = Lab::nstat(client, "TcpExtTCPTimeouts");
+    assert_eq!(of_kind("timeout"), timeouts, "{show}");
+    assert!(timeouts >= 2, "{show}");
+    assert_eq!(of_kind("fast"), 0, "{show}");
+    assert_eq!(Lab::nstat(client, "TcpRetransSegs"), 2 + timeouts, "{show}");
 }
 
 /// Since Linux 6.17 the kernel tells of these attempts too.
