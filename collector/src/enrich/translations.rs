@@ -81,6 +81,10 @@ impl Translations {
                 keep
             });
         }
+        // A table does not become smaller by itself.
+        if self.known.capacity() > 4 * self.known.len().max(1024) {
+            self.known.shrink_to_fit();
+        }
     }
 
     /// Where a connection arrives; `None` if it is where the client sent it.
