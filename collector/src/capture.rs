@@ -24,6 +24,7 @@ use follow::Followed;
 use totals::Sampling;
 
 pub use glob::Globs;
+pub use interface::names as interface_names;
 
 pub const NAME: &str = "capture";
 static ELF: &[u8] = elf!("capture");

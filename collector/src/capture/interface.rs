@@ -1,8 +1,11 @@
 //! The interfaces of a namespace.
 
+use std::collections::BTreeSet;
 use std::io;
 
+use crate::enrich::Enricher;
 use crate::host::netlink::{Netlink, attribute, attributes, text, u16_at, u32_at};
+use crate::host::netns;
 
 /// `struct ifinfomsg`
 const MESSAGE: usize = 16;
@@ -23,6 +26,17 @@ pub(super) fn list() -> io::Result<Vec<Found>> {
     let option = attribute(libc::IFLA_EXT_MASK, &WITHOUT_STATISTICS.to_ne_bytes());
     let question = [&[0; MESSAGE], option.as_slice()].concat();
     Netlink::route()?.list(libc::RTM_GETLINK, &question, read)
+}
+
+/// How interfaces are called, in all namespaces that the host knows.
+pub fn names(enricher: &Enricher) -> BTreeSet<String> {
+    let places: Vec<_> = enricher
+        .host()
+        .map(|host| host.places().collect())
+        .unwrap_or_default();
+    let insides = netns::visit(&places, list);
+    let found = (insides.into_iter()).flat_map(|(_, found)| found.unwrap_or_default());
+    found.map(|found| found.name).collect()
 }
 
 fn read(body: &[u8]) -> Option<Found> {

@@ -16,15 +16,19 @@ use serde::Serialize;
 use super::print;
 use super::table::{Cell, Colour, cell, coloured, colours, render};
 use crate::capabilities::{self, Capability, missing_for_programs, needed};
+use crate::capture::{CaptureMode, interface_names};
 use crate::config::Config;
+use crate::enrich::Enricher;
 use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
-use crate::host::netns;
+use crate::host::{Host, Paths, netns};
 use crate::k8s::watch::{WatchSettings, probe};
 use crate::signals::{SignalSettings, Signals};
 
 /// Older kernels lack helpers that the programs call.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
+/// Where there are hundreds, some tell how they are called.
+const SHOWN_NAMES: usize = 12;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
@@ -86,6 +90,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     checks.push(namespaces());
     checks.extend(kubernetes(&config.watch_settings()));
     checks.extend(flow_store(config));
+    checks.extend(captured(config));
     if missing_for_programs().is_empty() {
         checks.extend(hooks(config));
     } else {
@@ -194,6 +199,33 @@ fn flow_store(config: &Config) -> Option<Check> {
         outcome,
         found,
         "set `flow_store` to a folder that this user may write to (systemd: StateDirectory=, Kubernetes: a hostPath), or leave it empty",
+    ))
+}
+
+/// Nothing where packets are not counted at interfaces.
+fn captured(config: &Config) -> Option<Check> {
+    if config.capture == CaptureMode::Off {
+        return None;
+    }
+    let host = Enricher::of_host(Host::new(Paths::default()), &Registry::new(1));
+    let names = interface_names(&host);
+    let is_captured = |name: &&String| config.capture_interfaces.matches(name);
+    let captured = names.iter().filter(is_captured).count();
+    let (outcome, found) = match captured {
+        0 => {
+            let names: Vec<&str> = names.iter().map(String::as_str).take(SHOWN_NAMES).collect();
+            let names = names.join(", ");
+            let wanted = &config.capture_interfaces;
+            let found = format!("no interface has a name that {wanted} means; there are {names}");
+            (Outcome::Lacking, found)
+        }
+        n => (Outcome::Fine, format!("{n} of {} names", names.len())),
+    };
+    Some(Check::new(
+        "capture interfaces",
+        outcome,
+        found,
+        "set `capture_interfaces` to patterns of names that are there; interfaces that come later are found then",
     ))
 }
 
@@ -384,7 +416,7 @@ fn shows_addresses() -> bool {
 }
 
 fn namespaces() -> Check {
-    let paths = crate::host::Paths::default();
+    let paths = Paths::default();
     let named = netns::named(&paths).unwrap_or_default().len();
     let fix = "without CAP_SYS_ADMIN the other end of a connection is ~external wherever it lives";
     match netns::may_enter() {

@@ -264,6 +264,29 @@ fn doctor_names_what_is_in_the_way() {
     assert!(line.contains("see that the API server runs"), "{line}");
 }
 
+#[test]
+#[ignore = "loads BPF: needs root"]
+fn doctor_says_when_no_interface_would_be_captured() {
+    let line_about = |interfaces: &str| {
+        let arguments = [
+            "doctor",
+            "--capture",
+            "tc",
+            "--capture-interfaces",
+            interfaces,
+        ];
+        let text = stdout(&command(&arguments, "127.0.0.1:0"));
+        let line = text
+            .lines()
+            .find(|line| line.contains("capture interfaces"));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let none = line_about("nosuch*");
+    assert!(none.starts_with("lacks"), "{none}");
+    assert!(none.contains("nosuch*") && none.contains("lo"), "{none}");
+    assert!(line_about("lo").starts_with("ok"));
+}
+
 /// Port 9 of loopback is nobody's.
 const NO_API_SERVER: &str = r#"
 apiVersion: v1
