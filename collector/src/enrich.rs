@@ -236,20 +236,35 @@ impl Enricher {
             Ok(Peer::Nobody) if self.learn_address(address) => self.peer_of(netns, address),
             found => found,
         };
-        let found = found.and_then(|peer| match peer {
-            Peer::Workload(workload) => Ok(workload),
-            Peer::Service(service) => {
+        let found = match found {
+            Ok(Peer::Workload(workload)) => Ok(workload),
+            Ok(Peer::Services(services)) => {
                 self.learn_translations();
                 let backend = self.behind(netns, address).ok().flatten();
-                let of_endpoints = || self.cluster.index().behind(&service, Instant::now());
-                Ok(backend.unwrap_or_else(of_endpoints))
+                backend.map_or_else(|| self.one_of(&services), Ok)
             }
-            Peer::Nobody => {
-                let backend = self.behind(netns, address)?;
-                Ok(backend.unwrap_or_else(|| self.outside(netns, address)))
+            Ok(Peer::Nobody) => (self.behind(netns, address))
+                .map(|backend| backend.unwrap_or_else(|| self.outside(netns, address))),
+            // A Service's address, for all we know.
+            Err(Reason::KubernetesIncomplete) => {
+                self.learn_translations();
+                let backend = self.behind(netns, address).ok().flatten();
+                backend.ok_or(Reason::KubernetesIncomplete)
             }
-        });
+            Err(reason) => Err(reason),
+        };
         self.or_unknown(found)
+    }
+
+    /// Whom these Services stand for, if that is one workload.
+    fn one_of(&self, services: &[ObjectKey]) -> Result<Workload, Reason> {
+        let (index, now) = (self.cluster.index(), Instant::now());
+        let mut found = services.iter().map(|service| index.behind(service, now));
+        let first = found.next().ok_or(Reason::SeveralServices)?;
+        match found.all(|other| other == first) {
+            true => Ok(first),
+            false => Err(Reason::SeveralServices),
+        }
     }
 
     /// An end outside, by the name that `netns` knows it by if names are wanted.
@@ -360,12 +375,18 @@ impl Enricher {
             return Ok(None);
         }
         let (identities, index) = (self.read(), self.cluster.index());
+        let is_service = !index.services_at(address).is_empty();
         let mut found: Option<Workload> = None;
         for client in identities.addresses(netns) {
             for backend in translations.backends(client, address.to_canonical()) {
                 let workload = match peer_of(&identities, &index, netns, backend, Instant::now())? {
                     Peer::Workload(workload) => workload,
-                    Peer::Service(service) => Workload::service(&service),
+                    Peer::Services(services) => match &*services {
+                        [service] => Workload::service(service),
+                        _ => return Err(Reason::SeveralServices),
+                    },
+                    // Of a Service, it may be a pod on another node that is not asked for.
+                    Peer::Nobody if is_service && !index.knows_outside() => return Ok(None),
                     Peer::Nobody => Workload::external(),
                 };
                 match &found {
@@ -504,8 +525,8 @@ impl Enricher {
 /// Whose an address is, as far as that is known without asking anybody.
 enum Peer {
     Workload(Workload),
-    /// Its backend is to be found.
-    Service(ObjectKey),
+    /// One, or several that share the address. The backend is to be found.
+    Services(Box<[ObjectKey]>),
     Nobody,
 }
 
@@ -520,13 +541,15 @@ fn peer_of(
 ) -> Result<Peer, Reason> {
     let is_own = address.is_loopback() || address.is_unspecified();
     if index.is_on() && !is_own {
-        if let Some(service) = index.service_at(address) {
-            return Ok(Peer::Service(service.clone()));
+        let services = index.services_at(address);
+        if !services.is_empty() {
+            return Ok(Peer::Services(services.into()));
         }
         if !identities.has_live(address) {
             match index.at(address, now) {
                 Found::Workload(workload) => return Ok(Peer::Workload(workload)),
-                Found::Service(service) => return Ok(Peer::Service(service)),
+                Found::Service(service) => return Ok(Peer::Services([service].into())),
+                Found::Services(services) => return Ok(Peer::Services(services)),
                 Found::Unknown(reason) => return Err(reason),
                 Found::Nobody => {}
             }

@@ -25,7 +25,7 @@ pub use cluster::{Cluster, KubernetesHealth, WatchHealth};
 pub use entry::{Entry, ObjectKey};
 pub use index::{Found, Index, PodHint};
 pub use metrics::{CLUSTER, KubernetesMetrics};
-pub use node::{Node, NodeMeta, node};
+pub use node::{Node, NodeMeta, NodeNews, node, node_news};
 pub use owner::{AppLabels, Owner, OwnerMeta, owner};
 pub use pod::{Phase, Pod, PodMeta, pod};
 pub use service::{ServiceMeta, SliceMeta, endpoint_slice, service};
@@ -40,6 +40,7 @@ pub enum Resource {
     RemotePods,
     Services,
     EndpointSlices,
+    /// Listed whole, and followed by their metadata.
     Nodes,
     Namespaces,
     /// Metadata only, and only if there is a pod whose Deployment its labels do not tell.

@@ -27,6 +27,10 @@ pub enum Reason {
     SeveralBackends,
     /// The Kubernetes API has not told any pods yet.
     KubernetesUnsynced,
+    /// The Kubernetes API does not let us list something that may have the address.
+    KubernetesIncomplete,
+    /// Several Services share the address, and are not one workload.
+    SeveralServices,
     /// A pod, by its cgroup or network, of which the Kubernetes API has not told yet.
     PodUnknown,
     /// A pod whose owner's owner the Kubernetes API has not told yet.
@@ -41,6 +45,8 @@ impl Reason {
             Self::AddressAmbiguous => "address_ambiguous",
             Self::SeveralBackends => "several_backends",
             Self::KubernetesUnsynced => "kubernetes_unsynced",
+            Self::KubernetesIncomplete => "kubernetes_incomplete",
+            Self::SeveralServices => "several_services",
             Self::PodUnknown => "pod_unknown",
             Self::OwnerUnknown => "owner_unknown",
         }

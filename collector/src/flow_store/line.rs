@@ -29,8 +29,10 @@ pub struct ClusterRow {
 impl ClusterRow {
     /// Zones and Services are those of now.
     pub fn of(row: Row, index: &Index) -> Self {
-        let asked = row.service.map_or(row.dst_address, |service| service.ip());
-        let service = index.service_at(asked);
+        let arrived = || SocketAddr::new(row.dst_address, row.dst_port);
+        let asked = row.service.unwrap_or_else(arrived);
+        let protocol = if row.protocol == "udp" { UDP } else { TCP };
+        let service = index.service_behind(asked, protocol);
         let zone = |address| index.zone_at(address).map(str::to_owned);
         let (src_zone, dst_zone) = (zone(row.src_address), zone(row.dst_address));
         let both = src_zone.as_ref().zip(dst_zone.as_ref());

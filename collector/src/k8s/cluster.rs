@@ -13,6 +13,9 @@ use super::index::{Index, Settings};
 /// Its success does not show before there is an event. So no news for so long is good news.
 const NO_NEWS: Duration = Duration::from_secs(95);
 
+/// The same trouble is logged again after so long.
+const LOG_AGAIN: Duration = Duration::from_mins(10);
+
 #[derive(Default)]
 pub struct Cluster {
     index: RwLock<Index>,
@@ -25,6 +28,8 @@ struct State {
     /// Why no client could be made yet.
     no_client: Option<String>,
     watches: BTreeMap<Resource, Watch>,
+    /// When a trouble was logged, by its reason; of which resource, where others may not have it.
+    logged: BTreeMap<(Option<Resource>, &'static str), Instant>,
 }
 
 #[derive(Default)]
@@ -48,7 +53,8 @@ pub(super) struct Failure {
 /// As `/readyz` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KubernetesHealth {
-    /// `starting`, `synced`, `lost` (names are as of then) or `unavailable` (there are none).
+    /// `starting`, `synced`, `lost` (names are as of then), `partial` (what some resources would
+    /// tell is missing) or `unavailable` (no pod has a name).
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -121,16 +127,28 @@ impl Cluster {
         watch.is_synced = true;
     }
 
-    /// True if it did not fail for this reason before.
+    /// True if this is to be logged: it was not lately.
     pub(super) fn failed(&self, resource: Resource, failure: Failure, now: Instant) -> bool {
+        if !failure.is_passing {
+            self.change().fail(resource, now);
+        }
         let mut state = self.state();
         let watch = state.watches.entry(resource).or_default();
         *watch.failures.entry(failure.reason).or_default() += 1;
         if failure.is_passing {
             return false;
         }
-        let before = watch.failure.replace((now, failure.clone()));
-        before.is_none_or(|(_, before)| before.reason != failure.reason)
+        let reason = failure.reason;
+        watch.failure = Some((now, failure));
+        let of_all = matches!(reason, "unreachable" | "unauthorized");
+        let trouble = ((!of_all).then_some(resource), reason);
+        let before = state.logged.get(&trouble);
+        let is_due =
+            before.is_none_or(|&before| now.saturating_duration_since(before) >= LOG_AGAIN);
+        if is_due {
+            state.logged.insert(trouble, now);
+        }
+        is_due
     }
 
     /// `None` if Kubernetes is not asked.
@@ -143,13 +161,11 @@ impl Cluster {
         let resources: Vec<WatchHealth> = (state.watches.iter())
             .map(|(&resource, watch)| watch.health(resource, index.count(resource), now))
             .collect();
-        let failing = resources.iter().find(|watch| watch.reason.is_some());
+        let failing: Vec<String> = (resources.iter())
+            .filter_map(|watch| Some(format!("{}: {}", watch.resource, watch.detail.as_ref()?)))
+            .collect();
         let reason = (state.no_client.clone())
-            .or_else(|| {
-                let failing = failing?;
-                let detail = failing.detail.as_deref().unwrap_or_default();
-                Some(format!("{}: {detail}", failing.resource))
-            })
+            .or_else(|| (!failing.is_empty()).then(|| failing.join("; ")))
             .or_else(|| {
                 let node = index.missing_node()?;
                 Some(format!(
@@ -161,6 +177,7 @@ impl Cluster {
             (None, true) => "synced",
             (None, false) => "starting",
             (Some(_), true) => "lost",
+            (Some(_), false) if index.is_synced(Resource::LocalPods) => "partial",
             (Some(_), false) => "unavailable",
         };
         Some(KubernetesHealth {

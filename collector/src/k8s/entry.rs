@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::node::NodeMeta;
+use super::node::{NodeMeta, NodeNews};
 use super::owner::OwnerMeta;
 use super::pod::PodMeta;
 use super::service::{ServiceMeta, SliceMeta};
@@ -36,6 +36,7 @@ pub enum Entry {
     Service(ServiceMeta),
     EndpointSlice(SliceMeta),
     Node(NodeMeta),
+    NodeNews(NodeNews),
     Namespace,
     /// A ReplicaSet or Job.
     Owner(OwnerMeta),

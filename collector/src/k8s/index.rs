@@ -1,11 +1,12 @@
 //! Entries in, names out. Does no IO and never waits; times are handed in.
 
 mod addresses;
+mod nodes;
 mod pods;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use super::names::Names;
 use super::node::NodeMeta;
 use super::owner::{AppLabels, OwnerMeta};
 use addresses::Claims;
+pub use nodes::NodeInDoubt;
+use nodes::Nodes;
 pub use pods::PodHint;
 use pods::Record;
 use services::Services;
@@ -34,13 +37,14 @@ pub struct Index {
     containers: HashMap<Box<str>, ObjectKey>,
     claims: Claims,
     services: Services,
-    nodes: HashMap<Arc<str>, NodeMeta>,
-    node_addresses: HashMap<IpAddr, Arc<str>>,
+    nodes: Nodes,
     namespaces: BTreeSet<Arc<str>>,
     replica_sets: HashMap<ObjectKey, OwnerMeta>,
     jobs: HashMap<ObjectKey, OwnerMeta>,
     expected: HashSet<Resource>,
     synced: HashSet<Resource>,
+    /// Since when they cannot be listed.
+    failing: HashMap<Resource, Instant>,
     version: u64,
 }
 
@@ -60,6 +64,8 @@ pub enum Found {
     Workload(Workload),
     /// A Service's own address. Which backend answered is not known here.
     Service(ObjectKey),
+    /// Of several Services, told apart by their ports. By their names.
+    Services(Box<[ObjectKey]>),
     /// Somebody's in the cluster, who is not known yet.
     Unknown(Reason),
     Nobody,
@@ -100,7 +106,8 @@ impl Index {
             Entry::Pod(pod) => self.apply_pod(resource, key, pod, now),
             Entry::Service(service) => self.services.apply(key, service),
             Entry::EndpointSlice(slice) => self.services.apply_slice(key, slice),
-            Entry::Node(node) => self.apply_node(key.name, node),
+            Entry::Node(node) => self.nodes.apply(key.name, node),
+            Entry::NodeNews(news) => self.nodes.hear(key.name, news, now),
             Entry::Namespace => _ = self.namespaces.insert(key.name),
             Entry::Owner(owner) => {
                 self.owners(resource).insert(key.clone(), owner);
@@ -115,10 +122,7 @@ impl Index {
             Resource::LocalPods | Resource::RemotePods => self.delete_pod(resource, key, now),
             Resource::Services => self.services.delete(key),
             Resource::EndpointSlices => self.services.delete_slice(key),
-            Resource::Nodes => {
-                self.nodes.remove(&key.name);
-                self.index_nodes();
-            }
+            Resource::Nodes => self.nodes.delete(&key.name),
             Resource::Namespaces => _ = self.namespaces.remove(&key.name),
             // Names of their pods stay what they are.
             Resource::ReplicaSets | Resource::Jobs => _ = self.owners(resource).remove(key),
@@ -135,6 +139,14 @@ impl Index {
         }
         self.version += 1;
         self.synced.insert(resource);
+        self.failing.remove(&resource);
+    }
+
+    /// It cannot be listed or followed, for a reason that does not pass by itself.
+    pub(super) fn fail(&mut self, resource: Resource, now: Instant) {
+        if !self.is_synced(resource) {
+            self.failing.entry(resource).or_insert(now);
+        }
     }
 
     pub fn is_synced(&self, resource: Resource) -> bool {
@@ -153,7 +165,7 @@ impl Index {
                 .collect(),
             Resource::Services => self.services.keys(),
             Resource::EndpointSlices => self.services.slice_keys(),
-            Resource::Nodes => self.nodes.keys().map(named).collect(),
+            Resource::Nodes => self.nodes.names().map(named).collect(),
             Resource::Namespaces => self.namespaces.iter().map(named).collect(),
             Resource::ReplicaSets => self.replica_sets.keys().cloned().collect(),
             Resource::Jobs => self.jobs.keys().cloned().collect(),
@@ -163,7 +175,7 @@ impl Index {
     /// This node's name, if all nodes are known and none is called so.
     pub fn missing_node(&self) -> Option<&str> {
         let node = self.settings.node.as_ref()?;
-        let is_missing = self.is_synced(Resource::Nodes) && !self.nodes.contains_key(node);
+        let is_missing = self.is_synced(Resource::Nodes) && self.nodes.get(node).is_none();
         is_missing.then_some(&**node)
     }
 
@@ -176,7 +188,7 @@ impl Index {
             }
             Resource::Services => self.services.count(),
             Resource::EndpointSlices => self.services.count_slices(),
-            Resource::Nodes => self.nodes.len(),
+            Resource::Nodes => self.nodes.count(),
             Resource::Namespaces => self.namespaces.len(),
             Resource::ReplicaSets => self.replica_sets.len(),
             Resource::Jobs => self.jobs.len(),
@@ -195,41 +207,83 @@ impl Index {
                 Err(reason) => Found::Unknown(reason),
             };
         }
-        if let Some(node) = self.node_addresses.get(&address) {
+        if let Some(node) = self.nodes.at(address) {
             return Found::Workload(match self.settings.node.as_ref() == Some(node) {
                 true => Workload::host(),
                 false => Workload::node(),
             });
         }
-        if let Some(key) = self.services.at(address) {
-            return Found::Service(key.clone());
+        match self.services.at(address) {
+            [] => {}
+            [key] => return Found::Service(key.clone()),
+            several => return Found::Services(several.into()),
         }
         if let Some(workload) = self.claims.departed(address, now) {
             return Found::Workload(workload.clone());
         }
-        if !self.knows_addresses() {
-            return Found::Unknown(Reason::KubernetesUnsynced);
-        }
-        let mut networks = self.nodes.values().flat_map(|node| &node.pod_networks);
-        match networks.any(|network| network.contains(address)) {
-            true => Found::Unknown(Reason::PodUnknown),
-            false => Found::Nobody,
+        match self.missing(now) {
+            Some(Reason::KubernetesIncomplete) if !is_internal(address) => Found::Nobody,
+            Some(reason) => Found::Unknown(reason),
+            None if self.nodes.has_pods_at(address) => Found::Unknown(Reason::PodUnknown),
+            None => Found::Nobody,
         }
     }
 
-    /// Whether everything that has addresses is listed, as far as it is asked for.
-    fn knows_addresses(&self) -> bool {
+    /// Why an address that nobody has may be somebody's: not everything that has addresses is
+    /// listed, as far as it is asked for. What was refused for longer than the grace period is not
+    /// waited for: addresses that only an end inside can have stay unknown, and others do not.
+    fn missing(&self, now: Instant) -> Option<Reason> {
+        if !self.is_synced(Resource::LocalPods) {
+            return Some(Reason::KubernetesUnsynced);
+        }
         let with_addresses = [Resource::RemotePods, Resource::Services, Resource::Nodes];
-        let is_late = |it: &Resource| self.expected.contains(it) && !self.synced.contains(it);
-        self.synced.contains(&Resource::LocalPods) && !with_addresses.iter().any(is_late)
+        let late = (with_addresses.iter())
+            .filter(|it| self.expected.contains(it) && !self.synced.contains(it));
+        let is_given_up = |it: &Resource| {
+            let since = self.failing.get(it);
+            since.is_some_and(|&it| now.saturating_duration_since(it) >= self.settings.grace)
+        };
+        late.map(|it| match is_given_up(it) {
+            true => Reason::KubernetesIncomplete,
+            false => Reason::KubernetesUnsynced,
+        })
+        // Of several, the one that waiting may mend.
+        .min_by_key(|&reason| reason == Reason::KubernetesIncomplete)
     }
 
-    /// The Service whose own address this is. Some balancers announce addresses of nodes: only
-    /// ports tell then who is meant, and those are not asked for.
+    /// Whether an address that is nobody's is outside the cluster. Where only this node's pods are
+    /// asked for, it may be another node's pod as well.
+    pub fn knows_outside(&self) -> bool {
+        self.settings.node.is_none() || self.expected.contains(&Resource::RemotePods)
+    }
+
+    /// The Service whose own address this is. Several may share one, and some balancers announce
+    /// addresses of nodes: only ports tell then who is meant.
     pub fn service_at(&self, address: IpAddr) -> Option<&ObjectKey> {
+        match self.services_at(address) {
+            [key] => Some(key),
+            _ => None,
+        }
+    }
+
+    /// The Services that have this address and no node has; by their names.
+    pub fn services_at(&self, address: IpAddr) -> &[ObjectKey] {
         let address = address.to_canonical();
-        let key = self.services.at(address)?;
-        (!self.node_addresses.contains_key(&address)).then_some(key)
+        match self.nodes.at(address) {
+            Some(_) => &[],
+            None => self.services.at(address),
+        }
+    }
+
+    /// The Service that is asked for there, by the number of its protocol.
+    pub fn service_behind(&self, asked: SocketAddr, protocol: u8) -> Option<&ObjectKey> {
+        let address = asked.ip().to_canonical();
+        let sharing = self.services.at(address);
+        let on_port = self.services.on_port(sharing, (protocol, asked.port()));
+        match (self.service_at(address), on_port) {
+            (_, Some(key)) | (Some(key), None) => Some(key),
+            (None, None) => None,
+        }
     }
 
     /// Whom a Service stands for: the one workload that its endpoints belong to, else itself.
@@ -238,8 +292,10 @@ impl Index {
         for address in self.services.endpoints(service) {
             let workload = match self.at(address, now) {
                 Found::Workload(workload) => workload,
-                Found::Nobody => Workload::external(),
-                Found::Service(_) | Found::Unknown(_) => return Workload::service(service),
+                Found::Nobody if self.knows_outside() => Workload::external(),
+                Found::Nobody | Found::Service(_) | Found::Services(_) | Found::Unknown(_) => {
+                    return Workload::service(service);
+                }
             };
             match &found {
                 Some(other) if *other != workload => return Workload::service(service),
@@ -249,12 +305,41 @@ impl Index {
         found.unwrap_or_else(|| Workload::service(service))
     }
 
+    /// The node to look at next, since its metadata tells that more may have changed.
+    pub fn node_in_doubt(&self) -> Option<NodeInDoubt> {
+        self.nodes.in_doubt(self.settings.node.as_ref())
+    }
+
+    pub fn nodes_in_doubt(&self) -> usize {
+        self.nodes.doubts()
+    }
+
+    /// This node's name, as the API has it.
+    pub fn own_node(&self) -> Option<&Arc<str>> {
+        self.settings.node.as_ref()
+    }
+
+    /// Looks at this node again: that costs next to nothing.
+    pub fn doubt_own_node(&mut self, now: Instant) {
+        let own = self.settings.node.clone();
+        if let Some(own) = own.filter(|own| self.nodes.get(own).is_some()) {
+            // Whatever the server has in its memory.
+            self.nodes.doubt(&own, "0".into(), now);
+        }
+    }
+
+    /// How a node is that was in doubt; `None` if there is none of that name any more.
+    pub fn look_at_node(&mut self, doubt: &NodeInDoubt, node: Option<NodeMeta>) {
+        self.version += 1;
+        self.nodes.look(doubt, node);
+    }
+
     /// The zone of whoever has this address.
     pub fn zone_at(&self, address: IpAddr) -> Option<&str> {
         let address = address.to_canonical();
         let node = match self.claims.holder(address) {
             Some(key) => self.pods.get(key)?.node.as_ref()?,
-            None => self.node_addresses.get(&address)?,
+            None => self.nodes.at(address)?,
         };
         self.nodes.get(node)?.zone.as_deref()
     }
@@ -306,33 +391,23 @@ impl Index {
         }
     }
 
-    /// Every node tells of itself every few minutes, and nearly always there is nothing new.
-    fn apply_node(&mut self, name: Arc<str>, node: NodeMeta) {
-        if self.nodes.get(&name) == Some(&node) {
-            return;
-        }
-        for &address in &node.addresses {
-            self.node_addresses.insert(address, name.clone());
-        }
-        if self.nodes.insert(name, node).is_some() {
-            self.index_nodes();
-        }
-    }
-
-    fn index_nodes(&mut self) {
-        self.node_addresses.clear();
-        for (name, node) in &self.nodes {
-            for &address in &node.addresses {
-                self.node_addresses.insert(address, name.clone());
-            }
-        }
-    }
-
     fn intern(&mut self, key: &ObjectKey) -> ObjectKey {
         ObjectKey {
             namespace: self.names.get(&key.namespace),
             name: self.names.get(&key.name),
         }
+    }
+}
+
+/// Whether the address is of those that no end elsewhere in the Internet has: private, shared,
+/// unique local (RFC 1918, 6598, 4193) or link-local.
+fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => {
+            let is_shared = it.octets()[0] == 100 && it.octets()[1] & 0xc0 == 64;
+            it.is_private() || it.is_link_local() || is_shared
+        }
+        IpAddr::V6(it) => it.is_unique_local() || it.is_unicast_link_local(),
     }
 }
 

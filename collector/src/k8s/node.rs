@@ -1,16 +1,68 @@
 //! A node: its addresses, its zone, and the networks its pods get addresses from.
 
+use std::borrow::Cow;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use kube::core::Object;
+use k8s_openapi::ClusterResourceScope;
+use kube::Resource;
+use kube::core::ObjectMeta;
 use serde::Deserialize;
+use serde_json::Value;
 
-/// As the API sends it, without its list of images.
-pub type Node = Object<NodeSpec, NodeStatus>;
+/// The one address that the metadata of some tell.
+const PROVIDED_ADDRESS: &str = "alpha.kubernetes.io/provided-node-ip";
+
+/// As the API sends it, without its list of images. A list gives it whole; a watch its metadata
+/// only, since each kubelet writes its node's status every few minutes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Node {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: NodeSpec,
+    status: Option<NodeStatus>,
+}
+
+impl Node {
+    /// Not its metadata only.
+    pub fn is_whole(&self) -> bool {
+        self.status.is_some()
+    }
+}
+
+impl Resource for Node {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Node".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "nodes".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct NodeSpec {
+struct NodeSpec {
     #[serde(rename = "podCIDR")]
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
@@ -19,7 +71,7 @@ pub struct NodeSpec {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct NodeStatus {
+struct NodeStatus {
     addresses: Option<Vec<NodeAddress>>,
 }
 
@@ -35,6 +87,19 @@ pub struct NodeMeta {
     pub zone: Option<Box<str>>,
     pub addresses: Vec<IpAddr>,
     pub pod_networks: Vec<Network>,
+    /// Differs where its metadata says that more may have changed than its health.
+    pub marks: u64,
+}
+
+/// What a watch tells of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeNews {
+    pub zone: Option<Box<str>>,
+    /// As far as an annotation tells them.
+    pub addresses: Vec<IpAddr>,
+    pub marks: u64,
+    /// The resource version.
+    pub version: Box<str>,
 }
 
 /// Addresses with a common beginning.
@@ -75,13 +140,6 @@ impl Network {
 }
 
 pub fn node(node: &Node) -> NodeMeta {
-    let labels = node.metadata.labels.as_ref();
-    let zones = [
-        "topology.kubernetes.io/zone",
-        // Before Kubernetes 1.17.
-        "failure-domain.beta.kubernetes.io/zone",
-    ];
-    let zone = zones.iter().find_map(|&name| labels?.get(name));
     let status = node.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref());
     let spec = &node.spec;
@@ -99,8 +157,51 @@ pub fn node(node: &Node) -> NodeMeta {
         .chain(pod_networks.iter().filter_map(|it| it.of_node()))
         .collect();
     NodeMeta {
-        zone: zone.map(|zone| zone.as_str().into()),
+        zone: zone(&node.metadata),
         addresses,
         pod_networks,
+        marks: marks(&node.metadata),
     }
+}
+
+pub fn node_news(node: &Node) -> NodeNews {
+    let meta = &node.metadata;
+    let provided = (meta.annotations.as_ref()).and_then(|all| all.get(PROVIDED_ADDRESS));
+    let addresses = provided.into_iter().flat_map(|text| text.split(','));
+    NodeNews {
+        zone: zone(meta),
+        addresses: addresses
+            .filter_map(|text| Some(text.trim().parse::<IpAddr>().ok()?.to_canonical()))
+            .collect(),
+        marks: marks(meta),
+        version: meta.resource_version.as_deref().unwrap_or_default().into(),
+    }
+}
+
+fn zone(meta: &ObjectMeta) -> Option<Box<str>> {
+    let labels = meta.labels.as_ref();
+    let zones = [
+        "topology.kubernetes.io/zone",
+        // Before Kubernetes 1.17.
+        "failure-domain.beta.kubernetes.io/zone",
+    ];
+    let zone = zones.iter().find_map(|&name| labels?.get(name));
+    zone.map(|zone| zone.as_str().into())
+}
+
+/// What changes when a node is made anew, is given labels or annotations (network plug-ins keep
+/// addresses there), or gets or loses an address or a network of pods: who manages a field is told
+/// in the metadata. What a kubelet writes of its health changes none of it.
+fn marks(meta: &ObjectMeta) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&meta.uid, &meta.labels, &meta.annotations).hash(&mut hasher);
+    for entry in meta.managed_fields.iter().flatten() {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        for pointer in ["/f:status/f:addresses", "/f:spec/f:podCIDRs"] {
+            // Maps are sorted, so one value is always the same text.
+            let owned = fields.and_then(|fields| fields.pointer(pointer));
+            owned.map(Value::to_string).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }

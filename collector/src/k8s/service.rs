@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::flows::{TCP, UDP};
+
 /// What is kept of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceMeta {
     /// ClusterIPs, external addresses and those of load balancers.
     pub addresses: Vec<IpAddr>,
+    /// Where it listens at those: the number of the protocol, and the port.
+    pub ports: Vec<(u8, u16)>,
 }
 
 /// What is kept of an EndpointSlice.
@@ -34,7 +38,18 @@ pub fn service(service: &Service) -> ServiceMeta {
     let mut addresses: Vec<IpAddr> = all.filter_map(|text| parse(&text)).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    ServiceMeta { addresses }
+    let ports = (spec.ports.iter().flatten())
+        .filter_map(|port| {
+            let protocol = match port.protocol.as_deref() {
+                None | Some("TCP") => TCP,
+                Some("UDP") => UDP,
+                // Nobody asks for others.
+                Some(_) => return None,
+            };
+            Some((protocol, u16::try_from(port.port).ok()?))
+        })
+        .collect();
+    ServiceMeta { addresses, ports }
 }
 
 /// `None` if it belongs to no Service, or holds names instead of addresses.

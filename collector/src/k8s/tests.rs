@@ -62,6 +62,10 @@ impl World {
         match self.index.at(address, self.now) {
             Found::Workload(workload) => show(&workload),
             Found::Service(key) => format!("{}/Service {}", key.namespace, key.name),
+            Found::Services(keys) => {
+                let names: Vec<&str> = keys.iter().map(|key| &*key.name).collect();
+                format!("Services {}", names.join(", "))
+            }
             Found::Unknown(reason) => reason.as_str().to_owned(),
             Found::Nobody => "nobody".to_owned(),
         }
@@ -100,7 +104,11 @@ fn read(object: &Value) -> (Resource, ObjectKey, Entry) {
         }
         "Node" => {
             let object: Node = serde_json::from_value(object).unwrap();
-            (Resource::Nodes, Entry::Node(node(&object)))
+            let entry = match object.is_whole() {
+                true => Entry::Node(node(&object)),
+                false => Entry::NodeNews(node_news(&object)),
+            };
+            (Resource::Nodes, entry)
         }
         "Namespace" => (Resource::Namespaces, Entry::Namespace),
         kind => {

@@ -2,6 +2,7 @@
 //! `kube::Client`.
 
 mod client;
+mod nodes;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -12,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{self, Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::{ApiResource, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{Config, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -27,7 +28,7 @@ pub use client::{Mode, WatchSettings, probe};
 
 use super::cluster::{Cluster, Failure};
 use super::entry::{Entry, ObjectKey};
-use super::{Node, Pod, Resource, endpoint_slice, node, owner, pod, service};
+use super::{Pod, Resource, endpoint_slice, owner, pod, service};
 
 /// Objects of a page: at most some megabytes, since pods and EndpointSlices may have ten kilobytes.
 const PAGE: u32 = 250;
@@ -116,13 +117,7 @@ async fn follow_one(resource: Resource, client: Client, node_name: Option<&str>,
             })
             .await;
         }
-        Resource::Nodes => {
-            let api = Api::<Node>::all_with(client, &ApiResource::erase::<v1::Node>(&()));
-            take(watcher(api, config), resource, to, |it| {
-                Some(Entry::Node(node(it)))
-            })
-            .await;
-        }
+        Resource::Nodes => nodes::follow(Api::all(client), config, to).await,
         Resource::Namespaces => {
             let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config);
             take(namespaces, resource, to, |_| Some(Entry::Namespace)).await;
@@ -195,11 +190,12 @@ async fn take<S, K>(
             }
             Err(error) => {
                 let failure = failure(&error);
-                let detail = failure.detail.clone();
+                let (reason, detail) = (failure.reason, failure.detail.clone());
                 if cluster.failed(resource, failure, now) {
                     let resource = resource.as_str();
                     warn!(
                         resource,
+                        reason,
                         error = detail,
                         "cannot follow Kubernetes; trying on"
                     );

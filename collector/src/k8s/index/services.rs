@@ -13,7 +13,8 @@ pub(super) struct Services {
     slices: HashMap<ObjectKey, SliceMeta>,
     /// By Service: its slices' names.
     slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    addresses: HashMap<IpAddr, ObjectKey>,
+    /// By their names; nearly always one.
+    addresses: HashMap<IpAddr, Vec<ObjectKey>>,
 }
 
 impl Services {
@@ -23,7 +24,10 @@ impl Services {
         }
         self.delete(&key);
         for &address in &service.addresses {
-            self.addresses.insert(address, key.clone());
+            let sharing = self.addresses.entry(address).or_default();
+            let place = sharing.partition_point(|other| *other < key);
+            sharing.insert(place, key.clone());
+            sharing.shrink_to_fit();
         }
         self.services.insert(key, service);
     }
@@ -33,16 +37,12 @@ impl Services {
             return;
         };
         for address in old.addresses {
-            if self.addresses.get(&address) != Some(key) {
-                continue;
+            if let Some(sharing) = self.addresses.get_mut(&address) {
+                sharing.retain(|other| other != key);
+                if sharing.is_empty() {
+                    self.addresses.remove(&address);
+                }
             }
-            // Several Services may share the address of a load balancer, each with ports of its own.
-            let others =
-                (self.services.iter()).filter(|(_, service)| service.addresses.contains(&address));
-            match others.map(|(other, _)| other).min() {
-                Some(other) => self.addresses.insert(address, other.clone()),
-                None => self.addresses.remove(&address),
-            };
         }
     }
 
@@ -72,8 +72,21 @@ impl Services {
         }
     }
 
-    pub(super) fn at(&self, address: IpAddr) -> Option<&ObjectKey> {
-        self.addresses.get(&address)
+    /// The Services that have this address, by their names.
+    pub(super) fn at(&self, address: IpAddr) -> &[ObjectKey] {
+        self.addresses.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// The one of them that has this protocol and port.
+    pub(super) fn on_port<'a>(
+        &self,
+        sharing: &'a [ObjectKey],
+        port: (u8, u16),
+    ) -> Option<&'a ObjectKey> {
+        let has_it = |key: &&ObjectKey| self.services[*key].ports.contains(&port);
+        let mut found = sharing.iter().filter(has_it);
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
     }
 
     pub(super) fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = IpAddr> {

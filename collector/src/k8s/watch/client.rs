@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kube::api::ListParams;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
 
+use tower::util::MapRequestLayer;
+
 use super::super::RIGHTS;
+use super::nodes::narrow;
 
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
@@ -59,7 +63,9 @@ impl WatchSettings {
 
     pub(super) async fn client(&self) -> anyhow::Result<Client> {
         let config = self.config().await?;
-        Client::try_from(config).context("cannot use what the Kubernetes configuration says")
+        let client = ClientBuilder::try_from(config)
+            .context("cannot use what the Kubernetes configuration says")?;
+        Ok(client.with_layer(&MapRequestLayer::new(narrow)).build())
     }
 
     async fn config(&self) -> anyhow::Result<Config> {
