@@ -566,3 +566,69 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::{Entry, Resource, ServiceMeta};
+
+    const SHOP: NetnsId = NetnsId(1);
+
+    /// The shop, on the node `a` of a cluster in which everything is listed that is asked for.
+    fn enricher(remote_pods: bool, services: &[&str]) -> Enricher {
+        let mut identities = Identities::default();
+        let identity = NamespaceIdentity {
+            owner: Workload::local("shop", Kind::Netns),
+            shared: false,
+            addresses: vec![IpAddr::from([10, 0, 0, 1])],
+            container: None,
+            is_hosts: false,
+        };
+        identities.set_namespace(SHOP, identity);
+        let cluster = Cluster::new(Some("a"), Duration::from_secs(30));
+        let now = Instant::now();
+        for resource in Resource::ALL {
+            if remote_pods || resource != Resource::RemotePods {
+                cluster.expect(resource);
+                cluster.change().reset(resource, &HashSet::new(), now);
+            }
+        }
+        for name in services {
+            let service = ServiceMeta {
+                addresses: vec![IpAddr::from([10, 96, 0, 1])],
+                ports: Vec::new(),
+            };
+            let key = ObjectKey::new("shop", name);
+            (cluster.change()).apply(Resource::Services, &key, Entry::Service(service), now);
+        }
+        let enricher = Enricher::of(identities, &Registry::new(100)).in_cluster(cluster.into());
+        let tuple = |server: &str| FiveTuple {
+            protocol: 6,
+            client: "10.0.0.1:40000".parse().unwrap(),
+            server: server.parse().unwrap(),
+        };
+        enricher.add_translations([Translation {
+            from: tuple("10.96.0.1:80"),
+            to: tuple("10.0.7.7:8080"),
+        }]);
+        enricher
+    }
+
+    #[test]
+    fn a_backend_that_is_not_asked_for_is_its_service_and_not_outside() {
+        let address = IpAddr::from([10, 96, 0, 1]);
+        for (remote_pods, services, expected) in [
+            (false, &["cart"][..], "service/cart"),
+            // Several that share the address, of which none may be named.
+            (false, &["cart", "web"], "unknown/~unknown"),
+            // Where all pods are known, it is none.
+            (true, &["cart"], "external/~external"),
+            // Translated, and no Service's.
+            (false, &[], "external/~external"),
+        ] {
+            let peer = enricher(remote_pods, services).peer(SHOP, address);
+            let found = format!("{}/{}", peer.kind.as_str(), peer.name);
+            assert_eq!(found, expected, "{remote_pods} {services:?}");
+        }
+    }
+}

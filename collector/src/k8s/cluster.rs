@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// These are to be followed.
-    pub(super) fn expect(&self, resource: Resource) {
+    pub(crate) fn expect(&self, resource: Resource) {
         self.change().expect(resource);
         self.state().watches.entry(resource).or_default();
     }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::flows::{TCP, UDP};
+/// Their numbers as protocols of IP.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// What is kept of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Objects in the shape of an API server, handed to the index.
 
+mod nodes;
 mod owners;
 mod pods;
 mod services;

@@ -273,3 +273,36 @@ fn an_address_of_a_pod_network_is_somebodys() {
     );
     assert_eq!(world.index.missing_node(), Some("a"));
 }
+
+#[test]
+fn what_may_not_be_listed_is_waited_for_no_longer_than_the_grace_period() {
+    let with_addresses = [Resource::RemotePods, Resource::Services, Resource::Nodes];
+    for refused in with_addresses {
+        let mut world = World::new();
+        with_addresses
+            .into_iter()
+            .for_each(|it| world.index.expect(it));
+        for resource in Resource::ALL.into_iter().filter(|it| *it != refused) {
+            world.index.reset(resource, &Default::default(), world.now);
+        }
+        world.index.fail(refused, world.now);
+        assert_eq!(
+            world.at("203.0.113.7"),
+            "kubernetes_unsynced",
+            "{refused:?}"
+        );
+        world.wait(30);
+        assert_eq!(world.at("203.0.113.7"), "nobody", "{refused:?}");
+        // Inside there may be somebody that is not told of.
+        for address in ["10.96.0.1", "100.64.0.1", "fd00::1"] {
+            assert_eq!(world.at(address), "kubernetes_incomplete", "{refused:?}");
+        }
+        world.index.reset(refused, &Default::default(), world.now);
+        assert_eq!(world.at("10.96.0.1"), "nobody");
+    }
+    // Without this node's pods nobody is known.
+    let mut world = World::new();
+    world.index.fail(Resource::LocalPods, world.now);
+    world.wait(3600);
+    assert_eq!(world.at("203.0.113.7"), "kubernetes_unsynced");
+}

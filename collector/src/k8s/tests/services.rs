@@ -42,24 +42,73 @@ fn a_service_has_all_its_addresses_until_it_changes_them() {
     assert_eq!(world.at("10.96.0.9"), "nobody");
 }
 
+/// Two Services with the address of one load balancer, and ports of their own.
+fn sharing() -> [Value; 2] {
+    let mut dns = a_service("10.96.0.2");
+    dns["metadata"]["name"] = json!("dns");
+    dns["spec"]["clusterIPs"] = json!(["10.96.0.2"]);
+    dns["spec"]["ports"] =
+        json!([{"port": 53, "protocol": "UDP"}, {"port": 80, "protocol": "UDP"}]);
+    [a_service("10.96.0.1"), dns]
+}
+
 #[test]
-fn services_that_share_an_address_keep_it_when_one_of_them_goes() {
-    let mut world = World::synced();
-    let mut other = a_service("10.96.0.2");
-    other["metadata"]["name"] = json!("web-udp");
-    other["spec"]["clusterIPs"] = json!(["10.96.0.2"]);
-    for (first, second) in [("web", "web-udp"), ("web-udp", "web")] {
-        let named = |name: &str| match name {
-            "web" => a_service("10.96.0.1"),
-            _ => other.clone(),
+fn of_services_that_share_an_address_the_port_tells_which_in_whatever_order_they_came() {
+    let [web, dns] = sharing();
+    for order in [[&web, &dns], [&dns, &web]] {
+        let mut world = World::synced();
+        order.iter().for_each(|it| world.apply(it));
+        // Whoever knows no port does not name one of them.
+        assert_eq!(world.at("198.51.100.2"), "Services dns, web");
+        let address = "198.51.100.2".parse().unwrap();
+        assert_eq!(world.index.service_at(address), None);
+        let behind = |protocol, port| {
+            let asked = (address, port).into();
+            let found = world.index.service_behind(asked, protocol);
+            found.map(|key| key.name.to_string())
         };
-        world.apply(&named(first));
-        world.apply(&named(second));
-        world.delete(&named(second));
-        assert_eq!(world.at("198.51.100.2"), format!("shop/Service {first}"));
-        world.delete(&named(first));
+        assert_eq!(behind(6, 80).as_deref(), Some("web"));
+        assert_eq!(behind(17, 80).as_deref(), Some("dns"));
+        assert_eq!(behind(17, 53).as_deref(), Some("dns"));
+        assert_eq!(behind(6, 443), None);
+        world.delete(order[1]);
+        let left = order[0]["metadata"]["name"].as_str().unwrap();
+        assert_eq!(world.at("198.51.100.2"), format!("shop/Service {left}"));
+        world.delete(order[0]);
         assert_eq!(world.at("198.51.100.2"), "nobody");
     }
+}
+
+#[test]
+fn of_services_with_one_port_at_one_address_none_is_named() {
+    let [web, mut other] = sharing();
+    other["spec"]["ports"] = json!([{"port": 80}]);
+    let mut world = World::synced();
+    world.apply(&web);
+    world.apply(&other);
+    let asked = "198.51.100.2:80".parse().unwrap();
+    assert_eq!(world.index.service_behind(asked, 6), None);
+}
+
+#[test]
+fn on_a_nodes_address_the_port_tells_the_service_from_the_node() {
+    let mut world = World::synced();
+    world.apply(&a_service("10.96.0.1"));
+    world.apply(
+        &json!({"kind": "Node", "metadata": {"name": "b"}, "spec": {},
+        "status": {"addresses": [{"type": "InternalIP", "address": "198.51.100.2"}]}}),
+    );
+    let behind = |asked: &str| world.index.service_behind(asked.parse().unwrap(), 6);
+    assert!(behind("198.51.100.2:80").is_some());
+    assert!(behind("198.51.100.2:10250").is_none());
+}
+
+#[test]
+fn where_only_this_nodes_pods_are_asked_for_an_endpoint_elsewhere_is_not_outside() {
+    let mut world = World::synced();
+    world.apply(&a_service("10.96.0.1"));
+    world.apply(&a_slice("web-x", &["203.0.113.7"]));
+    assert_eq!(behind(&world), "shop/service/web");
 }
 
 #[test]
@@ -93,7 +142,8 @@ fn a_service_is_its_endpoints_workload_if_that_is_one() {
     assert_eq!(behind(&world), "shop/service/web");
     world.delete(&a_slice("web-y", &[]));
     assert_eq!(behind(&world), "shop/statefulset/web");
-    // One whose endpoints are elsewhere.
+    // One whose endpoints are elsewhere, where all pods are known.
+    world.index.expect(Resource::RemotePods);
     world.apply(&a_slice("web-x", &["203.0.113.7"]));
     assert_eq!(behind(&world), "~external/external/~external");
 }

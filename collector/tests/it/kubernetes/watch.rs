@@ -158,7 +158,8 @@ fn nothing_is_asked_that_is_not_a_right_or_not_needed() {
             .any(|(_, resource)| *resource == request.resource);
         assert!(is_right, "{request:?}");
         let resource = request.resource.as_str();
-        let metadata = matches!(resource, "namespaces" | "replicasets" | "jobs");
+        let metadata = matches!(resource, "namespaces" | "replicasets" | "jobs")
+            || resource == "nodes" && request.is_watch();
         assert_eq!(request.metadata_only, metadata, "{request:?}");
         if !request.is_watch() {
             assert_eq!(request.parameter("limit"), "250", "{request:?}");
@@ -242,7 +243,7 @@ fn what_is_forbidden_is_said_and_the_rest_goes_on() {
         world.until_named("10.0.0.2", "cart");
         world.until("it is said", |world| world.failures("services", reason) > 0);
         let health = world.health();
-        assert_eq!(health.state, "unavailable");
+        assert_eq!(health.state, "partial");
         let said = health.reason.unwrap();
         assert!(
             said.starts_with("services: ") && said.contains("the fake says"),
@@ -276,7 +277,9 @@ fn a_list_that_fails_again_and_again_is_tried_ever_less_often() {
     // Pauses of at least 0.8, 1.6, 3.2 and 6.4 s: the fifth try is later than this.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(7) {
-        assert_eq!(world.health().state, "unavailable", "also while it tries");
+        let state = world.health().state;
+        let is_said = matches!(state, "unavailable" | "partial");
+        assert!(is_said, "also while it tries: {state}");
         std::thread::sleep(Duration::from_millis(1));
     }
     let lists = world.lists("services");
@@ -333,4 +336,36 @@ fn ten_thousand_pods_come_in_pages_even_from_a_slow_server() {
     assert_eq!(world.lists("pods"), 41);
     assert_eq!(world.name("10.1.39.15"), "d999");
     assert_eq!(world.cluster.index().workloads().len(), 1000);
+}
+
+/// By name, of those that the watch's metadata cast doubt on.
+fn looks(world: &World) -> Vec<String> {
+    let requests = world.api.requests();
+    let lists = requests.iter().filter(|it| it.resource == "nodes");
+    let names = lists.filter_map(|it| it.parameter("fieldSelector").strip_prefix("metadata.name="));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn nodes_are_followed_by_their_metadata_and_looked_at_when_that_changes() {
+    let world = World::small();
+    // As every kubelet does every few minutes.
+    let mut healthy = node("b", "z2", "192.0.2.2");
+    healthy["status"]["conditions"] =
+        serde_json::json!([{"type": "Ready", "lastHeartbeatTime": "2026-11-20T03:10:00Z"}]);
+    world.api.apply(&healthy);
+    // Later, so that the first was heard of.
+    world.api.apply(&node("c", "z1", "192.0.2.3"));
+    world.until_named("192.0.2.3", "~node");
+    assert_eq!(looks(&world), ["c"]);
+
+    let mut moved = node("b", "z2", "192.0.2.9");
+    moved["metadata"]["annotations"] = serde_json::json!({"plugin.example/address": "192.0.2.9"});
+    world.api.apply(&moved);
+    world.until_named("192.0.2.9", "~node");
+    assert_eq!(world.name("192.0.2.2"), "Nobody");
+    world.api.delete(&moved);
+    world.until_named("192.0.2.9", "Nobody");
+    assert_eq!(looks(&world), ["c", "b"]);
+    assert_eq!(world.lists("nodes"), 3, "listed once as a whole");
 }
