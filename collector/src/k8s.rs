@@ -23,7 +23,7 @@ pub mod watch;
 
 pub use cluster::{Cluster, KubernetesHealth, WatchHealth};
 pub use entry::{Entry, ObjectKey};
-pub use index::{Found, Index, PodHint};
+pub use index::{Found, Index, NodeInDoubt, PodHint};
 pub use metrics::{CLUSTER, KubernetesMetrics};
 pub use node::{Node, NodeMeta, NodeNews, node, node_news};
 pub use owner::{AppLabels, Owner, OwnerMeta, owner};

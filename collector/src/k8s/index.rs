@@ -280,10 +280,7 @@ impl Index {
         let address = asked.ip().to_canonical();
         let sharing = self.services.at(address);
         let on_port = self.services.on_port(sharing, (protocol, asked.port()));
-        match (self.service_at(address), on_port) {
-            (_, Some(key)) | (Some(key), None) => Some(key),
-            (None, None) => None,
-        }
+        on_port.or_else(|| self.service_at(address))
     }
 
     /// Whom a Service stands for: the one workload that its endpoints belong to, else itself.

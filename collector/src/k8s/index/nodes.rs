@@ -151,7 +151,7 @@ impl Nodes {
             for &address in &node.addresses {
                 (self.addresses.entry(address))
                     .and_modify(|holder| {
-                        if name < holder {
+                        if **name < **holder {
                             holder.clone_from(name);
                         }
                     })

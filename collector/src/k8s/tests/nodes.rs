@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::super::index::NodeInDoubt;
 use super::*;
 
 /// As a list gives it.
@@ -11,7 +10,7 @@ fn whole(address: &str, version: &str) -> Value {
         "metadata": {"name": "b", "uid": "1", "resourceVersion": version,
             "labels": {"topology.kubernetes.io/zone": "z1"},
             "managedFields": [
-                {"manager": "kubelet", "operation": "Update", "time": version, "subresource": "status",
+                {"manager": "kubelet", "operation": "Update", "time": format!("2026-11-20T03:1{version}:00Z"), "subresource": "status",
                     "fieldsV1": {"f:status": {"f:conditions": {}, "f:addresses": {"k:{\"type\":\"InternalIP\"}": {}}}}},
                 {"manager": "controller", "operation": "Update",
                     "fieldsV1": {"f:spec": {"f:podCIDRs": {"v:\"10.0.0.0/24\"": {}}}}},

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kube::api::ListParams;
-use kube::client::ClientBuilder;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -65,7 +65,9 @@ impl WatchSettings {
         let config = self.config().await?;
         let client = ClientBuilder::try_from(config)
             .context("cannot use what the Kubernetes configuration says")?;
-        Ok(client.with_layer(&MapRequestLayer::new(narrow)).build())
+        Ok(client
+            .with_layer(&MapRequestLayer::new(narrow::<Body>))
+            .build())
     }
 
     async fn config(&self) -> anyhow::Result<Config> {
