@@ -620,11 +620,11 @@ mod tests {
         for (remote_pods, services, expected) in [
             (false, &["cart"][..], "service/cart"),
             // Several that share the address, of which none may be named.
-            (false, &["cart", "web"], "unknown/~unknown"),
+            (false, &["cart", "web"][..], "unknown/~unknown"),
             // Where all pods are known, it is none.
-            (true, &["cart"], "external/~external"),
+            (true, &["cart"][..], "external/~external"),
             // Translated, and no Service's.
-            (false, &[], "external/~external"),
+            (false, &[][..], "external/~external"),
         ] {
             let peer = enricher(remote_pods, services).peer(SHOP, address);
             let found = format!("{}/{}", peer.kind.as_str(), peer.name);

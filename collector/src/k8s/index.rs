@@ -238,7 +238,7 @@ impl Index {
         }
         let with_addresses = [Resource::RemotePods, Resource::Services, Resource::Nodes];
         let late = (with_addresses.iter())
-            .filter(|it| self.expected.contains(it) && !self.synced.contains(it));
+            .filter(|&it| self.expected.contains(it) && !self.synced.contains(it));
         let is_given_up = |it: &Resource| {
             let since = self.failing.get(it);
             since.is_some_and(|&it| now.saturating_duration_since(it) >= self.settings.grace)

@@ -63,7 +63,7 @@ fn of_services_that_share_an_address_the_port_tells_which_in_whatever_order_they
         let address = "198.51.100.2".parse().unwrap();
         assert_eq!(world.index.service_at(address), None);
         let behind = |protocol, port| {
-            let asked = (address, port).into();
+            let asked = std::net::SocketAddr::new(address, port);
             let found = world.index.service_behind(asked, protocol);
             found.map(|key| key.name.to_string())
         };
