@@ -296,6 +296,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: slow-receiver 0.974 client>server
         the server aborts every second connection
             fault: peer-reset 0.985 client>server
+        clients reset every second connection before they have an answer
+            fault: peer-reset 0.928 client>server
         the path takes 40 ms, lookups too
             fault: path-latency 0.962 client>server, dns-slow 0.934 client>dns
         the path gets longer under open connections, which remember their old minimum
@@ -341,6 +343,8 @@ async fn every_world_of_the_runbooks_is_understood() {
         a health check connects, says nothing and resets
             no_network_fault: not-network 0.989
         pods come and go: their cables to the node come up and go down with them
+            no_network_fault: not-network 0.989
+        a proxy that ends its connections to servers by a reset, once it has the answer
             no_network_fault: not-network 0.989
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
