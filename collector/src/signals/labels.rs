@@ -13,6 +13,15 @@ pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
 }
 
+/// The family of an address; none of that of an overflow entry.
+pub(super) fn family_of(bytes: &[u8; 16]) -> &'static str {
+    match address(*bytes) {
+        IpAddr::V4(_) => "ipv4",
+        IpAddr::V6(it) if it.is_unspecified() => "",
+        IpAddr::V6(_) => "ipv6",
+    }
+}
+
 /// A socket's owner and its peer.
 pub(super) struct Ends {
     pub(super) local: Workload,

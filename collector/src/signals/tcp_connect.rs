@@ -1,7 +1,7 @@
 //! connect() calls that failed before a SYN was sent: see `bpf/tcp_connect.bpf.c`.
 
 use super::Signal;
-use super::labels::{Ends, outward};
+use super::labels::{Ends, family_of, outward};
 use super::tcp_lifecycle::{FAILURES, connect_attempts, connect_failures};
 use crate::abi::{TCP_FAILURES, tcp_connect_key};
 use crate::elf;
@@ -62,7 +62,8 @@ impl Signal for TcpConnect {
             let edge = outward(ends.as_ref());
             let reason = FAILURES.get(key.failure as usize).unwrap_or(&"other");
             self.attempts.add(edge.clone(), calls);
-            self.failures.add(edge.with(&[reason]), calls);
+            self.failures
+                .add(edge.with(&[reason, family_of(&key.peer)]), calls);
         }
         Self::reserve(object)
     }

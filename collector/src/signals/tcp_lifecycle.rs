@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
-use super::labels::{Ends, address, inward, outward};
+use super::labels::{Ends, address, family_of, inward, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{
     TCP_ROLE_CLIENT, TCP_ROLE_SERVER, TCP_STATE_SHRUNK_FIN_WAIT2, flow_record, tcp_edge,
-    tcp_edge_key, tcp_role, tcp_state_key, tcp_state_total,
+    tcp_edge_key, tcp_state_key, tcp_state_total,
 };
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, NetnsId};
@@ -236,7 +236,7 @@ impl Signal for TcpLifecycle {
         }
         for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
-            self.add(ends.as_ref(), key.role, &edge);
+            self.add(ends.as_ref(), &key, &edge);
             self.add_zones(&key, &edge, enricher);
         }
         Self::reserve(object)
@@ -266,10 +266,10 @@ impl TcpLifecycle {
         }
     }
 
-    fn add(&self, ends: Option<&Ends>, role: tcp_role, edge: &tcp_edge) {
+    fn add(&self, ends: Option<&Ends>, key: &tcp_edge_key, edge: &tcp_edge) {
         let families = &self.families;
         let (outward, inward) = (outward(ends), inward(ends));
-        let (role, connection) = if role == TCP_ROLE_SERVER {
+        let (role, connection) = if key.role == TCP_ROLE_SERVER {
             ("server", &inward)
         } else {
             ("client", &outward)
@@ -292,7 +292,8 @@ impl TcpLifecycle {
             edge.opened.into(),
         );
         for (reason, n) in FAILURES.iter().zip(edge.failures) {
-            count(&families.connect_failures, connection, &[reason], n.into());
+            let labels = [*reason, family_of(&key.peer)];
+            count(&families.connect_failures, connection, &labels, n.into());
         }
         for (error, n) in ENDS.iter().zip(edge.closed) {
             count(

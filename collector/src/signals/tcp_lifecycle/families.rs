@@ -161,7 +161,7 @@ pub(in crate::signals) fn connect_attempts(registry: &Registry) -> Counter {
 pub(in crate::signals) fn connect_failures(registry: &Registry) -> Counter {
     registry.counter(
         "tcp_connect_failures",
-        "TCP connections that were not opened",
-        &[EDGE, &["reason"]],
+        "TCP connections that were not opened; family is that of the address that was asked for",
+        &[EDGE, &["reason", "family"]],
     )
 }
