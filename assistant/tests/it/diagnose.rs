@@ -346,8 +346,6 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989
         a proxy that ends its connections to servers by a reset, once it has the answer
             no_network_fault: not-network 0.989
-        a name of both families: the server has no IPv6, and is reached over IPv4 at once
-            no_network_fault: not-network 0.989, no-listener 0.296 client>server
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects
