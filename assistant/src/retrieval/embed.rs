@@ -3,11 +3,13 @@
 use std::fmt;
 
 mod cross;
+mod encoder;
 mod graph;
 mod hashing;
 mod minilm;
 mod remembering;
 mod sessions;
+mod weights;
 
 pub use cross::CrossEncoder;
 pub use hashing::HashingEmbedder;
@@ -19,6 +21,9 @@ pub type Embedding = Vec<f32>;
 
 /// A passage with more tokens would be cut by the model: chunking keeps below.
 pub const MAX_TOKENS: usize = 256;
+
+/// Of attention, in the model that we know.
+const HEADS: usize = 12;
 
 pub trait Embedder: Send + Sync {
     /// Changes whenever the vectors would: cached ones of another name are not used.

@@ -3,17 +3,14 @@
 //!
 //! Protobuf field numbers are those of `onnx.proto`, IR version 9, operator set 20.
 
-use super::Precision;
-use weights::Weights;
+use super::weights::{Matrix, Weights, quantize_rows};
+use super::{HEADS, Precision};
 
 mod proto;
 #[cfg(test)]
 pub(super) mod reference;
-mod weights;
 
 use proto::{Graph, Input};
-
-const HEADS: usize = 12;
 
 /// Reads safetensors and writes the model. Names of inputs and outputs are those that fastembed expects.
 pub(super) fn build(safetensors: &[u8], precision: Precision) -> Result<Vec<u8>, String> {
@@ -27,15 +24,7 @@ pub(super) fn build(safetensors: &[u8], precision: Precision) -> Result<Vec<u8>,
         ));
     }
 
-    // All tokens are of type 0: its embedding goes into the table of positions.
-    let mut positions = weights.matrix("embeddings.position_embeddings.weight")?;
-    let types = weights.matrix("embeddings.token_type_embeddings.weight")?;
-    for row in positions.values.chunks_exact_mut(hidden) {
-        for (value, of_type) in row.iter_mut().zip(&types.values) {
-            *value += of_type;
-        }
-    }
-
+    let positions = weights.positions()?;
     let embedded = match precision {
         Precision::Float32 => {
             let shape = [words.rows, hidden];
@@ -83,7 +72,9 @@ pub(super) fn build(safetensors: &[u8], precision: Precision) -> Result<Vec<u8>,
     let mut layer = 0;
     while weights.has(&format!("encoder.layer.{layer}.output.dense.weight")) {
         let at = |name: &str| format!("encoder.layer.{layer}.{name}");
-        let all = attention_inputs(&mut graph, &weights, &state, layer, size, precision)?;
+        let (matrix, bias) = weights.attention_inputs(layer, size)?;
+        let name = at("attention.self");
+        let all = product(&mut graph, &state, &name, &matrix, &bias, precision);
         let options = [("axis", Input::Int(2))];
         let projected = graph.outputs("Split", &[&all, "split"], &options, 3);
         let by_head = |graph: &mut Graph, input: &str, order: [i64; 4]| {
@@ -143,33 +134,6 @@ pub(super) fn build(safetensors: &[u8], precision: Precision) -> Result<Vec<u8>,
     ))
 }
 
-/// Query, key and value in one product. The scores' 1/√size is put into the query's weights.
-fn attention_inputs(
-    graph: &mut Graph,
-    weights: &Weights,
-    state: &str,
-    layer: usize,
-    size: usize,
-    precision: Precision,
-) -> Result<String, String> {
-    let mut all = weights::Matrix::default();
-    let mut biases = Vec::new();
-    // The sizes of heads are small integers, exact in f32.
-    let scale = 1.0 / (size as f32).sqrt();
-    for (part, factor) in [("query", scale), ("key", 1.0), ("value", 1.0)] {
-        let name = format!("encoder.layer.{layer}.attention.self.{part}");
-        let matrix = weights.matrix(&format!("{name}.weight"))?;
-        let bias = weights.vector(&format!("{name}.bias"))?;
-        all.columns = matrix.columns;
-        all.rows += matrix.rows;
-        all.values
-            .extend(matrix.values.iter().map(|value| value * factor));
-        biases.extend(bias.iter().map(|value| value * factor));
-    }
-    let name = format!("encoder.layer.{layer}.attention.self");
-    Ok(product(graph, state, &name, &all, &biases, precision))
-}
-
 fn linear(
     graph: &mut Graph,
     weights: &Weights,
@@ -187,7 +151,7 @@ fn product(
     graph: &mut Graph,
     input: &str,
     name: &str,
-    matrix: &weights::Matrix,
+    matrix: &Matrix,
     bias: &[f32],
     precision: Precision,
 ) -> String {
@@ -245,32 +209,9 @@ fn transpose<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
     transposed
 }
 
-/// Each row rounded to 8 bits by its own scale, zero staying zero.
-fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
-    let mut quantized = Vec::with_capacity(values.len());
-    let mut scales = Vec::with_capacity(values.len() / columns);
-    for row in values.chunks_exact(columns) {
-        let largest = row
-            .iter()
-            .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        // The quotient lies within ±127.
-        quantized.extend(row.iter().map(|value| (value / scale).round() as i8));
-        scales.push(scale);
-    }
-    (quantized, scales)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rounding_keeps_zero_and_the_largest() {
-        let (values, scales) = quantize_rows(&[0.0, -2.0, 1.0, 0.0, 0.0, 0.0], 3);
-        assert_eq!(values, [0, -127, 64, 0, 0, 0]);
-        assert_eq!(scales, [2.0 / 127.0, 1.0]);
-    }
 
     #[test]
     fn rows_become_columns() {

@@ -1,7 +1,7 @@
 //! The same encoder as plain loops, to compare the graph with: BERT as its paper has it, one text at a time.
 
-use super::HEADS;
-use super::weights::Weights;
+use super::super::HEADS;
+use super::super::weights::Weights;
 
 pub(in crate::retrieval::embed) fn embed(safetensors: &[u8], tokens: &[u32]) -> Vec<f32> {
     let weights = Weights::parse(safetensors).unwrap();

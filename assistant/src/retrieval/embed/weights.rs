@@ -62,6 +62,41 @@ impl<'a> Weights<'a> {
         Ok(self.read(name)?.1)
     }
 
+    /// The tables of positions and of types in one: all tokens are of type 0.
+    pub(super) fn positions(&self) -> Result<Matrix, String> {
+        let mut positions = self.matrix("embeddings.position_embeddings.weight")?;
+        let types = self.matrix("embeddings.token_type_embeddings.weight")?;
+        for row in positions.values.chunks_exact_mut(positions.columns) {
+            for (value, of_type) in row.iter_mut().zip(&types.values) {
+                *value += of_type;
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Query, key and value of a layer in one matrix, and their biases. The scores' 1/√size is put into the query's.
+    pub(super) fn attention_inputs(
+        &self,
+        layer: usize,
+        size: usize,
+    ) -> Result<(Matrix, Vec<f32>), String> {
+        let mut all = Matrix::default();
+        let mut biases = Vec::new();
+        // The sizes of heads are small integers, exact in f32.
+        let scale = 1.0 / (size as f32).sqrt();
+        for (part, factor) in [("query", scale), ("key", 1.0), ("value", 1.0)] {
+            let name = format!("encoder.layer.{layer}.attention.self.{part}");
+            let matrix = self.matrix(&format!("{name}.weight"))?;
+            let bias = self.vector(&format!("{name}.bias"))?;
+            all.columns = matrix.columns;
+            all.rows += matrix.rows;
+            all.values
+                .extend(matrix.values.iter().map(|value| value * factor));
+            biases.extend(bias.iter().map(|value| value * factor));
+        }
+        Ok((all, biases))
+    }
+
     fn read(&self, name: &str) -> Result<(&[usize], Vec<f32>), String> {
         let tensor = self
             .tensors
@@ -87,6 +122,22 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// Each row rounded to 8 bits by its own scale, zero staying zero.
+pub(super) fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut quantized = Vec::with_capacity(values.len());
+    let mut scales = Vec::with_capacity(values.len() / columns);
+    for row in values.chunks_exact(columns) {
+        let largest = row
+            .iter()
+            .fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        // The quotient lies within ±127.
+        quantized.extend(row.iter().map(|value| (value / scale).round() as i8));
+        scales.push(scale);
+    }
+    (quantized, scales)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -104,6 +155,13 @@ mod tests {
         assert!(weights.vector("b").unwrap_err().contains("outside"));
         assert!(weights.vector("c").unwrap_err().contains("missing"));
         assert!(Weights::parse(b"short").is_err());
+    }
+
+    #[test]
+    fn rounding_keeps_zero_and_the_largest() {
+        let (values, scales) = quantize_rows(&[0.0, -2.0, 1.0, 0.0, 0.0, 0.0], 3);
+        assert_eq!(values, [0, -127, 64, 0, 0, 0]);
+        assert_eq!(scales, [2.0 / 127.0, 1.0]);
     }
 
     proptest! {
