@@ -171,6 +171,8 @@ impl Marks {
     pub(super) const STORED: u8 = 2;
     /// They had it once, and more was heard since.
     pub(super) const SUPERSEDED: u8 = 4;
+    /// It began before anyone looked: `since` is when it was seen first.
+    pub(super) const OLD: u8 = 8;
 
     pub(super) fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -281,6 +283,6 @@ impl Flow {
             && !matches!(sighting.phase, Phase::Failed(_))
             && same_place
             && same_time
-            && self.since <= sighting.now
+            && (self.since <= sighting.now || self.marks.has(Marks::OLD))
     }
 }

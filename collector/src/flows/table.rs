@@ -462,7 +462,10 @@ impl Flow {
             _ => {}
         }
         let since = match (sighting.opened, sighting.started) {
-            (0, 0) => sighting.now,
+            (0, 0) => {
+                self.marks.set(Marks::OLD);
+                sighting.now
+            }
             (0, started) => started,
             (opened, _) => opened,
         };

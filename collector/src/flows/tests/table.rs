@@ -49,6 +49,24 @@ fn both_ends_make_one_row_whichever_comes_first() {
 }
 
 #[test]
+fn ends_that_began_before_anyone_looked_make_one_row_whichever_was_looked_at_first() {
+    for seconds in [[1001, 1000], [1000, 1001]] {
+        let [client, server] = seconds.map(|second| Sighting {
+            started: 0,
+            opened: 0,
+            ..later(&client(40_000, 900), second, 10, 10)
+        });
+        let server = self::server(&server);
+        let mut table = table_of(10);
+        see(&mut table, &client);
+        see(&mut table, &server);
+        let rows = rows(&table, &Filter::default(), 1005);
+        let roles: Vec<_> = rows.iter().map(|row| row.role).collect();
+        assert_eq!(roles, ["both"], "{seconds:?}");
+    }
+}
+
+#[test]
 fn an_end_alone_is_a_row_with_the_client_as_source() {
     for sighting in [client(1, 1000), server(&client(1, 1000))] {
         let mut table = table_of(10);
