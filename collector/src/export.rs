@@ -191,8 +191,8 @@ impl Registry {
     }
 
     /// Forgets series that did not move for `sweeps` calls during which one of their workloads was
-    /// gone, or an interface of the host, which has [`INTERFACE`] for a kind and no namespace. Call
-    /// it about once a minute.
+    /// gone, or an interface of the host, which has [`INTERFACE`] for a kind and no namespace. In a
+    /// family that is full one such call is enough. Call it about once a minute.
     pub fn sweep(&self, sweeps: u8, is_alive: impl Fn(&str, &str, &str) -> bool) {
         for family in lock(&self.inner.families).values() {
             family.sweep(sweeps, &is_alive);

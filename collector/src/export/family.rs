@@ -201,14 +201,23 @@ impl Family {
         }
     }
 
+    fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed).max(2)
+    }
+
+    /// Whether there is room for `~other` alone.
+    fn is_full(&self, series: &BTreeMap<Labels, Series>) -> bool {
+        let budget = self.budget();
+        series.len() >= budget - RESERVE.min(budget / 10).max(1)
+    }
+
     /// The labels themselves while there is room, else those of the overflow series: first with
     /// only the ends replaced, and if even that would be too many, with everything replaced.
     fn within_budget(&self, series: &BTreeMap<Labels, Series>, labels: Labels) -> Labels {
-        let budget = self.budget.load(Ordering::Relaxed).max(2);
-        let reserve = RESERVE.min(budget / 10).max(1);
-        if series.len() < budget - reserve || series.contains_key(&labels) {
+        if !self.is_full(series) || series.contains_key(&labels) {
             return labels;
         }
+        let budget = self.budget();
         self.overflow.fetch_add(1, Ordering::Relaxed);
         let ends_replaced = self.replaced(&labels, |name| {
             EDGE.contains(&name) || OWNER.contains(&name)
@@ -250,7 +259,10 @@ impl Family {
                 is_hosts && !interface.is_empty() && !is_alive("", interface, INTERFACE)
             })
         };
-        lock(&self.series).retain(|labels, series| {
+        let mut all = lock(&self.series);
+        // What stays would keep those that live now out.
+        let sweeps = if self.is_full(&all) { 1 } else { sweeps };
+        all.retain(|labels, series| {
             let values: Vec<&str> = labels.values().collect();
             // Namespace, workload and kind follow one another in both label sets.
             let alive = (ends.iter())

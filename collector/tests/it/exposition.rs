@@ -269,6 +269,24 @@ fn series_of_gone_workloads_are_forgotten_after_a_while() {
 }
 
 #[test]
+fn series_of_gone_workloads_make_room_in_a_family_that_is_full() {
+    let registry = Registry::new(40);
+    let opened = registry.counter("opened", "Opened", &[EDGE]);
+    let to = |name: &str| edge(&workload("web"), &workload(name));
+    for i in 0..50 {
+        opened.add(to(&format!("gone{i}")), 1);
+    }
+    let sweep = || registry.sweep(5, |_, name, _| !name.starts_with("gone"));
+    let shown = |name: &str| registry.encode(Format::Text, None).contains(name);
+    sweep();
+    assert!(shown("gone0"), "moved before this sweep");
+    sweep();
+    assert!(!shown("gone0"));
+    opened.add(to("new"), 1);
+    assert!(shown("new"));
+}
+
+#[test]
 fn the_buckets_of_every_histogram_can_be_chosen() {
     let catalogue = include_str!("../../metrics.prom");
     let histograms = catalogue.lines().filter_map(|line| {
