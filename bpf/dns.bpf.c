@@ -314,6 +314,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 	__u32 offset, end = skb->len;
 	struct dns_stream *stream;
 	__u32 complete, sequence;
+	bool overtaken = false;
 	__u8 tcp[2];
 
 	if (bpf_skb_load_bytes(skb, transport + TCP_SEQUENCE_OFFSET, &sequence, sizeof(sequence)) ||
@@ -330,9 +331,11 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 		count_insert_failure();
 		return;
 	}
-	stream = outgoing ? &connection->out : &connection->in;
+	stream = outgoing ? &connection->out : &connection->in.stream;
 	/* A SYN takes a number too, and may bring data. */
 	sequence = bpf_ntohl(sequence) + !!(tcp[1] & TCP_FLAG_SYN);
+	if (!outgoing)
+		overtaken = is_overtaken(connection, sk, sequence, end - offset);
 	offset += synchronize(stream, sequence, end - offset);
 	for (int i = 0; i < STREAM_STEPS && offset < end; i++) {
 		if (outgoing) {
@@ -344,10 +347,11 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 			connection->query.edge = *edge_key;
 			query(skb, DNS_SCRATCHES);
 		} else {
-			offset += read_stream(skb, stream, connection->answer, DNS_ANSWER_WANTED,
+			offset += read_stream(skb, stream, connection->in.bytes, DNS_ANSWER_WANTED,
 					      DNS_FLAG_RESPONSE, offset, end, &complete);
 			if (complete)
-				answer(skb, (void *)(connection->answer + DNS_LENGTH), IPPROTO_TCP);
+				answer(skb, (void *)(connection->in.bytes + DNS_LENGTH),
+				       IPPROTO_TCP);
 		}
 	}
 	if (offset < end) {
@@ -355,6 +359,8 @@ static __always_inline void segment(struct __sk_buff *skb, const struct dns_edge
 		stream->place = DNS_PLACE_LOST;
 		count_insert_failure();
 	}
+	if (overtaken)
+		swap_answers(connection);
 }
 
 static __always_inline void packet(struct __sk_buff *skb, bool outgoing)

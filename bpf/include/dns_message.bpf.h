@@ -76,12 +76,18 @@ struct dns_stream {
 	__u32 place;
 };
 
+struct dns_answers_read {
+	struct dns_stream stream;
+	__u8 bytes[2 * DNS_ANSWER_WANTED];
+};
+
 /* What we keep of a client's TCP socket. The kernel frees it with the socket. */
 struct dns_connection {
 	struct dns_stream out;
-	struct dns_stream in;
+	struct dns_answers_read in;
+	/* How far `in` was read before a segment that overtook another. */
+	struct dns_answers_read late;
 	struct dns_message query;
-	__u8 answer[2 * DNS_ANSWER_WANTED];
 };
 
 struct {
@@ -228,13 +234,51 @@ static __always_inline __u32 synchronize(struct dns_stream *stream, __u32 sequen
 		stream->next = sequence + length;
 		return -ahead;
 	}
-	if (stream->place == DNS_PLACE_LOST || ahead > 0) {
+	if (stream->place == DNS_PLACE_KNOWN && ahead > 0 && stream->skip >= (__u32)ahead) {
+		/* What is missing is of no interest. */
+		stream->skip -= ahead;
+	} else if (stream->place == DNS_PLACE_LOST || ahead > 0) {
 		stream->place = DNS_PLACE_GUESSED;
 		stream->have = 0;
 		stream->skip = 0;
 	}
 	stream->next = sequence + length;
 	return 0;
+}
+
+static __always_inline void swap_answers(struct dns_connection *connection)
+{
+	struct dns_answers_read late = connection->late;
+
+	connection->late = connection->in;
+	connection->in = late;
+}
+
+/* Segments come in any order. Where one overtakes another, `late` stays behind and waits for the
+ * other: true if this is it, and `in` is where that is to be read on. To be swapped back. */
+static __always_inline bool is_overtaken(struct dns_connection *connection, struct bpf_sock *sk,
+					 __u32 sequence, __u32 length)
+{
+	struct dns_stream *in = &connection->in.stream;
+	const struct dns_stream *late = &connection->late.stream;
+
+	if (in->place == DNS_PLACE_LOST) {
+		struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
+
+		/* The very first one may be overtaken too. */
+		if (tp && !tp->bytes_received) {
+			in->next = tp->rcv_nxt;
+			in->place = DNS_PLACE_GUESSED;
+		}
+	}
+	if (in->place != DNS_PLACE_LOST && (__s32)(sequence - in->next) > 0) {
+		connection->late = connection->in;
+		return false;
+	}
+	if (late->place == DNS_PLACE_LOST || late->next - sequence >= length)
+		return false;
+	swap_answers(connection);
+	return true;
 }
 
 /* Whether this may be the header of a query, or of an answer: hardly any piece from the middle of a

@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use super::super::lab::Lab;
+use super::super::lab::{Lab, run};
 use super::super::measure::Measurement;
 use super::{A, answer, query_for};
 
@@ -133,4 +133,65 @@ fn answers_are_seen_again_after_one_whose_beginning_was_not() {
         3,
         "{show}"
     );
+}
+
+/// The first segment with answers is lost, so that it comes once more after the others.
+fn answers_that_overtake_the_first_are_seen(server: fn(&Lab) -> IpAddr, count: u16, cut: usize) {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("dns") else {
+        return;
+    };
+    for rule in [
+        "add table inet t",
+        "add chain inet t in { type filter hook input priority 0 ; }",
+        // Nothing without data is so long.
+        "add rule inet t in tcp sport 53 meta length > 90 numgen inc mod 1000000 == 0 drop",
+    ] {
+        run(&format!("ip netns exec {} nft {rule}", lab.client));
+    }
+    let address = (server(&lab), 53);
+    let listener = lab.in_server(|| TcpListener::bind(address).unwrap());
+    let mut client = lab.in_client(|| TcpStream::connect(address).unwrap());
+    client.set_nodelay(true).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let answers = |ids: std::ops::Range<u16>| -> Vec<Vec<u8>> {
+        ids.map(|id| query_for(id, &format!("n{id}.stream.test"), A))
+            .map(|query| framed([answer(&query, 3, false), vec![0; 60]].concat()))
+            .collect()
+    };
+    // The last is in order, and tells whether the place was found again.
+    for (ids, cut) in [(0..count, cut), (count..count + 1, usize::MAX)] {
+        for id in ids.clone() {
+            let query = query_for(id, &format!("n{id}.stream.test"), A);
+            client.write_all(&framed(query)).unwrap();
+        }
+        let answers = answers(ids).concat();
+        send(&mut server, &answers, cut.min(answers.len()));
+        client.read_exact(&mut vec![0; answers.len()]).unwrap();
+    }
+    let lost = Lab::nstat(&lab.server, "TcpRetransSegs");
+    assert!(lost > 0, "nothing was lost");
+    measurement.collect();
+    let labels = [("src_workload", lab.client.as_str()), ("protocol", "tcp")];
+    let show = measurement.show("dns_");
+    for metric in ["dns_queries_total", "dns_responses_total"] {
+        let counted = measurement.count(metric, &labels);
+        assert_eq!(counted, u64::from(count) + 1, "{show}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_lost_answer_is_seen_when_it_comes_after_the_others() {
+    // Of that length each, with names of one digit.
+    let one = framed([query_for(0, "n0.stream.test", A), vec![0; 60]].concat()).len();
+    answers_that_overtake_the_first_are_seen(|lab| lab.server4, 4, one);
+    answers_that_overtake_the_first_are_seen(|lab| lab.server6, 4, one);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_lost_beginning_of_an_answer_is_seen_when_it_comes_after_the_rest() {
+    answers_that_overtake_the_first_are_seen(|lab| lab.server4, 1, 45);
+    answers_that_overtake_the_first_are_seen(|lab| lab.server6, 1, 45);
 }
