@@ -32,7 +32,9 @@ enum {
 	/* Of HTTP/2, as far as its first requests: they tell gRPC. */
 	HTTP2_BYTES = 1024,
 	TCP_FIN = 1,
+	TCP_SYN = 2,
 	TCP_RST = 4,
+	TCP_ACK = 16,
 	DNS_SHORTEST = 17,
 	DNS_LONGEST = 600,
 };
@@ -108,6 +110,12 @@ static __always_inline bool place_in_stream(struct bpf_sock *sk, const struct se
 	socket_addresses(&tp->inet_conn.icsk_inet.sk.__sk_common, record->local, record->peer);
 	record->local_port = tp->inet_conn.icsk_inet.sk.__sk_common.skc_num;
 	record->peer_port = bpf_ntohs(tp->inet_conn.icsk_inet.sk.__sk_common.skc_dport);
+	/* Nothing was acknowledged yet that the counters could be compared with. */
+	if (record->flags & STREAM_SYN) {
+		record->sent_start = segment->sequence;
+		record->role = TCP_ROLE_CLIENT;
+		return true;
+	}
 	record->received_start = tp->rcv_nxt - (__u32)tp->bytes_received;
 	record->sent_start = tp->snd_una - (__u32)tp->bytes_acked;
 
@@ -205,7 +213,7 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	struct stream_segment record = {};
 	struct segment segment = {};
 	struct bpf_sock *sk = skb->sk;
-	__u8 header[20];
+	__u8 header[20], first[6];
 	__u32 offset;
 
 	if (!sk || bpf_skb_load_bytes(skb, transport, header, sizeof(header)))
@@ -215,6 +223,12 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	segment.flags = header[13];
 	segment.sequence = bpf_ntohl(*(__be32 *)(header + 4));
 	segment.acknowledgment = bpf_ntohl(*(__be32 *)(header + 8));
+	/* Data may come with the SYN of a client that was here before. A SYN takes a number too. */
+	if (segment.flags & TCP_SYN) {
+		segment.sequence += 1;
+		if (!(segment.flags & TCP_ACK))
+			record.flags |= STREAM_SYN;
+	}
 	record.direction = direction;
 	record.sequence = segment.sequence;
 	if (!place_in_stream(sk, &segment, &record))
@@ -233,6 +247,12 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	}
 	/* A listener's storage is no place for the state of one connection. */
 	record.time_ns = bpf_ktime_get_ns();
+	/* Nor could a hello be followed that goes on in another segment. */
+	if (segment.length >= sizeof(first) && segment.length <= STREAM_LARGEST &&
+	    !bpf_skb_load_bytes(skb, segment.payload, first, sizeof(first)) &&
+	    is_hello(first, sizeof(first), true) &&
+	    RECORD_HEADER + (__u32)(first[3] << 8 | first[4]) <= segment.length)
+		record.flags |= STREAM_TLS;
 	addresses_of_packet(skb, ip4, outgoing, &record);
 	ports_of_packet(skb, transport, outgoing, &record);
 	send_bytes(skb, &record, segment.payload,

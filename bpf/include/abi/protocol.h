@@ -24,6 +24,8 @@ enum stream_flag {
 	STREAM_ANSWERS = 32,
 	/** The ring had no room for a piece of this stream: how it goes on cannot be told. */
 	STREAM_LOST = 64,
+	/** Data in a SYN: where the server's stream begins is not known yet. */
+	STREAM_SYN = 128,
 };
 
 /** Sizes of the byte arrays that follow the header; `length` of them are meant. */

@@ -2,7 +2,7 @@
 
 use super::stream::Stream;
 use crate::abi::{
-    STREAM_FIN, STREAM_LOST, STREAM_RST, STREAM_SENT, STREAM_TLS, STREAM_TLS_AFTER,
+    STREAM_FIN, STREAM_LOST, STREAM_RST, STREAM_SENT, STREAM_SYN, STREAM_TLS, STREAM_TLS_AFTER,
     STREAM_TLS_RECORD, TCP_ROLE_CLIENT, TCP_ROLE_SERVER, stream_segment,
 };
 use crate::protocol::{PassingBytes, Patience, Protocol, classify};
@@ -38,7 +38,9 @@ pub(super) type Id = (u32, u32);
 pub(super) struct Connection {
     pub(super) edge: Edge,
     pub(super) id: Id,
-    pub(super) received_start: u32,
+    received_start: u32,
+    /// It began with data in the SYN, and nothing has come since.
+    awaits_server: bool,
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
     /// When it is to be looked at again; 0 before that is known.
@@ -67,15 +69,12 @@ struct Half {
 impl Connection {
     pub(super) fn begin(segment: &stream_segment) -> Self {
         let edge = Edge::of(segment);
-        let (client, server) = if edge.is_client {
-            (segment.sent_start, segment.received_start)
-        } else {
-            (segment.received_start, segment.sent_start)
-        };
+        let (client, server) = edge.starts(segment);
         Self {
             edge,
             id: (client, server),
             received_start: segment.received_start,
+            awaits_server: u32::from(segment.flags) & STREAM_SYN != 0,
             first_ns: segment.time_ns,
             last_ns: segment.time_ns,
             next_look: 0,
@@ -89,6 +88,25 @@ impl Connection {
             server: Half::from(server),
             was_alert: false,
         }
+    }
+
+    /// Whether the segment is of this connection, and not of another that has its addresses.
+    pub(super) fn has(&self, segment: &stream_segment) -> bool {
+        self.received_start == segment.received_start
+    }
+
+    /// Where the server's stream begins, if this segment is the first to tell.
+    pub(super) fn meet_server(&mut self, segment: &stream_segment) -> bool {
+        let (client, server) = self.edge.starts(segment);
+        let meets =
+            self.awaits_server && u32::from(segment.flags) & STREAM_SYN == 0 && client == self.id.0;
+        if meets {
+            self.awaits_server = false;
+            self.id = (client, server);
+            self.received_start = segment.received_start;
+            self.server = Half::from(server);
+        }
+        meets
     }
 
     pub(super) fn segment(&mut self, segment: &stream_segment, bytes: &[u8]) {
@@ -160,8 +178,10 @@ impl Connection {
         self.is_counted && self.tls.is_none()
     }
 
-    pub(super) fn spoke_tls(&self) -> bool {
-        self.client.in_tls || self.server.in_tls
+    /// What comes of it later may look like the beginning of another: a handshake that goes on, or
+    /// data again that the server did not take with the SYN.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.client.in_tls || self.server.in_tls || self.awaits_server
     }
 
     /// Whether the client speaks clear text to who expects TLS.
@@ -241,6 +261,15 @@ impl Half {
 }
 
 impl Edge {
+    /// Where the two streams begin, the client's first.
+    fn starts(&self, segment: &stream_segment) -> Id {
+        if self.is_client {
+            (segment.sent_start, segment.received_start)
+        } else {
+            (segment.received_start, segment.sent_start)
+        }
+    }
+
     /// Where the kernel could not tell, who speaks first is taken for the client.
     pub(super) fn of(segment: &stream_segment) -> Self {
         Self {

@@ -17,7 +17,8 @@ use crate::tls::handshake::{End, Outcome, PLAINTEXT};
 const SECOND: u64 = 1_000_000_000;
 /// So long a client's side of the same connection has to turn up before the server's is counted.
 const OTHER_SIDE: u64 = SECOND;
-/// One that speaks TLS is kept so long after its last segment, lest its handshake count twice.
+/// One that speaks TLS, or began with data in its SYN, is kept so long after its last segment, lest
+/// it count twice.
 const REMEMBER: u64 = 3 * SECOND;
 /// A handshake that goes on is looked at so often.
 const HANDSHAKE: u64 = SECOND / 4;
@@ -121,8 +122,13 @@ impl Connections {
             return self.datagram(segment, bytes);
         }
         let key = Key::of(segment);
-        let known = (self.live.get(&key))
-            .is_some_and(|connection| connection.received_start == segment.received_start);
+        if let Some(connection) = self.live.get_mut(&key)
+            && connection.meet_server(segment)
+            && connection.edge.is_client
+        {
+            self.seen.add(connection.id, segment.time_ns);
+        }
+        let known = (self.live.get(&key)).is_some_and(|connection| connection.has(segment));
         if !known && !self.begin(key, segment, bytes) {
             return;
         }
@@ -345,7 +351,7 @@ fn next_change(connection: &Connection, now_ns: u64) -> u64 {
         other_side
     } else if connection.tls.is_some() {
         now_ns + HANDSHAKE
-    } else if connection.is_over() && !connection.spoke_tls() {
+    } else if connection.is_over() && !connection.is_remembered() {
         now_ns
     } else if connection.is_counted {
         connection.last_ns + REMEMBER

@@ -2,11 +2,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt,
+};
 
 use runwire_collector::signals::SignalSettings;
 
-use super::lab::Lab;
+use super::lab::{Lab, run};
 use super::tls::{Setup, TlsServer, connect};
 
 const TLS12: &[u8] = include_bytes!("../../../src/tls/captured/tls1_2.bin");
@@ -70,6 +75,88 @@ fn lab_connect(lab: &Lab, address: SocketAddr) -> TcpStream {
     let client = lab.in_client(|| TcpStream::connect(address).unwrap());
     client.set_nodelay(true).unwrap();
     client
+}
+
+/// Connects with the first write: its data come with the SYN.
+fn connect_fast(lab: &Lab, address: SocketAddr) -> TcpStream {
+    lab.in_client(|| {
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::empty(), None).unwrap();
+        setsockopt(&socket, sockopt::TcpFastOpenConnect, &true).unwrap();
+        let address = SockaddrStorage::from(address);
+        nix::sys::socket::connect(socket.as_raw_fd(), &address).unwrap();
+        TcpStream::from(socket)
+    })
+}
+
+fn hellos_in_the_syn_are_seen(server: fn(&Lab) -> IpAddr) {
+    let Some(mut setup) = Setup::new(SignalSettings::default()) else {
+        return;
+    };
+    let lab = &setup.lab;
+    // Of all listeners, and without a cookie from before.
+    for namespace in [&lab.client, &lab.server] {
+        run(&format!(
+            "ip netns exec {namespace} sysctl -qw net.ipv4.tcp_fastopen=1543"
+        ));
+    }
+    let listener = lab.in_server(|| TcpListener::bind((server(lab), 0)).unwrap());
+    for file in [TLS12, TLS13] {
+        for _ in 0..3 {
+            let mut client = connect_fast(lab, listener.local_addr().unwrap());
+            let mut accepted: Option<TcpStream> = None;
+            for (from_client, bytes) in pieces(file) {
+                if from_client {
+                    client.write_all(&bytes).unwrap();
+                }
+                let server = accepted.get_or_insert_with(|| listener.accept().unwrap().0);
+                if from_client {
+                    server.read_exact(&mut vec![0; bytes.len()]).unwrap();
+                } else {
+                    server.write_all(&bytes).unwrap();
+                    client.read_exact(&mut vec![0; bytes.len()]).unwrap();
+                }
+            }
+        }
+    }
+    let fast = Lab::nstat(&lab.server, "TcpExtTCPFastOpenPassive");
+    assert_eq!(fast, 6, "no data came with the SYN");
+    setup.collect();
+    let show = setup.show();
+    for version in ["1.2", "1.3"] {
+        let labels = [("version", version)];
+        assert_eq!(setup.count("tls_handshakes_total", &labels), 3, "{show}");
+        assert_eq!(setup.count("tls_client_hellos_total", &labels), 3, "{show}");
+    }
+    assert_eq!(
+        setup.count("tls_handshake_failures_total", &[]),
+        0,
+        "{show}"
+    );
+    // Once, though both ends are here.
+    assert_eq!(
+        setup.count("protocol_connections_total", &[("protocol", "tls")]),
+        6
+    );
+    for row in setup.rows() {
+        assert_eq!(row.key.server.name.as_deref(), Some("shop.test"));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn hellos_in_the_syn_are_seen_over_ipv4() {
+    hellos_in_the_syn_are_seen(|lab| lab.server4);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn hellos_in_the_syn_are_seen_over_ipv6() {
+    hellos_in_the_syn_are_seen(|lab| lab.server6);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::abi::{
-    STREAM_FIN, STREAM_LOST, STREAM_RECEIVED, STREAM_SENT, STREAM_TLS, STREAM_TLS_RECORD,
-    TCP_ROLE_CLIENT, TCP_ROLE_SERVER,
+    STREAM_FIN, STREAM_LOST, STREAM_RECEIVED, STREAM_SENT, STREAM_SYN, STREAM_TLS,
+    STREAM_TLS_RECORD, TCP_ROLE_CLIENT, TCP_ROLE_SERVER,
 };
 
 const MS: u64 = 1_000_000;
@@ -107,6 +107,39 @@ fn a_connection_between_two_local_ends_counts_at_its_client() {
     );
     server_alone.tick(1100 * MS);
     assert_eq!(protocols(&mut server_alone), [(false, "http1", 1)]);
+}
+
+#[test]
+fn a_connection_that_begins_with_data_in_its_syn_is_one() {
+    let request = b"GET / HTTP/1.1\r\n";
+    let syn = |end: &End| {
+        let mut syn = end.sees(true, 0, STREAM_SYN, 1);
+        *(if end.is_client {
+            &mut syn.received_start
+        } else {
+            &mut syn.sent_start
+        }) = 0;
+        syn
+    };
+    // Of both ends the client's is seen first, whatever comes when.
+    for ends in [
+        vec![End::client(), End::server()],
+        vec![End::client()],
+        vec![End::server()],
+    ] {
+        let mut connections = connections();
+        for end in &ends {
+            connections.segment(&syn(end), request);
+        }
+        for end in ends.iter().rev() {
+            // The server had no use for what came with the SYN.
+            connections.segment(&end.sees(true, 0, 0, 2), request);
+            connections.segment(&end.sees(false, 0, 0, 3), b"HTTP/1.1 200 OK\r\n");
+        }
+        connections.tick(3000 * MS);
+        let is_client = ends[0].is_client;
+        assert_eq!(protocols(&mut connections), [(is_client, "http1", 1)]);
+    }
 }
 
 #[test]
