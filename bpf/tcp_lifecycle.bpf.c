@@ -16,6 +16,7 @@
 
 #include "abi.h"
 #include "count.bpf.h"
+#include "fallback.bpf.h"
 #include "flow.bpf.h"
 #include "histogram.bpf.h"
 #include "kernel.h"
@@ -160,6 +161,8 @@ static __always_inline void report_opening(struct tcp_socket *state, struct tcp_
 	if (!(events & TCP_EVENT_OPENED))
 		return;
 	__sync_fetch_and_add(&edge->opened, 1);
+	if (events & TCP_EVENT_FALLBACK)
+		__sync_fetch_and_add(&edge->fallbacks, 1);
 	if (!state->connect_ns)
 		return;
 	latency = state->established_ns - state->connect_ns;
@@ -186,11 +189,14 @@ static __always_inline void connecting(const struct sock *sk, const struct tcp_s
 	state->connect_ns = bpf_ktime_get_ns();
 	state->established_ns = 0;
 	state->connect_error = 0;
+	/* connect() is a system call: here the current task is the caller. */
+	state->process = bpf_get_current_pid_tgid() >> 32;
 	__sync_fetch_and_or(&state->unreported, TCP_EVENT_ATTEMPT);
 }
 
 static __always_inline void established(const struct sock *sk, enum tcp_role role)
 {
+	__u32 events = TCP_EVENT_OPENED;
 	struct tcp_socket *state;
 
 	/* An accepted socket is new here, whenever its listener was made. */
@@ -203,7 +209,9 @@ static __always_inline void established(const struct sock *sk, enum tcp_role rol
 	if (state->role != TCP_ROLE_CLIENT)
 		state->role = role;
 	state->established_ns = bpf_ktime_get_ns();
-	__sync_fetch_and_or(&state->unreported, TCP_EVENT_OPENED);
+	if (state->role == TCP_ROLE_CLIENT && is_fallback(sk, state->process, state->connect_ns))
+		events |= TCP_EVENT_FALLBACK;
+	__sync_fetch_and_or(&state->unreported, events);
 }
 
 static __always_inline void closed(const struct sock *sk, const struct tcp_sock *tp, int oldstate)
@@ -231,6 +239,8 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	}
 	if (oldstate == TCP_SYN_SENT) {
 		__sync_fetch_and_add(&edge->failures[failure & 15], 1);
+		if (state && failure == TCP_FAILURE_REFUSED)
+			remember_refusal(sk, state->process, now);
 		return;
 	}
 	__sync_fetch_and_add(&edge->closed[end_of(tp) & 3], 1);

@@ -101,13 +101,14 @@ struct tcp_edge {
 	__u32 reorderings;
 	__u32 attempts;
 	__u32 opened;
+	/** Of those, the ones that a program fell back to: see `fallback.bpf.h`. */
+	__u32 fallbacks;
 	__u32 failures[TCP_FAILURES];
 	__u32 closed[TCP_ENDS];
 	__u32 connect_slots[TCP_CONNECT_SLOTS];
 	__u32 lifetime_slots[TCP_LIFETIME_SLOTS];
 	__u32 rtt_slots[TCP_RTT_SLOTS];
 	__u32 min_rtt_slots[TCP_RTT_SLOTS];
-	__u32 reserved;
 };
 _Static_assert(sizeof(struct tcp_edge) % 8 == 0, "padding in a map value");
 

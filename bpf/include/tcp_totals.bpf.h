@@ -38,6 +38,8 @@ struct tcp_socket {
 	__u32 unreported;
 	/** While it connects: the last error that the kernel learnt of, as a number above zero. */
 	__u32 connect_error;
+	/** The process that called connect(). */
+	__u32 process;
 };
 
 /* In microseconds, as the kernel keeps them. */
@@ -47,6 +49,7 @@ const volatile __u64 tcp_min_rtt_bounds[HISTOGRAM_BOUNDS] = {};
 enum tcp_event {
 	TCP_EVENT_ATTEMPT = 1,
 	TCP_EVENT_OPENED = 2,
+	TCP_EVENT_FALLBACK = 4,
 };
 
 enum { REPORT_RETRIES = 4 };

@@ -270,6 +270,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: policy-reject 0.983 client>server
         two clients hear nothing from a listener whose queue of half-open connections is full
             fault: syn-backlog-full 0.966 client>server, node-down 0.28 client>server, peer-vanished 0.162 client>server
+        the server listens on IPv4 only: one program asks IPv6 alone, another falls back to IPv4
+            fault: no-listener 0.894 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds
@@ -345,6 +347,8 @@ async fn every_world_of_the_runbooks_is_understood() {
         pods come and go: their cables to the node come up and go down with them
             no_network_fault: not-network 0.989
         a proxy that ends its connections to servers by a reset, once it has the answer
+            no_network_fault: not-network 0.989
+        a name of both families: the server has no IPv6, and each refusal is followed by a connection over IPv4
             no_network_fault: not-network 0.989
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server

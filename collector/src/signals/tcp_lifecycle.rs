@@ -291,6 +291,15 @@ impl TcpLifecycle {
             &[role],
             edge.opened.into(),
         );
+        if edge.fallbacks > 0 {
+            let refused = if family_of(&key.peer) == "ipv4" {
+                "ipv6"
+            } else {
+                "ipv4"
+            };
+            let n = edge.fallbacks.into();
+            count(&families.connect_fallbacks, connection, &[refused], n);
+        }
         for (reason, n) in FAILURES.iter().zip(edge.failures) {
             let labels = [*reason, family_of(&key.peer)];
             count(&families.connect_failures, connection, &labels, n.into());

@@ -6,6 +6,7 @@ use crate::k8s::CLUSTER;
 pub(super) struct Families {
     pub(super) connect_attempts: Counter,
     pub(super) connect_failures: Counter,
+    pub(super) connect_fallbacks: Counter,
     pub(super) connect_duration: Histogram,
     pub(super) connections_opened: Counter,
     pub(super) connections_closed: Counter,
@@ -36,6 +37,11 @@ impl Families {
         Self {
             connect_attempts: connect_attempts(registry),
             connect_failures: connect_failures(registry),
+            connect_fallbacks: registry.counter(
+                "tcp_connect_fallbacks",
+                "TCP connections opened right after the same program was refused at that port over the other family, which is the label",
+                &[EDGE, &["family"]],
+            ),
             connect_duration: registry.histogram(
                 "tcp_connect_duration_seconds",
                 "Time from SYN to an open TCP connection, at the client",

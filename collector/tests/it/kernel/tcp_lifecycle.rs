@@ -215,6 +215,55 @@ fn a_failed_connect_has_the_reason_of_its_socket() {
     assert_eq!(reason("aborted"), 1, "{all}");
 }
 
+/// As a program does that takes the addresses of a name one after the other: `::1` first, for example.
+#[test]
+#[ignore = "needs root"]
+fn a_refusal_after_which_the_other_family_serves_is_told_from_one_that_stays() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let listen = |address: IpAddr| lab.in_server(|| TcpListener::bind((address, 0)).unwrap());
+    let listeners = [lab.server4, lab.server6].map(listen);
+    let [only4, only6] = listeners.each_ref().map(|it| it.local_addr().unwrap());
+    let connect = |address: IpAddr, port| {
+        lab.in_client(|| TcpStream::connect((address, port)))
+            .is_ok()
+    };
+    for _ in 0..3 {
+        assert!(!connect(lab.server6, only4.port()));
+        assert!(connect(lab.server4, only4.port()));
+    }
+    for _ in 0..2 {
+        assert!(!connect(lab.server4, only6.port()));
+        assert!(connect(lab.server6, only6.port()));
+    }
+    // Nobody serves: over the same family, at another port, or much later.
+    assert!(!connect(lab.server6, 81));
+    assert!(connect(lab.server4, only4.port()));
+    assert!(!connect(lab.server6, only4.port()));
+    thread::sleep(Duration::from_millis(400));
+    assert!(connect(lab.server4, only4.port()));
+    // One refusal is the first try of one connection only.
+    assert!(!connect(lab.server6, only4.port()));
+    assert!(connect(lab.server4, only4.port()));
+    assert!(connect(lab.server4, only4.port()));
+    measurement.collect();
+    let count = |name, family| {
+        let labels = [
+            ("src_workload", lab.client.as_str()),
+            ("dst_workload", lab.server.as_str()),
+            ("family", family),
+        ];
+        measurement.count(name, &labels)
+    };
+    let show = measurement.show("tcp_connect_f");
+    assert_eq!(count("tcp_connect_failures_total", "ipv6"), 6, "{show}");
+    assert_eq!(count("tcp_connect_fallbacks_total", "ipv6"), 4, "{show}");
+    assert_eq!(count("tcp_connect_failures_total", "ipv4"), 2, "{show}");
+    assert_eq!(count("tcp_connect_fallbacks_total", "ipv4"), 2, "{show}");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_client_without_a_free_port_fails_for_that_reason() {
