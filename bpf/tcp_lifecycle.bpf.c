@@ -114,14 +114,22 @@ static __always_inline enum tcp_failure failure_of(const struct tcp_sock *tp,
 	}
 }
 
-static __always_inline enum tcp_end end_of(const struct tcp_sock *tp)
+/* A socket comes to FIN_WAIT1 or LAST_ACK when its program closes it, or only its direction. */
+static __always_inline bool is_let_go(const struct sock *sk, int state)
 {
-	switch (tp->inet_conn.icsk_inet.sk.sk_err) {
+	return state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT && !sk->sk_socket;
+}
+
+static __always_inline enum tcp_end end_of(const struct tcp_sock *tp, int oldstate)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	switch (sk->sk_err) {
 	case 0:
 		return TCP_END_NONE;
 	case ECONNRESET:
 	case EPIPE:
-		return TCP_END_RESET;
+		return is_let_go(sk, oldstate) ? TCP_END_LATE_RESET : TCP_END_RESET;
 	case ETIMEDOUT:
 		return TCP_END_TIMEOUT;
 	default:
@@ -219,6 +227,7 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	struct tcp_socket *state = bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0);
 	enum tcp_role role = state && state->role ? state->role : guess_role(tp);
 	enum tcp_failure failure = TCP_FAILURES;
+	enum tcp_end end = end_of(tp, oldstate);
 	__u64 now = bpf_ktime_get_ns();
 	struct tcp_edge *edge;
 	__u64 lifetime;
@@ -228,7 +237,7 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 		failure = failure_of(tp, state);
 		flow_ended(sk, tp, state, role, FLOW_FAILED, failure, now);
 	} else {
-		flow_ended(sk, tp, state, role, FLOW_CLOSED, end_of(tp), now);
+		flow_ended(sk, tp, state, role, FLOW_CLOSED, end, now);
 	}
 	edge = edge_of(sk, role);
 	if (!edge)
@@ -243,7 +252,7 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 			remember_refusal(sk, state->process, now);
 		return;
 	}
-	__sync_fetch_and_add(&edge->closed[end_of(tp) & 3], 1);
+	__sync_fetch_and_add(&edge->closed[end & 7], 1);
 	report_rtt(tp, edge);
 	if (!state || !state->established_ns)
 		return;

@@ -86,6 +86,14 @@ static __always_inline bool has_answered(const struct sock *sk)
 	       (__s32)(tp->lsndtime - tp->inet_conn.icsk_ack.lrcvtime) >= 0;
 }
 
+/* A check that a port is open, as those of load balancers: nobody had asked for anything. */
+static __always_inline bool is_unused(const struct sock *sk)
+{
+	const struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+
+	return tp && !tp->data_segs_out && !tp->bytes_received && tp->snd_nxt == tp->write_seq;
+}
+
 static __always_inline enum reset_met met_by(const struct sock *sk)
 {
 	switch (sk->__sk_common.skc_state) {
@@ -93,11 +101,14 @@ static __always_inline enum reset_met met_by(const struct sock *sk)
 	case TCP_SYN_RECV:
 		return RESET_MET_CONNECT;
 	case TCP_ESTABLISHED:
-		return has_answered(sk) ? RESET_MET_ANSWERED : RESET_MET_CONNECTION;
+		if (has_answered(sk))
+			return RESET_MET_ANSWERED;
+		return is_unused(sk) ? RESET_MET_UNUSED : RESET_MET_CONNECTION;
 	case TCP_CLOSE_WAIT:
 		return RESET_MET_CLOSED_PEER;
 	default:
-		return RESET_MET_CLOSED;
+		/* Who has ended only its own direction waits for the other, as for an answer. */
+		return sk->sk_socket ? RESET_MET_CONNECTION : RESET_MET_CLOSED;
 	}
 }
 

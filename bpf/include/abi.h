@@ -53,9 +53,12 @@ enum tcp_failure {
 /** How an established connection ended: `sk_err` when it reached CLOSE. */
 enum tcp_end {
 	TCP_END_NONE,
+	/** A reset that its program reads of. */
 	TCP_END_RESET,
 	TCP_END_TIMEOUT,
 	TCP_END_OTHER,
+	/** A reset that came when its program had closed it, and nobody reads of. */
+	TCP_END_LATE_RESET,
 	TCP_ENDS,
 };
 
@@ -109,6 +112,7 @@ struct tcp_edge {
 	__u32 lifetime_slots[TCP_LIFETIME_SLOTS];
 	__u32 rtt_slots[TCP_RTT_SLOTS];
 	__u32 min_rtt_slots[TCP_RTT_SLOTS];
+	__u32 reserved;
 };
 _Static_assert(sizeof(struct tcp_edge) % 8 == 0, "padding in a map value");
 
@@ -182,10 +186,12 @@ enum reset_met {
 	RESET_MET_CONNECTION,
 	/** The peer's FIN was here already. */
 	RESET_MET_CLOSED_PEER,
-	/** We had closed. */
+	/** Our program had closed it. */
 	RESET_MET_CLOSED,
 	/** An open connection on which we had the last word, all of it sent. */
 	RESET_MET_ANSWERED,
+	/** An open connection on which nobody had said anything. */
+	RESET_MET_UNUSED,
 };
 
 struct tcp_reset_key {

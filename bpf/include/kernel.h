@@ -166,6 +166,8 @@ struct sock {
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+	/** NULL once no program has it any more, and before one accepts it. */
+	struct socket *sk_socket;
 };
 
 struct inet_sock {

@@ -350,6 +350,10 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989
         a name of both families: the server has no IPv6, and each refusal is followed by a connection over IPv4
             no_network_fault: not-network 0.989
+        checks of ports and of TLS: some reset unused connections, some close and reset what still comes
+            no_network_fault: not-network 0.989
+        resets that come when the client's program has closed
+            no_network_fault: not-network 0.989
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects

@@ -43,7 +43,7 @@ pub(super) const FAILURES: [&str; 11] = [
     "invalid_route",
     "other",
 ];
-const ENDS: [&str; 4] = ["none", "reset", "timeout", "other"];
+const ENDS: [&str; 5] = ["none", "reset", "timeout", "other", "late_reset"];
 
 pub(super) struct TcpLifecycle {
     families: Families,

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, socket,
+};
 
 use runwire_collector::signals::SignalSettings;
 
@@ -262,6 +264,49 @@ fn a_refusal_after_which_the_other_family_serves_is_told_from_one_that_stays() {
     assert_eq!(count("tcp_connect_fallbacks_total", "ipv6"), 4, "{show}");
     assert_eq!(count("tcp_connect_failures_total", "ipv4"), 2, "{show}");
     assert_eq!(count("tcp_connect_fallbacks_total", "ipv4"), 2, "{show}");
+}
+
+/// Nobody reads of a reset that meets a closed socket; who has ended only its own direction does.
+#[test]
+#[ignore = "needs root"]
+fn a_reset_that_comes_after_the_close_is_told_from_one_before() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start(SIGNAL) else {
+        return;
+    };
+    let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let connect = || {
+        let client = lab.in_client(|| TcpStream::connect(address).unwrap());
+        (client, listener.accept().unwrap().0)
+    };
+    let pause = || thread::sleep(Duration::from_millis(50));
+    // The last words of a client go out together with its end, to a server that is gone.
+    let (client, server) = connect();
+    drop(server);
+    pause();
+    let more_follows = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+    nix::sys::socket::send(client.as_raw_fd(), b"never read", more_follows).unwrap();
+    drop(client);
+    pause();
+    // A question that ends with the client's direction, and is never answered.
+    let (mut client, server) = connect();
+    client.write_all(b"never read").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    pause();
+    drop(server);
+    thread::sleep(Duration::from_millis(50));
+    measurement.collect();
+    let show = measurement.show("tcp_connections_closed");
+    for (error, expected) in [("late_reset", 1), ("reset", 1)] {
+        let labels = [
+            ("src_workload", lab.client.as_str()),
+            ("role", "client"),
+            ("error", error),
+        ];
+        let counted = measurement.count("tcp_connections_closed_total", &labels);
+        assert_eq!(counted, expected, "{error} {show}");
+    }
 }
 
 #[test]
