@@ -354,6 +354,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989
         resets that come when the client's program has closed
             no_network_fault: not-network 0.989
+        traceroute over two routers: the last hop answers «port unreachable»
+            no_network_fault: not-network 0.989, udp-no-port 0.4 client>server
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects
