@@ -286,6 +286,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: dns-slow 0.949 client>dns
         search lists since eight seconds, and twenty lookups a second before
             fault: nxdomain-storm 0.902 client>dns
+        a client that asks one thing at a time gets no answer any more, with a time-out of two seconds
+            fault: dns-unanswered 0.889 client>dns
         a node drops one packet in eight
             fault: local-loss 0.977 server>client
         a node drops one packet in eight, one request every ten seconds
@@ -356,6 +358,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             no_network_fault: not-network 0.989
         traceroute over two routers: the last hop answers «port unreachable»
             no_network_fault: not-network 0.989, udp-no-port 0.4 client>server
+        a burst of lookups, all of the last second
+            no_network_fault: not-network 0.989
         nothing listened until 200 s ago, and all is well since
             no_network_fault: not-network 0.983, no-listener 0.45 client>server
         nothing listened until 200 s ago, and since then a rule rejects

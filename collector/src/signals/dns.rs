@@ -17,17 +17,21 @@ use crate::abi::{
 };
 use crate::elf;
 use crate::enrich::{Enricher, NetnsId};
-use crate::export::{Buckets, Counter, EDGE, Histogram, Labels, Registry};
+use crate::export::{Buckets, Counter, EDGE, Gauge, Histogram, Labels, Registry};
 use crate::kernel::{Bounds, Direction, KernelTypes, Object, Refusal, monotonic_nanoseconds};
 
 pub(super) const NAME: &str = "dns";
 static ELF: &[u8] = elf!("dns");
+
+/// Few answers take longer, of however far a server.
+const LATE_NS: u64 = 1_000_000_000;
 
 pub(super) struct Dns {
     queries: Counter,
     responses: Counter,
     duration: Histogram,
     timeouts: Counter,
+    waiting: Gauge,
     truncated: Counter,
     repeated: Counter,
     searched: Counter,
@@ -66,6 +70,11 @@ impl Dns {
                 "dns_timeouts",
                 "DNS queries that no answer came to",
                 &[EDGE],
+            ),
+            waiting: registry.gauge(
+                "dns_waiting_queries",
+                "DNS queries that wait for an answer; the late ones have for a second",
+                &[EDGE, &["late"]],
             ),
             truncated: registry.counter(
                 "dns_truncated_responses",
@@ -114,7 +123,8 @@ impl Dns {
         Ok(object.reserve::<_, u64>("dns_answers", &overflow)?)
     }
 
-    fn count_timeouts(
+    /// Takes note of the queries that have no answer, and forgets those that will hardly get one.
+    fn count_unanswered(
         &mut self,
         object: &mut Object,
         enricher: &Enricher,
@@ -122,20 +132,29 @@ impl Dns {
         let mut names = Vec::new();
         let now = monotonic_nanoseconds();
         let timeout = u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX);
-        let mut unanswered: HashMap<Labels, u64> = HashMap::new();
+        let mut timeouts: HashMap<Labels, u64> = HashMap::new();
+        let mut waiting: HashMap<Labels, u64> = HashMap::new();
         const KEY: usize = size_of::<dns_pending_key>();
         const VALUE: usize = size_of::<dns_pending>();
         object.retain::<KEY, VALUE>("dns_pending", |_, bytes| {
             let Ok(pending) = dns_pending::read_from_bytes(bytes) else {
                 return true;
             };
-            if now.saturating_sub(pending.last_ns) < timeout {
+            let key = pending.edge;
+            let count = u64::from(pending.unanswered);
+            let keep = now.saturating_sub(pending.last_ns) < timeout;
+            // A client that asked twice and got one answer waits no more.
+            if keep && (count == 0 || pending.answers > 0) {
                 return true;
             }
-            let key = pending.edge;
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.server);
-            let count = u64::from(pending.unanswered);
-            *unanswered.entry(outward(ends.as_ref())).or_default() += count;
+            if keep {
+                let late = now.saturating_sub(pending.first_ns) >= LATE_NS;
+                let labels = outward(ends.as_ref()).with(&[if late { "true" } else { "false" }]);
+                *waiting.entry(labels).or_default() += count;
+                return true;
+            }
+            *timeouts.entry(outward(ends.as_ref())).or_default() += count;
             names.push(Ended::timeouts(
                 pending.name.whole,
                 pending.name.parent,
@@ -143,9 +162,11 @@ impl Dns {
             ));
             false
         })?;
-        for (labels, n) in unanswered {
+        for (labels, n) in timeouts {
             self.timeouts.add(labels, n);
         }
+        let waiting = waiting.into_iter().map(|(labels, n)| (labels, n as f64));
+        self.waiting.replace_all(waiting.collect());
         Ok(names)
     }
 
@@ -246,7 +267,7 @@ impl Signal for Dns {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.server);
             self.add(&outward(ends.as_ref()), &key, &edge);
         }
-        let mut ended = self.count_timeouts(object, enricher)?;
+        let mut ended = self.count_unanswered(object, enricher)?;
         let answers = object.drain_retired::<dns_answer_key, u64>("dns_answers")?;
         ended.extend(
             answers

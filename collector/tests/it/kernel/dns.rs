@@ -252,9 +252,12 @@ fn a_query_without_answer_times_out_and_a_repeated_one_has_two_chances() {
     assert_eq!(measurement.count("dns_queries_total", &edge), 3);
     assert_eq!(measurement.count("dns_responses_total", &edge), 1);
     assert_eq!(measurement.count("dns_timeouts_total", &edge), 0);
+    let waiting = [edge.as_slice(), &[("late", "false")]].concat();
+    assert_eq!(measurement.count("dns_waiting_queries", &waiting), 1);
     // From the first of the two questions.
     assert!(measurement.sum("dns_query_duration_seconds_sum", &edge) >= 0.05);
     thread::sleep(Duration::from_millis(500));
     measurement.collect();
     assert_eq!(measurement.count("dns_timeouts_total", &edge), 2);
+    assert_eq!(measurement.count("dns_waiting_queries", &edge), 0);
 }
