@@ -1,7 +1,7 @@
 //! A TCP client with a steady request rate that reports how it was served.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use super::{Beat, Live, Report, error_name, read_paced, tcp_server};
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     to: SocketAddr,
+    /// Another address of the server, which is tried before, as programs do with a name of both families.
+    #[serde(default)]
+    first: Option<IpAddr>,
     /// Requests a second, over all workers.
     #[serde(default = "default_rate")]
     rate: f64,
@@ -110,8 +113,11 @@ fn connect(settings: &Settings) -> io::Result<TcpStream> {
     if let Some(first) = settings.scan_from {
         to.set_port(first.saturating_add(TRIED.fetch_add(1, Ordering::Relaxed)));
     }
-    let stream =
-        TcpStream::connect_timeout(&to, Duration::from_millis(settings.connect_timeout_ms))?;
+    let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
+    let first = settings.first.and_then(|address| {
+        TcpStream::connect_timeout(&SocketAddr::new(address, to.port()), connect_timeout).ok()
+    });
+    let stream = first.map_or_else(|| TcpStream::connect_timeout(&to, connect_timeout), Ok)?;
     let timeout = Some(Duration::from_millis(settings.timeout_ms));
     stream.set_read_timeout(timeout)?;
     stream.set_write_timeout(timeout)?;

@@ -1,8 +1,8 @@
 //! A scenario file before its variables are known.
 //!
 //! `$name` is replaced in the text: `$client` is the namespace of that node, `$client.address`,
-//! `$client.gateway` and `$client.link` what it says, `$web.port` the port of an actor, and any
-//! other a variable of the file, drawn between its two ends.
+//! `$client.address6`, `$client.gateway` and `$client.link` what it says, `$web.port` the port of an
+//! actor, and any other a variable of the file, drawn between its two ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -129,6 +129,7 @@ impl Template {
             let role = &node.role;
             values.insert(role.clone(), node.namespace.clone());
             values.insert(format!("{role}.address"), node.address(family).to_string());
+            values.insert(format!("{role}.address6"), node.ipv6.to_string());
             values.insert(format!("{role}.gateway"), node.gateway(family).to_string());
             values.insert(format!("{role}.link"), node.link.clone());
         }
