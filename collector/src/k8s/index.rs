@@ -225,8 +225,23 @@ impl Index {
             Some(Reason::KubernetesIncomplete) if !is_internal(address) => Found::Nobody,
             Some(reason) => Found::Unknown(reason),
             None if self.nodes.has_pods_at(address) => Found::Unknown(Reason::PodUnknown),
+            None if is_internal(address) => {
+                (self.new_nodes(now)).map_or(Found::Nobody, Found::Unknown)
+            }
             None => Found::Nobody,
         }
+    }
+
+    /// Why an address inside that nobody has may be a new node's: a watch tells that there is one,
+    /// and its addresses are known when it was looked at.
+    fn new_nodes(&self, now: Instant) -> Option<Reason> {
+        let is_late = |since: Instant| now.saturating_duration_since(since) >= self.settings.grace;
+        let reason = (self.nodes.new_since()).map(|since| match is_late(since) {
+            true => Reason::KubernetesIncomplete,
+            false => Reason::KubernetesUnsynced,
+        });
+        // Of several, the one that waiting may mend.
+        reason.min_by_key(|&reason| reason == Reason::KubernetesIncomplete)
     }
 
     /// Why an address that nobody has may be somebody's: not everything that has addresses is

@@ -19,6 +19,8 @@ struct Doubt {
     /// As of then; what is looked up must be no older.
     version: Box<str>,
     since: Instant,
+    /// It was never seen whole, so it may have addresses that nobody knows.
+    is_new: bool,
 }
 
 /// The node to look at.
@@ -48,6 +50,9 @@ impl Nodes {
             false => _ = self.doubts.remove(&name),
         }
         if is_new {
+            if let Some(doubt) = self.doubts.get_mut(&name) {
+                doubt.is_new = true;
+            }
             let node = NodeMeta {
                 zone: news.zone,
                 addresses: news.addresses,
@@ -67,13 +72,20 @@ impl Nodes {
             self.doubts.remove(&doubt.name);
         }
         if let Some(node) = node {
+            if let Some(newer) = self.doubts.get_mut(&doubt.name) {
+                newer.is_new = false;
+            }
             self.set(doubt.name.clone(), node);
         }
     }
 
     pub(super) fn doubt(&mut self, name: &Arc<str>, version: Box<str>, now: Instant) {
-        let since = self.doubts.get(name).map_or(now, |doubt| doubt.since);
-        let doubt = Doubt { version, since };
+        let before = self.doubts.get(name);
+        let doubt = Doubt {
+            version,
+            since: before.map_or(now, |doubt| doubt.since),
+            is_new: before.is_some_and(|doubt| doubt.is_new),
+        };
         self.doubts.insert(name.clone(), doubt);
     }
 
@@ -96,6 +108,12 @@ impl Nodes {
 
     pub(super) fn doubts(&self) -> usize {
         self.doubts.len()
+    }
+
+    /// Since when nodes are there that were never seen whole.
+    pub(super) fn new_since(&self) -> impl Iterator<Item = Instant> {
+        let new = self.doubts.values().filter(|doubt| doubt.is_new);
+        new.map(|doubt| doubt.since)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&NodeMeta> {

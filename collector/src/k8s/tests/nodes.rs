@@ -95,6 +95,41 @@ fn a_new_node_has_the_address_of_its_annotation_until_it_is_looked_at() {
 }
 
 #[test]
+fn who_may_be_a_new_node_is_not_called_external_before_it_is_looked_at() {
+    let mut world = World::synced();
+    let new = whole("172.16.0.2", "7");
+    world.apply(&metadata(&new));
+    // Its pods' addresses are inside, too; what is elsewhere in the Internet is not it.
+    for address in ["172.16.0.2", "10.0.0.7", "fd00::2"] {
+        assert_eq!(world.at(address), "kubernetes_unsynced", "{address}");
+    }
+    assert_eq!(world.at("198.51.100.7"), "nobody");
+    // More news of it are no look at it.
+    world.apply(&metadata(&whole("172.16.0.2", "8")));
+    world.wait(30);
+    assert_eq!(world.at("172.16.0.2"), "kubernetes_incomplete");
+    look(&mut world, "8", Some(&new));
+    assert_eq!(world.at("172.16.0.2"), "host/node/~node");
+    assert_eq!(world.at("10.0.0.7"), "pod_unknown");
+    assert_eq!(world.at("172.16.0.3"), "nobody");
+
+    // Of a node that was seen whole, news are no reason to doubt what others are called.
+    let mut changed = whole("172.16.0.2", "9");
+    changed["metadata"]["uid"] = json!("2");
+    world.apply(&metadata(&changed));
+    assert_eq!(world.at("172.16.0.3"), "nobody");
+}
+
+#[test]
+fn a_new_node_that_goes_before_it_is_looked_at_leaves_no_doubt() {
+    let mut world = World::synced();
+    let new = whole("172.16.0.2", "7");
+    world.apply(&metadata(&new));
+    world.delete(&metadata(&new));
+    assert_eq!(world.at("172.16.0.2"), "nobody");
+}
+
+#[test]
 fn an_answer_that_comes_late_neither_revives_a_node_nor_ends_a_newer_doubt() {
     let mut world = World::synced();
     let first = whole("192.0.2.2", "7");
