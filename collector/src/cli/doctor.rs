@@ -22,7 +22,7 @@ use crate::enrich::Enricher;
 use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
 use crate::host::{Host, Paths, netns};
-use crate::k8s::watch::{WatchSettings, probe};
+use crate::k8s::watch::{Missing, WatchSettings, probe};
 use crate::signals::{SignalSettings, Signals};
 
 /// Older kernels lack helpers that the programs call.
@@ -159,18 +159,29 @@ fn kubernetes(settings: &WatchSettings) -> Option<Check> {
             format!("{error:#}"),
             "see that the API server runs and can be reached from here, set `kubeconfig` to a file that works, or `kubernetes` to off; until then pods have no names",
         ),
-        Ok(missing) if !missing.is_empty() => {
-            let names: Vec<&str> = missing.iter().map(|(resource, _)| *resource).collect();
-            let (_, why) = &missing[0];
-            Check::new(
-                "Kubernetes",
-                Outcome::Lacking,
-                format!("{} cannot be listed: {why}", names.join(", ")),
-                "give the collector list and watch on them, as manifests/ does",
-            )
-        }
+        Ok(missing) if !missing.is_empty() => Check::new(
+            "Kubernetes",
+            Outcome::Lacking,
+            refusals(&missing),
+            "give the collector list and watch on them, as manifests/ does",
+        ),
         Ok(_) => Check::new("Kubernetes", Outcome::Fine, "answers", ""),
     })
+}
+
+/// What cannot be done to which resources, and the first reason: the others are its likes.
+fn refusals(missing: &[Missing]) -> String {
+    let of = |verb: &str, done: &str| {
+        let resources = missing.iter().filter(|it| it.verb == verb);
+        let names: Vec<&str> = resources.map(|it| it.resource).collect();
+        (!names.is_empty()).then(|| format!("{} cannot be {done}", names.join(", ")))
+    };
+    let said: Vec<String> = [of("list", "listed"), of("watch", "watched")]
+        .into_iter()
+        .flatten()
+        .collect();
+    let why = missing.first().map_or("", |it| &it.why);
+    format!("{}: {why}", said.join("; "))
 }
 
 /// Nothing where flows are not stored. The folder may still have to be made.

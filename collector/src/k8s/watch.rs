@@ -24,7 +24,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub use client::{Mode, WatchSettings, probe};
+pub use client::{Missing, Mode, WatchSettings, probe};
 
 use super::cluster::{Cluster, Failure};
 use super::entry::{Entry, ObjectKey};

@@ -38,7 +38,7 @@ struct Change {
 
 #[derive(Clone, Default)]
 pub(crate) struct Faults {
-    /// HTTP status by resource, or for all by `*`.
+    /// HTTP status by resource, for its watches alone by `watch` and its name, or for all by `*`.
     pub(crate) refused: HashMap<String, u16>,
     /// Before each answer.
     pub(crate) slow: Duration,
@@ -224,8 +224,12 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             return Ok(());
         }
         thread::sleep(faults.slow);
-        let refused = faults.refused.get(&request.resource);
-        if let Some(&code) = refused.or_else(|| faults.refused.get("*")) {
+        let verb = if request.is_watch() { "watch" } else { "list" };
+        let by_verb = format!("{verb} {}", request.resource);
+        let refused = [request.resource.as_str(), &by_verb, "*"]
+            .into_iter()
+            .find_map(|what| faults.refused.get(what));
+        if let Some(&code) = refused {
             let reason = if code == 401 {
                 "Unauthorized"
             } else {

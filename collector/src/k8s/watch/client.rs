@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kube::api::ListParams;
+use kube::api::{ListParams, WatchParams};
 use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -100,19 +100,42 @@ impl WatchSettings {
     }
 }
 
-/// Tries every right that is needed, by listing one object. What is not there says why. An error:
-/// there is no answer at all.
-pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<(&'static str, String)>> {
+/// A right that the collector needs and does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Of [`super::super::VERBS`].
+    pub verb: &'static str,
+    pub resource: &'static str,
+    /// What the API server said.
+    pub why: String,
+}
+
+/// Tries every right that is needed, by listing one object and by a watch that nothing is waited
+/// for from. An error: there is no answer at all.
+pub async fn probe(settings: &WatchSettings) -> anyhow::Result<Vec<Missing>> {
     let client = settings.client().await?;
+    let one = ListParams::default().limit(1);
+    // Nothing is called so: an answer begins without the objects that are there.
+    let nothing = WatchParams::default()
+        .labels("runwire.example/nothing=is-called-so")
+        .timeout(1);
     let mut missing = Vec::new();
     for &(group, resource) in RIGHTS {
         let version = GroupVersionKind::gvk(group, "v1", "");
         let api_resource = ApiResource::from_gvk_with_plural(&version, resource);
         let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource);
-        match api.list_metadata(&ListParams::default().limit(1)).await {
-            Ok(_) => {}
-            Err(error @ kube::Error::Api(_)) => missing.push((resource, super::chain(&error))),
-            Err(error) => bail!("the API server cannot be asked: {}", super::chain(&error)),
+        let listed = api.list_metadata(&one).await.map(drop);
+        let watched = api.watch_metadata(&nothing, "0").await.map(drop);
+        for (verb, tried) in [("list", listed), ("watch", watched)] {
+            match tried {
+                Ok(()) => {}
+                Err(error @ kube::Error::Api(_)) => missing.push(Missing {
+                    verb,
+                    resource,
+                    why: super::chain(&error),
+                }),
+                Err(error) => bail!("the API server cannot be asked: {}", super::chain(&error)),
+            }
         }
     }
     Ok(missing)

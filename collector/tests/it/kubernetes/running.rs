@@ -299,8 +299,11 @@ fn without_its_api_the_collector_runs_on_and_says_so() {
         "127.0.0.1:0",
     );
     let said = stdout(&doctor);
-    let sentence = "pods, services, nodes, namespaces, endpointslices, replicasets, jobs cannot be listed: the fake says Forbidden (403); give";
-    assert!(said.contains(sentence), "{said}");
+    let all = "pods, services, nodes, namespaces, endpointslices, replicasets, jobs";
+    let sentence = format!(
+        "{all} cannot be listed; {all} cannot be watched: the fake says Forbidden (403); give"
+    );
+    assert!(said.contains(&sentence), "{said}");
 
     // What is local has the name that this host knows; who is elsewhere is not called external.
     run(&format!(

@@ -250,15 +250,37 @@ fn what_is_forbidden_is_said_and_the_rest_goes_on() {
             "{said}"
         );
 
-        let missing = world.runtime.block_on(probe(&world.settings)).unwrap();
-        assert_eq!(
-            missing.iter().map(|(it, _)| *it).collect::<Vec<_>>(),
-            ["services"]
-        );
+        assert_eq!(missing(&world), ["list services", "watch services"]);
 
         world.api.set_faults(Faults::default());
         world.until("all is well", |world| world.health().is_synced());
     }
+}
+
+/// As `doctor` finds it.
+fn missing(world: &World) -> Vec<String> {
+    let missing = world.runtime.block_on(probe(&world.settings)).unwrap();
+    let named = missing
+        .iter()
+        .map(|it| format!("{} {}", it.verb, it.resource));
+    named.collect()
+}
+
+#[test]
+fn a_watch_that_is_refused_is_missed_though_all_can_be_listed() {
+    let world = World::small();
+    assert_eq!(missing(&world), [""; 0]);
+    world.api.set_faults(Faults {
+        refused: [("watch pods".to_owned(), 403)].into(),
+        ..Faults::default()
+    });
+    assert_eq!(missing(&world), ["watch pods"]);
+    // Names are as of the list, and that is said.
+    world.api.cut_watches();
+    world.until("it is lost", |world| world.health().state == "lost");
+    world.until("why is said", |world| {
+        world.failures("remote_pods", "forbidden") > 0
+    });
 }
 
 #[test]
