@@ -63,6 +63,7 @@ pub async fn follow(cluster: Arc<Cluster>, settings: WatchSettings) {
 /// What the configuration names may come later, such as a file on a volume.
 async fn connect(cluster: &Cluster, settings: &WatchSettings) -> Client {
     let mut pause = LEAST_PAUSE;
+    let mut told = String::new();
     loop {
         match settings.client().await {
             Ok(client) => {
@@ -70,11 +71,14 @@ async fn connect(cluster: &Cluster, settings: &WatchSettings) -> Client {
                 return client;
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                warn!(
-                    error,
-                    "pods have no names: there is no way to the Kubernetes API"
-                );
+                let error = chain(error.as_ref());
+                if error != told {
+                    told.clone_from(&error);
+                    warn!(
+                        error,
+                        "pods have no names: there is no way to the Kubernetes API"
+                    );
+                }
                 cluster.set_client(Some(error));
             }
         }

@@ -284,6 +284,16 @@ fn a_watch_that_is_refused_is_missed_though_all_can_be_listed() {
 }
 
 #[test]
+fn a_kubeconfig_that_is_not_there_is_told_in_one_sentence() {
+    let mut world = World::new(FakeApi::start());
+    world.settings.kubeconfig = Some("/nonexistent/kubeconfig".into());
+    world.follow();
+    world.until("it is said", |world| world.health().reason.is_some());
+    let said = world.health().reason.unwrap();
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+}
+
+#[test]
 fn a_list_that_fails_again_and_again_is_tried_ever_less_often() {
     let api = FakeApi::start();
     api.apply(&node("a", "z1", "192.0.2.1"));
