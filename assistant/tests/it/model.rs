@@ -26,7 +26,15 @@ fn the_model_knows_what_words_mean() {
         let twice = model
             .embed_passages(&["DNS resolution fails", "the disk is full"])
             .unwrap();
-        assert_eq!(twice, [near, far]);
+        for (passage, question) in twice.iter().zip([near, far]) {
+            // Exactly the same in exact arithmetic; the encoder of rounded questions is another than that of passages.
+            let least = match precision {
+                Precision::Float32 => 0.99999,
+                Precision::Int8 => 0.98,
+            };
+            let cosine = cosine(passage, &question);
+            assert!(cosine >= least, "{precision}: {cosine}");
+        }
         let long = "word ".repeat(1000);
         assert_eq!(model.count_tokens(&long), 1002);
         assert_eq!(embed(&long).len(), 384);
