@@ -1,4 +1,4 @@
-//! The vector of one question in a third of the time that ONNX Runtime takes for it, where the processor multiplies 8-bit
+//! The vector of one question in about half the time that ONNX Runtime takes for it, where the processor multiplies 8-bit
 //! numbers by AVX-512 VNNI. A question has a dozen tokens: a general runtime's products of matrices are made for more.
 //!
 //! The same BERT (Devlin et al., 2019) as in `graph.rs`, from the same weights rounded in the same way, and what goes into a product
