@@ -27,7 +27,8 @@ pub use interface::{Attachment, Tap, Way, remove_stale_filters};
 pub use maps::{MapFill, ReadError};
 pub use ring::{Bell, Eraser, Number, Ring};
 pub use syscall::{
-    keep_capabilities, monotonic_nanoseconds, release_memory, tick_nanoseconds, wait_for_programs,
+    keep_capabilities, monotonic_nanoseconds, release_memory, share_one_heap, tick_nanoseconds,
+    wait_for_programs,
 };
 
 /// A compiled `bpf/<stem>.bpf.c`.

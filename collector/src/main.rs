@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use runwire_collector::config::{Loaded, LogFormat, Sources, load};
-use runwire_collector::kernel::symbols;
+use runwire_collector::kernel::{share_one_heap, symbols};
 use runwire_collector::logs::Logs;
 use runwire_collector::{agent, capabilities, cli};
 use tracing::{error, warn};
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(sources: Sources, loaded: Loaded) -> ExitCode {
+    share_one_heap();
     let logs = Logs::start(&loaded.config);
     let format = loaded.config.log_format;
     match serve(sources, loaded, logs) {

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 /// Rows, one after the other, each as long as what it is multiplied with, and where a sum for each of them goes.
 type Products = fn(&[i8], &[i16], &mut [i32]);
 type Pair = fn(&[i8], &[i8]) -> i32;
-type Differences = fn(&[u64], &[u64], &mut [u32]);
+type Differences = fn(&[u64], &[u64], &mut [u16]);
 
 struct Unit {
     products: Products,
@@ -45,7 +45,7 @@ pub(super) fn pair(a: &[i8], b: &[i8]) -> i32 {
 }
 
 /// For each row, as long as `from`, in how many bits it differs.
-pub(super) fn differences(rows: &[u64], from: &[u64], counts: &mut [u32]) {
+pub(super) fn differences(rows: &[u64], from: &[u64], counts: &mut [u16]) {
     (UNIT.differences)(rows, from, counts);
 }
 
@@ -65,10 +65,11 @@ fn pair_of(a: &[i8], b: &[i8]) -> i32 {
 }
 
 #[inline(always)]
-fn differences_of(rows: &[u64], from: &[u64], counts: &mut [u32]) {
+fn differences_of(rows: &[u64], from: &[u64], counts: &mut [u16]) {
     for (row, count) in rows.chunks_exact(from.len().max(1)).zip(counts) {
         let bits = row.iter().zip(from).map(|(a, b)| (a ^ b).count_ones());
-        *count = bits.sum();
+        // Vectors are far shorter than what 16 bits count.
+        *count = bits.sum::<u32>() as u16;
     }
 }
 
@@ -121,7 +122,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "popcnt")]
-    fn differences_popcnt(rows: &[u64], from: &[u64], counts: &mut [u32]) {
+    fn differences_popcnt(rows: &[u64], from: &[u64], counts: &mut [u16]) {
         differences_of(rows, from, counts);
     }
 
@@ -166,7 +167,7 @@ mod tests {
                 expected[1] += i32::from(b[at]) * i32::from(by[at]);
             }
             let of_pair: i32 = (0..by.len()).map(|at| i32::from(a[at]) * i32::from(b[at])).sum();
-            let apart: Vec<u32> = bits.chunks_exact(2).map(|row| (row[0] ^ 1).count_ones() + row[1].count_ones()).collect();
+            let apart: Vec<u16> = bits.chunks_exact(2).map(|row| ((row[0] ^ 1).count_ones() + row[1].count_ones()) as u16).collect();
             for unit in units() {
                 let mut sums = [0; 2];
                 (unit.products)(&[a, b].concat(), &by, &mut sums);

@@ -447,6 +447,16 @@ fn capabilities(
     }
 }
 
+/// Lets all threads allocate from one heap: with one each, what comes and goes leaves holes in every one of them, and
+/// threads that hardly allocate at the same time gain nothing by that. To be called before there are threads.
+pub fn share_one_heap() {
+    // SAFETY: takes two integers; what it cannot do it leaves as it was.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Gives freed memory back to the kernel: loading programs needs some thirty megabytes for a moment,
 /// and series come and go.
 pub fn release_memory() {
