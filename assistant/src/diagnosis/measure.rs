@@ -1,6 +1,6 @@
 //! Runbooks and a snapshot to readings: which queries are asked, and what it means when one has no series.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use promql_parser::util::duration::display_duration;
 
 use super::Engine;
 use super::baseline;
+use super::catalogue::{self, Catalogue};
 use super::evidence::{Evidence, Gap, Look, Reading};
 use super::expression::Expression;
 use super::place::{Ends, Workload};
@@ -20,15 +21,9 @@ use super::topology::Topology;
 use crate::prometheus::Prometheus;
 use crate::runbook::{EvidenceQuery, Role, Runbook, Symptom};
 
-/// Of a histogram, about.
-const BUCKETS: f64 = 16.0;
-
 /// From so many series on that evidence reads, a question about some workloads is asked of what is around these alone. Below it,
 /// one answer for the whole cluster serves every question of the moment.
 const LARGE: f64 = 20_000.0;
-
-/// What a metric's name has behind that of its family.
-const SUFFIXES: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
 
 /// A runbook's failure mode or symptom, with its evidence measured.
 pub struct Measured {
@@ -57,14 +52,6 @@ pub struct Facts {
     pub unmeasured: BTreeSet<String>,
 }
 
-/// What the collectors measure at the moment of the snapshot.
-pub struct Catalogue {
-    /// With their series.
-    families: BTreeMap<String, f64>,
-    /// Of those that are looked for by name; or why it is not known.
-    existing: Result<BTreeSet<String>, String>,
-}
-
 impl Engine {
     /// Asks what the runbooks' evidence wants.
     pub(super) async fn measure(
@@ -80,7 +67,7 @@ impl Engine {
         let range = display_duration(&snapshot.window);
         let families = format!(
             "sum by (metric) (runwire_series{{metric=~\"{}\"}})",
-            pattern(runbooks)
+            catalogue::pattern(runbooks)
         );
         let workloads = format!(
             "count by (namespace, workload, node, instance) (last_over_time(runwire_workload_info[{range}]))"
@@ -132,9 +119,11 @@ impl Engine {
         let mut readings = if let Some(outage) = &facts.outage {
             asked.iter().map(|_| Err(outage.clone())).collect()
         } else {
-            let known = families.map(series_of_families).unwrap_or_default();
+            let known = families
+                .map(catalogue::series_of_families)
+                .unwrap_or_default();
             let (catalogue, scrapes) = tokio::join!(
-                catalogue(prometheus, snapshot, &asked, known, deadline),
+                Catalogue::look(prometheus, snapshot, &asked, known, deadline),
                 Scrapes::count(prometheus, snapshot, families, deadline),
             );
             facts.recent = scrapes.recent(snapshot.window);
@@ -146,7 +135,7 @@ impl Engine {
                     .map(|expression| expression.with_latest(latest));
             }
             let units: Vec<&[Asked]> = units.into_iter().map(|unit| &asked[unit]).collect();
-            let is_large = catalogue.families.values().sum::<f64>() >= LARGE;
+            let is_large = catalogue.all_series() >= LARGE;
             let near = (is_large && facts.is_topology_known)
                 .then(|| screen::neighbourhood(&scope.workloads(&facts.topology), &facts.topology));
             let screen = Screen {
@@ -214,65 +203,6 @@ fn as_evidence(symptom: &Symptom) -> EvidenceQuery {
         optional: false,
         baseline: None,
     }
-}
-
-/// The names under which a collector may count what is asked for, read off the texts: parsing takes longer than the server should
-/// wait for its first query.
-fn pattern(runbooks: &[Arc<Runbook>]) -> String {
-    let mut families = BTreeSet::new();
-    for runbook in runbooks {
-        let modes = runbook.failure_modes.iter();
-        let evidence = modes.flat_map(|mode| &mode.evidence);
-        let evidence = evidence.map(|evidence| evidence.expr.as_str());
-        let symptoms = runbook.symptoms.iter();
-        for text in evidence.chain(symptoms.map(|symptom| symptom.expr.as_str())) {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let words = text.split(|c| !is_name(c));
-            families.extend(
-                words
-                    .filter(|word| word.starts_with("runwire_"))
-                    .map(family),
-            );
-        }
-    }
-    let families = families.into_iter().collect::<Vec<_>>().join("|");
-    format!("(runwire_)?({families})({})?", SUFFIXES.join("|"))
-}
-
-/// Every metric that is asked for and can be looked for by name.
-fn metrics(asked: &[Asked]) -> impl Iterator<Item = &String> {
-    asked
-        .iter()
-        .filter_map(|(_, expression)| expression.as_ref().ok())
-        .flat_map(|expression| expression.metrics())
-        .filter(|metric| is_metric_name(metric))
-}
-
-/// What our own catalogue does not hold is looked for by name: metrics of others, and ours without `runwire_series`.
-async fn catalogue(
-    prometheus: &Prometheus,
-    snapshot: &Arc<Snapshot>,
-    asked: &[Asked],
-    families: BTreeMap<String, f64>,
-    deadline: Deadline,
-) -> Catalogue {
-    let elsewhere: BTreeSet<&str> = metrics(asked)
-        .filter(|metric| !families.contains_key(family(metric)))
-        .map(String::as_str)
-        .collect();
-    let existing = if elsewhere.is_empty() {
-        Ok(BTreeSet::new())
-    } else {
-        let names = elsewhere.into_iter().collect::<Vec<_>>().join("|");
-        let query = format!("count by (__name__) ({{__name__=~\"{names}\"}})");
-        let queries = BTreeSet::from([query.clone()]);
-        let answers = snapshot.evaluate(prometheus, queries, deadline).await;
-        match &answers[&query] {
-            Ok(answer) => Ok(label_values("__name__", answer)),
-            Err(missing) => Err(missing.to_string()),
-        }
-    };
-    Catalogue { families, existing }
 }
 
 async fn read(
@@ -519,47 +449,6 @@ fn reading(
     }
 }
 
-impl Catalogue {
-    pub fn measures(&self, metric: &str) -> bool {
-        let existing = self.existing.as_ref();
-        self.families.contains_key(family(metric))
-            || existing.is_ok_and(|existing| existing.contains(metric))
-    }
-
-    /// About how many a metric has, for whoever wants to ask the cheaper one.
-    pub fn series(&self, metric: &str) -> f64 {
-        let each = if metric.ends_with("_bucket") {
-            BUCKETS
-        } else {
-            1.0
-        };
-        each * self.families.get(family(metric)).unwrap_or(&1.0)
-    }
-
-    /// Why it is not known whether somebody measures all that an expression needs.
-    fn unknown(&self, expression: &Expression) -> Option<String> {
-        let reason = self.existing.as_ref().err()?;
-        let mut metrics = expression.metrics().iter();
-        metrics
-            .any(|metric| !self.families.contains_key(family(metric)))
-            .then(|| reason.clone())
-    }
-}
-
-/// The name under which a collector counts the series of a metric.
-fn family(metric: &str) -> &str {
-    let name = metric.strip_prefix("runwire_").unwrap_or(metric);
-    SUFFIXES
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .unwrap_or(name)
-}
-
-fn is_metric_name(name: &str) -> bool {
-    name.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':')
-}
-
 /// Whether something is beyond the threshold in the window and has no series in its recent part.
 fn fell_silent(reading: &Reading) -> bool {
     // A change is judged by the looks it was compared in.
@@ -625,23 +514,10 @@ fn topology(known: Option<&Answer>, present: Option<&Answer>, calls: Option<&Ans
     topology
 }
 
-pub(super) fn label_values(label: &str, answer: &Answer) -> BTreeSet<String> {
-    let labels = answer.iter().filter_map(|series| series.labels.get(label));
-    labels.cloned().collect()
-}
-
-fn series_of_families(answer: &Answer) -> BTreeMap<String, f64> {
-    let mut families = BTreeMap::new();
-    for series in answer.iter() {
-        if let Some(metric) = series.labels.get("metric") {
-            *families.entry(family(metric).to_owned()).or_default() += series.value;
-        }
-    }
-    families
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::diagnosis::place::Position;
 
@@ -671,17 +547,5 @@ mod tests {
         assert_eq!(topology.silent, BTreeSet::from(["n2".into()]));
         // That it could not be asked says nothing.
         assert!(super::topology(Some(&then), None, None).silent.is_empty());
-    }
-
-    #[test]
-    fn a_metric_belongs_to_a_family() {
-        for (metric, expected) in [
-            ("runwire_dns_queries_total", "dns_queries"),
-            ("runwire_tcp_rtt_seconds_bucket", "tcp_rtt_seconds"),
-            ("runwire_tcp_listeners", "tcp_listeners"),
-            ("dns_queries", "dns_queries"),
-        ] {
-            assert_eq!(family(metric), expected);
-        }
     }
 }

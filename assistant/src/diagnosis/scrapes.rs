@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use promql_parser::util::duration::display_duration;
 
-use super::measure::label_values;
+use super::catalogue::label_values;
 use super::snapshot::{Answer, Deadline, Snapshot};
 use crate::prometheus::Prometheus;
 

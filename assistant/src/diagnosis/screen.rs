@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::catalogue::Catalogue;
 use super::evidence::slots;
 use super::expression::{Expression, Names};
-use super::measure::Catalogue;
 use super::place::Workload;
 use super::snapshot::{Answer, Deadline, Missing, Snapshot};
 use super::topology::Topology;
