@@ -15,6 +15,7 @@ mod bound;
 mod catalogue;
 mod comparison;
 mod cost;
+mod degraded;
 pub mod evidence;
 pub mod expression;
 pub mod lint;
@@ -41,7 +42,8 @@ pub use response::Diagnosis;
 pub use scope::Scope;
 pub use words::quantity;
 
-use answer::{Baselines, Degraded, Shown};
+use answer::{Baselines, Shown};
+use degraded::Degraded;
 use parsed::Parsed;
 use snapshot::{Deadline, Snapshot, Snapshots};
 

@@ -1,11 +1,14 @@
 //! Ranked hypotheses to the answer of `POST /diagnose`; pure.
 
+mod summary;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use promql_parser::util::duration::display_duration;
 
+use super::degraded::Degraded;
 use super::evidence::{Activity, Evidence, Look, Outcome, Reading, Seen};
 use super::expression::Expression;
 use super::measure::Facts;
@@ -13,112 +16,16 @@ use super::passages::Cited;
 use super::place::{Place, Workload};
 use super::rank::{self, Candidate, Hypothesis, LIKELY, Mode};
 use super::response::{
-    Affected, Checked, Diagnosis, FoundMode, Link, Part, ShownEvidence, ShownSample, Status,
+    Affected, Checked, Diagnosis, FoundMode, Link, ShownEvidence, ShownSample, Status,
 };
 use super::scope::Scope;
 use super::snapshot::{Answer, Missing, Series};
 use super::{Question, steps, words};
-use crate::prometheus::Prometheus;
 use crate::retrieval::url;
-use crate::runbook::{FailureMode, Role, Runbook, Symptom, Verdict};
+use crate::runbook::{FailureMode, Runbook, Symptom, Verdict};
 
 const MAX_SAMPLES: usize = 5;
 const MAX_AFFECTED: usize = 10;
-/// Failure modes that are named where some could not be judged; `checked` has them all.
-const MAX_NAMED: usize = 20;
-
-/// What could not be done.
-#[derive(Debug, Clone, Default)]
-pub struct Degraded(BTreeSet<Part>);
-
-impl Degraded {
-    pub fn into_parts(self) -> Vec<Part> {
-        self.0.into_iter().collect()
-    }
-
-    pub fn of(facts: &Facts, prometheus: &Prometheus) -> Self {
-        let mut degraded = Self::default();
-        if let Some(outage) = &facts.outage {
-            degraded.add(
-                "prometheus",
-                format!("{outage} (asked at {})", prometheus.url()),
-            );
-        }
-        if let Some(stale) = &facts.stale {
-            degraded.add("prometheus", stale.as_str());
-        }
-        for failure in &facts.failures {
-            degraded.add(
-                "prometheus",
-                format!("a part of the evidence is missing: {failure}"),
-            );
-        }
-        if !facts.narrowed.is_empty() {
-            degraded.add(
-                "prometheus",
-                format!(
-                    "the cluster is too large for {} queries, which were asked for the scope alone: what lies behind those it calls was not looked for there",
-                    facts.narrowed.len()
-                ),
-            );
-        }
-        if !facts.unmeasured.is_empty() {
-            let names: Vec<&str> = facts.unmeasured.iter().map(String::as_str).collect();
-            degraded.add("metrics", format!("not measured: {}", names.join(", ")));
-        }
-        degraded
-    }
-
-    /// Names the modes of which it cannot be told whether they are there, because something did not come.
-    pub fn unjudged(&mut self, modes: &[Mode], found: &[usize]) {
-        let lost = |mode: &Mode| mode.evidence.iter().any(Evidence::failed);
-        let names: Vec<&str> = modes
-            .iter()
-            .enumerate()
-            .filter(|(index, mode)| {
-                !found.contains(index) && lost(mode) && !rank::could_be_checked(mode)
-            })
-            .map(|(_, mode)| mode.id.as_str())
-            .collect();
-        if names.is_empty() {
-            return;
-        }
-        let reason = if names.len() == modes.len() {
-            "no failure mode could be judged".to_owned()
-        } else {
-            let more = match names.len().saturating_sub(MAX_NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let first: Vec<&str> = names.iter().copied().take(MAX_NAMED).collect();
-            format!(
-                "{} of {} failure modes could not be judged: {}{more}",
-                names.len(),
-                modes.len(),
-                first.join(", ")
-            )
-        };
-        self.add("diagnosis", reason);
-    }
-
-    /// Says where values of earlier times did not come.
-    pub fn earlier(&mut self, answers: &HashMap<String, Result<Answer, Missing>>) {
-        for missing in answers.values().filter_map(|answer| answer.as_ref().err()) {
-            self.add(
-                "prometheus",
-                format!("values of earlier times are missing: {missing}"),
-            );
-        }
-    }
-
-    pub fn add(&mut self, part: &str, reason: impl Into<String>) {
-        self.0.insert(Part {
-            part: part.into(),
-            reason: reason.into(),
-        });
-    }
-}
-
 /// Values of the shown queries at earlier times.
 #[derive(Debug, Default)]
 pub struct Baselines(HashMap<String, (Duration, f64)>);
@@ -485,130 +392,6 @@ impl Findings<'_> {
             }),
             ..shown
         }
-    }
-
-    fn summary(&self, status: Status, signs: &[Sign<'_>]) -> String {
-        match status {
-            Status::Fault => self.fault_summary(),
-            Status::NoNetworkFault => self.calm_summary(),
-            Status::Unknown => self.unknown_summary(signs),
-        }
-    }
-
-    fn fault_summary(&self) -> String {
-        let Some(hypothesis) = self
-            .hypotheses
-            .iter()
-            .find(|hypothesis| self.modes[hypothesis.mode].verdict == Verdict::Fault)
-        else {
-            return String::new();
-        };
-        let mode = &self.modes[hypothesis.mode];
-        let best = &hypothesis.places[0];
-        let (_, page) = &self.pages[hypothesis.mode];
-        let mut sentences = vec![format!("{}: {}.", best.place, words::inside(&page.title))];
-        if best.hops > 0 {
-            sentences.push(format!(
-                "{} depends on it: nothing is wrong nearer by.",
-                self.scope.describe()
-            ));
-        }
-        let numbers = self.decisive_numbers(mode, best);
-        if !numbers.is_empty() {
-            sentences.push(format!("{}.", numbers.join("; ")));
-        }
-        let also: Vec<String> = self
-            .hypotheses
-            .iter()
-            .filter(|other| other.mode != hypothesis.mode && other.confidence >= LIKELY)
-            .filter(|other| self.modes[other.mode].verdict == Verdict::Fault)
-            .map(|other| {
-                let title = words::inside(&self.pages[other.mode].1.title);
-                format!("{title} ({})", other.places[0].place)
-            })
-            .collect();
-        if !also.is_empty() {
-            sentences.push(format!("Also likely: {}.", also.join("; ")));
-        }
-        sentences.join(" ")
-    }
-
-    /// The values of what the mode requires, as a person would say them.
-    fn decisive_numbers(&self, mode: &Mode, place: &Candidate) -> Vec<String> {
-        mode.evidence
-            .iter()
-            .filter(|evidence| evidence.query.role == Role::Requires)
-            .filter_map(|evidence| {
-                let reading = evidence.reading.as_ref().ok()?;
-                let seen = look(mode, reading, place, self.scope);
-                if !matches!(reading.outcome(&seen), Outcome::Present(_)) {
-                    return None;
-                }
-                let series = reading.shown(&seen).1?;
-                Some(words::value_in_words(
-                    &evidence.query,
-                    reading,
-                    series.value,
-                ))
-            })
-            .take(3)
-            .collect()
-    }
-
-    fn calm_summary(&self) -> String {
-        let looked = self
-            .modes
-            .iter()
-            .filter(|mode| mode.verdict == Verdict::Fault && rank::could_be_checked(mode))
-            .count();
-        let mut summary = format!(
-            "No network fault found for {} over the last {}. {looked} of {} failure modes could be checked, and none of them is there now.",
-            self.scope.describe(),
-            display_duration(&self.question.window),
-            self.modes
-                .iter()
-                .filter(|mode| mode.verdict == Verdict::Fault)
-                .count(),
-        );
-        let past = self
-            .hypotheses
-            .iter()
-            .find(|hypothesis| !hypothesis.places[0].active && hypothesis.confidence >= 0.2);
-        if let Some(past) = past {
-            summary += &format!(
-                " It was there earlier in this time and is over: {} ({}).",
-                words::inside(&self.pages[past.mode].1.title),
-                past.places[0].place
-            );
-        }
-        summary
-    }
-
-    fn unknown_summary(&self, signs: &[Sign<'_>]) -> String {
-        if let Some(outage) = &self.facts.outage {
-            return format!(
-                "It cannot be told what is wrong, because no live numbers could be had: {outage}. The passages below are what the runbooks say about the question."
-            );
-        }
-        if self.lost {
-            return format!(
-                "Nothing is known of {}: no series has that name, so nothing was checked.",
-                self.scope.describe()
-            );
-        }
-        if let Some(sign) = signs.first() {
-            let place = Place::suggested_by(&sign.series.position, sign.reading.at);
-            let number = words::quantity(sign.series.value, sign.symptom.unit.as_deref());
-            return format!(
-                "Something is wrong at {place}, and no failure mode explains it with confidence. The clearest sign: {}, {number}.",
-                words::inside(&sign.symptom.title),
-            );
-        }
-        format!(
-            "It cannot be told: over the last {} too little was measured for {} to find a fault or to exclude one.",
-            display_duration(&self.question.window),
-            self.scope.describe()
-        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::answer::Degraded;
+use super::degraded::Degraded;
 use super::evidence::{Activity, Evidence, Outcome, Reading};
 use super::place::{Place, Position};
 use super::response::Part;
