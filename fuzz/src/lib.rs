@@ -9,11 +9,13 @@ mod assistant {
 
     pub mod diagnosis {
         pub mod bound;
+        pub mod comparison;
         pub mod cost;
         pub mod expression;
         pub mod lint;
         pub mod narrow;
         pub mod place;
+        pub mod ranges;
         pub mod scope;
         pub mod spine;
         pub mod topology;
