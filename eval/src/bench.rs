@@ -15,6 +15,7 @@ mod exposition;
 mod flows;
 mod idle;
 mod load;
+mod losses;
 mod machine;
 mod namespaces;
 mod packets;

@@ -31,7 +31,7 @@ impl Exposition {
         self.0.lines().filter(|line| !line.starts_with('#')).count()
     }
 
-    fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+    pub(super) fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.0.lines().filter_map(move |line| {
             let (series, value) = line.strip_prefix("runwire_")?.rsplit_once(' ')?;
             let rest = series.strip_prefix(name)?;

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::agent::Collector;
 use super::load::Load;
+use super::losses::Losses;
 use super::pair::Pair;
 use super::player::Player;
-use super::rates::lost;
 use super::results::Piece;
 use super::{Bench, cost};
 use crate::{say, stop};
@@ -42,6 +42,7 @@ pub(super) fn run(bench: &Bench) -> Result<Piece> {
         // Records are taken out of the ring twice a second, and looked at with the next collection.
         stop::sleep(Duration::from_secs(2))?;
         let metrics = collector.metrics()?;
+        let lost = Losses::of(&metrics);
         let entries = metrics.sum("flow_table_entries", &[]);
         let resident = cost::resident_bytes(collector.id())? as f64;
         let maps = cost::map_bytes(collector.id())? as f64;
@@ -55,10 +56,10 @@ pub(super) fn run(bench: &Bench) -> Result<Piece> {
             format!("{:.1}", resident / mebibyte),
             each.map_or("–".to_owned(), |bytes| format!("{bytes:.0}")),
             format!("{:.1}", maps / mebibyte),
-            format!("{}", lost(&metrics)),
+            format!("{lost}"),
         ]);
         figures.push(json!({
-            "made": made, "entries": entries, "resident_bytes": resident, "bytes_a_flow": each, "map_bytes": maps, "lost": lost(&metrics),
+            "made": made, "entries": entries, "resident_bytes": resident, "bytes_a_flow": each, "map_bytes": maps, "lost": lost.total(),
         }));
     }
     Ok(Piece {

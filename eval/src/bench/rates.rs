@@ -9,6 +9,7 @@ use super::Bench;
 use super::agent::Collector;
 use super::exposition::Exposition;
 use super::load::{Done, Load};
+use super::losses::Losses;
 use super::packets::{self, Empty};
 use super::pair::Pair;
 use super::player::Player;
@@ -25,7 +26,7 @@ struct Round {
     done: Done,
     /// Connections that the collector counted, at both ends.
     counted: f64,
-    lost: f64,
+    lost: Losses,
 }
 
 pub(super) fn run(bench: &Bench) -> Result<Piece> {
@@ -71,7 +72,9 @@ pub(super) fn run(bench: &Bench) -> Result<Piece> {
                     counted + round.counted,
                 )
             });
-        let lost: f64 = rounds.iter().map(|round| round.lost).sum();
+        let lost: Losses = (rounds.iter())
+            .flat_map(|round| round.lost.clone().parts())
+            .collect();
         let errors: u64 = rounds.iter().map(|round| round.done.errors).sum();
         let (p50, p99) = (
             plain(|round| round.done.p50_us),
@@ -89,7 +92,7 @@ pub(super) fn run(bench: &Bench) -> Result<Piece> {
         ]);
         figures.push(json!({
             "rate": rate, "reached": reached, "programs_percent": programs, "system_percent": system, "user_percent": user,
-            "together_percent": together, "ends_made": made, "ends_counted": counted, "lost": lost, "errors": errors,
+            "together_percent": together, "ends_made": made, "ends_counted": counted, "lost": lost.total(), "errors": errors,
             "p50_us": p50, "p99_us": p99,
         }));
     }
@@ -152,12 +155,8 @@ fn round(
                 ],
             )
         }),
-        lost: difference(&lost),
+        lost: Losses::of(&after.metrics).since(&Losses::of(&before.metrics)),
         used: after.since(&before),
         done,
     })
-}
-
-pub(super) fn lost(metrics: &Exposition) -> f64 {
-    metrics.sum("events_lost_total", &[]) + metrics.sum("bpf_map_insert_failures_total", &[])
 }
