@@ -81,8 +81,8 @@ pub struct Options {
 /// With four kilobytes each at most, and a kilobyte and a half for the vector.
 const REMEMBERED: usize = 1024;
 
-/// Fewer are scanned in a few milliseconds, and a graph takes minutes to build.
-pub const GRAPH_FROM: usize = 50_000;
+/// Fewer are scanned in two milliseconds, as fast as by a graph, which takes minutes to build.
+pub const GRAPH_FROM: usize = 200_000;
 
 impl Default for Options {
     fn default() -> Self {

@@ -44,6 +44,20 @@ pub(super) fn pair(a: &[i8], b: &[i8]) -> i32 {
     (UNIT.pair)(a, b)
 }
 
+/// The sum of the products of each byte's lower four bits with one number of `front`, and its upper four with one of `back`.
+pub(super) fn halves(bytes: &[u8], front: &[i16], back: &[i16]) -> i32 {
+    let product = |half: u8, by: &i16| i32::from(half) * i32::from(*by);
+    let lower = bytes
+        .iter()
+        .zip(front)
+        .map(|(byte, by)| product(byte & 15, by));
+    let upper = bytes
+        .iter()
+        .zip(back)
+        .map(|(byte, by)| product(byte >> 4, by));
+    lower.sum::<i32>() + upper.sum::<i32>()
+}
+
 /// For each row, as long as `from`, in how many bits it differs.
 pub(super) fn differences(rows: &[u64], from: &[u64], counts: &mut [u16]) {
     (UNIT.differences)(rows, from, counts);

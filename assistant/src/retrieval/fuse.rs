@@ -106,6 +106,12 @@ impl Signals {
         (sum / (all_words + weights.passage_meaning + weights.intro_meaning)).min(1.0)
     }
 
+    /// Among passages of one page, which share all that is said of the page, words count as much as meaning: the section is
+    /// asked for by its name.
+    pub fn score_within_page(&self) -> f32 {
+        self.passage_words + self.passage_meaning.max(0.0)
+    }
+
     pub fn score_of_words(&self) -> f32 {
         let (words, all_words) = self.weigh_words(&OTHER);
         (words / all_words).min(1.0)

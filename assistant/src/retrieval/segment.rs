@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tracing::info;
 
 use super::codec::{Reader, Writer};
 use super::dense::Vectors;
@@ -22,6 +24,9 @@ pub(super) const GONE: u32 = u32::MAX;
 
 /// Texts handed to the embedder at once.
 const BATCH: usize = 128;
+
+/// Embedding a large folder takes minutes.
+const TELL_EVERY: Duration = Duration::from_secs(15);
 
 /// Numbers of a segment's rows in a snapshot.
 #[derive(Debug)]
@@ -141,7 +146,12 @@ impl Segment {
             }
         }
         let mut fresh = Vectors::new(dimensions);
+        let mut told = Instant::now();
         for batch in missing.chunks(BATCH) {
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                info!(done = fresh.len(), of = missing.len(), "embedding passages");
+            }
             let vectors = embedder
                 .embed_passages(batch)
                 .context("cannot embed the runbooks")?;

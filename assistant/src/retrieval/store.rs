@@ -16,7 +16,7 @@ use crate::hash::fnv;
 const MAGIC: &[u8; 8] = b"RWINDEX\0";
 
 /// Of the file's layout.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 const BUFFER: usize = 1 << 20;
 
