@@ -245,7 +245,14 @@ impl DenseIndex {
         vectors.len() >= self.signs_from
     }
 
+    /// As the scan has it.
     pub(super) fn similarity(&self, number: usize, question: &Question) -> f32 {
+        let (part, row) = self.places[number];
+        let vectors = &self.parts[part as usize].0;
+        vectors.similarity(row as usize, question)
+    }
+
+    fn close_similarity(&self, number: usize, question: &Question) -> f32 {
         let (part, row) = self.places[number];
         let vectors = &self.parts[part as usize].0;
         vectors.close_similarity(row as usize, question)
@@ -301,7 +308,7 @@ impl DenseIndex {
         let mut ordered = Top::new(limit);
         for (at, &(number, similarity)) in best.iter().enumerate() {
             let similarity = match at {
-                ..COMPARED_CLOSELY => self.similarity(number, question),
+                ..COMPARED_CLOSELY => self.close_similarity(number, question),
                 _ => similarity,
             };
             ordered.push(number, similarity);

@@ -219,7 +219,7 @@ pub(super) fn search(
     let mut page_before = None;
     let mut intro_meaning = 0.0;
     let mut hits = Vec::with_capacity(candidates.len());
-    let mut within_page = Vec::with_capacity(candidates.len());
+    let mut sections = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let (page, passage) = &snapshot.passages[candidate];
         if !is_allowed(*page) {
@@ -253,11 +253,10 @@ pub(super) fn search(
             named: name,
             score: rounded(f64::from(score)),
         });
-        within_page.push(signals.score_within_page());
-    }
-    if ranking == Ranking::Fused {
-        order_pages(&mut hits, &within_page, |hit| {
-            snapshot.passages[hit.candidate].0
+        sections.push(Section {
+            candidate,
+            named: name,
+            score: signals.score_within_page(),
         });
     }
     // A heap: only those that are listed are put in order, and most are not.
@@ -284,8 +283,14 @@ pub(super) fn search(
         if hit.score <= 0.0 || (*of_page == PER_RUNBOOK && !one_page) {
             continue;
         }
+        // The score says how well the page answers.
+        let page = snapshot.passages[hit.candidate].0;
+        let candidate = match ranking {
+            Ranking::Fused => nth_of_page(&sections, snapshot.passages_of(page), *of_page),
+            _ => hit.candidate,
+        };
         *of_page += 1;
-        listed.push(hit);
+        listed.push(Hit { candidate, ..hit });
     }
     if let Some(reranker) = reranker {
         rerank(&mut listed, snapshot, reranker, question);
@@ -316,24 +321,24 @@ pub(super) fn search(
     })
 }
 
-/// The scores of a page's passages say how well the page answers; here they are handed to its passages in the order of
-/// `within_page`. A page's hits follow each other; those called for by name stay before the others.
-fn order_pages(hits: &mut [Hit], within_page: &[f32], page_of: impl Fn(&Hit) -> usize) {
-    let mut rest = within_page;
-    for hits in hits.chunk_by_mut(|a, b| page_of(a) == page_of(b)) {
-        let (within, after) = rest.split_at(hits.len());
-        rest = after;
-        let mut scores: Vec<(bool, f64)> = hits.iter().map(|hit| (hit.named, hit.score)).collect();
-        scores.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
-        let mut order: Vec<usize> = (0..hits.len()).collect();
-        order.sort_by(|&a, &b| {
-            let named = hits[b].named.cmp(&hits[a].named);
-            named.then(within[b].total_cmp(&within[a]))
-        });
-        for (at, (_, score)) in order.into_iter().zip(scores) {
-            hits[at].score = score;
-        }
-    }
+/// A candidate among the passages of its page.
+struct Section {
+    candidate: usize,
+    named: bool,
+    score: f32,
+}
+
+/// Of a page's candidates the best but so many, those that are called for by name before the others. `sections` are in the
+/// order of candidates.
+fn nth_of_page(sections: &[Section], passages: Range<usize>, nth: usize) -> usize {
+    let start = sections.partition_point(|section| section.candidate < passages.start);
+    let end = sections.partition_point(|section| section.candidate < passages.end);
+    let mut of_page: Vec<&Section> = sections[start..end].iter().collect();
+    of_page.sort_by(|a, b| {
+        let named = b.named.cmp(&a.named);
+        named.then(b.score.total_cmp(&a.score))
+    });
+    of_page[nth].candidate
 }
 
 /// Ranks from 0, the best first; what has nothing in common with the question has none.
@@ -430,23 +435,21 @@ impl PartialEq for Hit {
 impl Eq for Hit {}
 
 #[test]
-fn a_page_keeps_its_scores_and_hands_them_to_its_best_sections() {
-    let hit = |candidate, named, score| Hit {
+fn sections_of_a_page_are_shown_in_their_own_order_and_those_called_for_first() {
+    let section = |(candidate, named, score)| Section {
         candidate,
         named,
         score,
     };
-    let mut hits = [
-        hit(0, false, 0.9),
-        hit(1, false, 0.5),
-        hit(2, false, 0.7),
-        hit(3, true, 0.2),
-        hit(4, false, 0.8),
-        hit(5, false, 0.6),
-    ];
-    order_pages(&mut hits, &[0.1, 0.3, 0.2, 0.0, 0.1, 0.2], |hit| {
-        hit.candidate / 3
-    });
-    let scores = hits.map(|hit| hit.score);
-    assert_eq!(scores, [0.5, 0.9, 0.7, 0.2, 0.6, 0.8]);
+    let sections = [
+        (1, false, 0.9),
+        (3, false, 0.1),
+        (4, true, 0.0),
+        (6, false, 0.3),
+        (7, false, 0.3),
+        (9, false, 0.8),
+    ]
+    .map(section);
+    let shown = [0, 1, 2, 3].map(|nth| nth_of_page(&sections, 3..9, nth));
+    assert_eq!(shown, [4, 6, 7, 3]);
 }
