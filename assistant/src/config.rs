@@ -71,7 +71,7 @@ pub struct Settings {
     #[arg(long, env = "RUNWIRE_RERANKER", value_name = "DIR")]
     pub reranker: Option<PathBuf>,
 
-    /// From so many passages on, the nearest vectors are found by a graph, which is built beside; 0: never [default: 50000]
+    /// From so many passages on, the nearest vectors are found by a graph, which is built beside; 0: never [default: 200000]
     #[arg(long, env = "RUNWIRE_GRAPH_FROM", value_name = "N")]
     pub graph_from: Option<usize>,
 
