@@ -109,8 +109,7 @@ fn configure(settings: Settings, log: &str) -> Result<Config, ConfigError> {
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), ConfigError> {
-    // The crate tells of its own memory at this level; a filter that names it still has its way.
-    let filter = EnvFilter::try_new(format!("hnsw_rs=warn,{filter}")).map_err(|error| {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
         ConfigError::value(
             "log",
             format!("is \"{filter}\": {error}; give error, warn, info, debug or trace"),
