@@ -256,7 +256,10 @@ pub(super) fn search(
         sections.push(Section {
             candidate,
             named: name,
-            score: signals.score_within_page(),
+            score: match ranking {
+                Ranking::Fused => signals.score_within_page(),
+                _ => score,
+            },
         });
     }
     // A heap: only those that are listed are put in order, and most are not.
@@ -274,23 +277,24 @@ pub(super) fn search(
     let pages_allowed = (0..runbooks.len()).filter(|page| is_allowed(*page));
     let one_page = pages_allowed.take(2).count() == 1;
     let wanted = reranker.map_or(limit, |_| limit.max(RERANKED));
-    let mut taken: HashMap<usize, usize> = HashMap::new();
+    let mut of_pages: HashMap<usize, OfPage> = HashMap::new();
     let mut listed = Vec::new();
     while listed.len() < wanted
         && let Some(hit) = hits.pop()
     {
-        let of_page = taken.entry(snapshot.passages[hit.candidate].0).or_default();
-        if hit.score <= 0.0 || (*of_page == PER_RUNBOOK && !one_page) {
+        if hit.score <= 0.0 {
             continue;
         }
-        // The score says how well the page answers.
         let page = snapshot.passages[hit.candidate].0;
-        let candidate = match ranking {
-            Ranking::Fused => nth_of_page(&sections, snapshot.passages_of(page), *of_page),
-            _ => hit.candidate,
-        };
-        *of_page += 1;
-        listed.push(Hit { candidate, ..hit });
+        let of_page = (of_pages.entry(page))
+            .or_insert_with(|| OfPage::new(&sections, snapshot.passages_of(page)));
+        if of_page.shown == PER_RUNBOOK && !one_page {
+            continue;
+        }
+        // The score says how well the page answers; which of its passages is shown for it, they say themselves.
+        if let Some(candidate) = of_page.next() {
+            listed.push(Hit { candidate, ..hit });
+        }
     }
     if let Some(reranker) = reranker {
         rerank(&mut listed, snapshot, reranker, question);
@@ -328,17 +332,34 @@ struct Section {
     score: f32,
 }
 
-/// Of a page's candidates the best but so many, those that are called for by name before the others. `sections` are in the
-/// order of candidates.
-fn nth_of_page(sections: &[Section], passages: Range<usize>, nth: usize) -> usize {
-    let start = sections.partition_point(|section| section.candidate < passages.start);
-    let end = sections.partition_point(|section| section.candidate < passages.end);
-    let mut of_page: Vec<&Section> = sections[start..end].iter().collect();
-    of_page.sort_by(|a, b| {
-        let named = b.named.cmp(&a.named);
-        named.then(b.score.total_cmp(&a.score))
-    });
-    of_page[nth].candidate
+/// What of a page is shown.
+struct OfPage {
+    /// Candidates, the best last: those that are called for by name, then the others.
+    left: Vec<usize>,
+    shown: usize,
+}
+
+impl OfPage {
+    /// `sections`: of all pages, in the order of candidates.
+    fn new(sections: &[Section], passages: Range<usize>) -> Self {
+        let start = sections.partition_point(|section| section.candidate < passages.start);
+        let end = sections.partition_point(|section| section.candidate < passages.end);
+        let mut of_page: Vec<&Section> = sections[start..end].iter().collect();
+        of_page.sort_unstable_by(|a, b| {
+            let named = a.named.cmp(&b.named);
+            let score = named.then(a.score.total_cmp(&b.score));
+            score.then(b.candidate.cmp(&a.candidate))
+        });
+        Self {
+            left: of_page.iter().map(|section| section.candidate).collect(),
+            shown: 0,
+        }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        self.shown += 1;
+        self.left.pop()
+    }
 }
 
 /// Ranks from 0, the best first; what has nothing in common with the question has none.
@@ -450,6 +471,7 @@ fn sections_of_a_page_are_shown_in_their_own_order_and_those_called_for_first() 
         (9, false, 0.8),
     ]
     .map(section);
-    let shown = [0, 1, 2, 3].map(|nth| nth_of_page(&sections, 3..9, nth));
+    let mut of_page = OfPage::new(&sections, 3..9);
+    let shown: Vec<usize> = std::iter::from_fn(|| of_page.next()).collect();
     assert_eq!(shown, [4, 6, 7, 3]);
 }
