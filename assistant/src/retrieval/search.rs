@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::dense::{DenseIndex, Question};
 use super::embed::{CrossEncoder, Embedder, Embedding};
-use super::fuse::{ANSWERABLE_WORDS_ONLY, Ranking, Ranks, Signals, kind_of};
+use super::fuse::{ANSWERABLE, ANSWERABLE_WORDS_ONLY, Ranking, Ranks, Signals, kind_of};
 use super::snapshot::Snapshot;
 use crate::runbook::Runbook;
 
@@ -266,7 +266,7 @@ pub(super) fn search(
     let mut hits = BinaryHeap::from(hits);
 
     let threshold = f64::from(if dense.is_some() {
-        kind.answerable()
+        ANSWERABLE
     } else {
         ANSWERABLE_WORDS_ONLY
     });
