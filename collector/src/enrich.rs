@@ -152,6 +152,20 @@ impl Enricher {
         self.or_unknown(found)
     }
 
+    /// Whom a packet from `source` that `netns` saw was meant for.
+    pub fn meant(&self, netns: NetnsId, source: IpAddr, destination: IpAddr) -> Workload {
+        let meant = self.read().meant(source, destination);
+        meant.unwrap_or_else(|| self.peer(netns, destination))
+    }
+
+    /// Says that `netns` was answered from an address. Should another namespace take the address too, it
+    /// is told by this whom `netns` means.
+    pub fn note_reached(&self, netns: NetnsId, address: IpAddr) {
+        if self.read().is_news(netns, address) {
+            self.write().note_reached(netns, address);
+        }
+    }
+
     /// Whom these Services stand for, if that is one workload.
     fn one_of(&self, services: &[ObjectKey]) -> Result<Workload, Reason> {
         let (index, now) = (self.cluster.index(), Instant::now());

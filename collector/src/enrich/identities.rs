@@ -15,13 +15,17 @@ const MAX_CGROUPS: usize = 16_384;
 /// the last words of those that went first have long been heard.
 const MAX_GONE: usize = 4096;
 
+/// Pairs of a client and an address it reached remembered at a time.
+const MAX_REACHED: usize = 16_384;
+
 /// Why an end has no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     NetnsUnknown,
     /// Not asked for yet; a cgroup that was asked for and belongs to nobody is no reason.
     CgroupUnknown,
-    /// Several namespaces have the address, and the one that asks is none of them.
+    /// Several namespaces have the address, and the one that asks is none of them and reached none while
+    /// it was the only one.
     AddressAmbiguous,
     /// A Service address whose connections go to several workloads.
     SeveralBackends,
@@ -80,6 +84,8 @@ pub struct Identities {
     addresses: HashMap<IpAddr, Holder>,
     /// `None`: asked for, and nobody's.
     cgroups: HashMap<CgroupId, Option<Cgroup>>,
+    /// Who answered a namespace at an address while nobody else had it.
+    reached: HashMap<(NetnsId, IpAddr), NetnsId>,
 }
 
 struct Namespace {
@@ -165,8 +171,58 @@ impl Identities {
             Some(&Holder::One(holder)) => self.owner(holder, CgroupId(0)).map(Some),
             Some(Holder::Several) => match self.namespaces.get(&netns) {
                 Some(own) if own.identity.addresses.contains(&address) => own.owner().map(Some),
-                _ => self.common_owner(address).map(Some),
+                _ => match self.holder_reached(netns, address) {
+                    Some(holder) => self.owner(holder, CgroupId(0)).map(Some),
+                    None => self.common_owner(address).map(Some),
+                },
             },
+        }
+    }
+
+    /// Whom a packet was meant for, if that is not who has its destination's address where the packet is:
+    /// another host that took an address gets what is sent to the one that had it.
+    pub fn meant(&self, source: IpAddr, destination: IpAddr) -> Option<Workload> {
+        let (source, destination) = (source.to_canonical(), destination.to_canonical());
+        let (Some(&Holder::One(client)), Some(Holder::Several)) = (
+            self.addresses.get(&source),
+            self.addresses.get(&destination),
+        ) else {
+            return None;
+        };
+        let holder = self.holder_reached(client, destination)?;
+        self.owner(holder, CgroupId(0)).ok()
+    }
+
+    /// Networks of containers overlap, so an address alone does not tell which of its holders a client
+    /// means. Who answered when there was one to answer does, for as long as it has the address.
+    fn holder_reached(&self, client: NetnsId, address: IpAddr) -> Option<NetnsId> {
+        let holder = *self.reached.get(&(client, address))?;
+        let namespace = self.namespaces.get(&holder)?;
+        let has_it = namespace.gone.is_none() && namespace.identity.addresses.contains(&address);
+        has_it.then_some(holder)
+    }
+
+    /// Whether [`Identities::note_reached`] would change anything.
+    pub fn is_news(&self, client: NetnsId, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match self.addresses.get(&address) {
+            Some(&Holder::One(holder)) if holder != client => {
+                match self.reached.get(&(client, address)) {
+                    Some(known) => *known != holder,
+                    None => self.reached.len() < MAX_REACHED,
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// A connection or datagrams of `client` were answered from the address.
+    pub fn note_reached(&mut self, client: NetnsId, address: IpAddr) {
+        let address = address.to_canonical();
+        if let Some(&Holder::One(holder)) = self.addresses.get(&address)
+            && self.is_news(client, address)
+        {
+            self.reached.insert((client, address), holder);
         }
     }
 
@@ -258,6 +314,10 @@ impl Identities {
             self.namespaces.remove(netns);
         }
         if forget > 0 {
+            let known = &self.namespaces;
+            (self.reached).retain(|(client, _), holder| {
+                known.contains_key(client) && known.contains_key(holder)
+            });
             self.index_addresses();
         }
     }
@@ -408,6 +468,55 @@ mod tests {
         ] {
             assert_eq!(peer(&identities, netns, address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn an_address_that_another_takes_stays_the_one_that_answered() {
+        let mut identities = identities();
+        let [cart, host] = ["10.0.0.1", "192.0.2.1"].map(|text| text.parse().unwrap());
+        let twin = || namespace("twin", &["10.0.0.7", "10.0.0.1"]);
+        assert!(identities.is_news(SHOP, cart));
+        identities.note_reached(SHOP, cart);
+        assert!(!identities.is_news(SHOP, cart));
+        identities.set_namespace(NetnsId(7), twin());
+        // Whoever has it means itself, whoever reached it means who answered, and nobody else can tell.
+        assert_eq!(peer(&identities, SHOP, "10.0.0.1"), "cart");
+        assert_eq!(peer(&identities, CART, "10.0.0.1"), "cart");
+        assert_eq!(peer(&identities, NetnsId(7), "10.0.0.1"), "twin");
+        assert_eq!(peer(&identities, HOST, "10.0.0.1"), "address_ambiguous");
+        let meant = |source: &str| {
+            let meant = identities.meant(source.parse().unwrap(), cart);
+            meant.map(|workload| workload.name.to_string())
+        };
+        assert_eq!(meant("10.0.0.2").as_deref(), Some("cart"));
+        assert_eq!(meant("192.0.2.1"), None);
+        assert_eq!(identities.meant(cart, host), None);
+        // What is not one's alone when it answers says nothing.
+        assert!(!identities.is_news(HOST, cart));
+        identities.note_reached(HOST, cart);
+        assert_eq!(peer(&identities, HOST, "10.0.0.1"), "address_ambiguous");
+        // Given up by the one that answered, it is the other's.
+        identities.set_namespace(CART, namespace("cart", &["10.0.0.3"]));
+        assert_eq!(peer(&identities, SHOP, "10.0.0.1"), "twin");
+    }
+
+    #[test]
+    fn what_was_reached_is_bounded_and_goes_with_its_namespaces() {
+        let mut identities = identities();
+        let cart: IpAddr = "10.0.0.1".parse().unwrap();
+        let many = u32::try_from(MAX_REACHED).unwrap();
+        for client in 0..many + 9 {
+            identities.note_reached(NetnsId(1000 + client), cart);
+        }
+        assert_eq!(identities.reached.len(), MAX_REACHED);
+        assert!(!identities.is_news(SHOP, cart));
+        let now = Instant::now();
+        let host = namespace("~host", &["192.0.2.1"]);
+        let left = [(CART, namespace("cart", &["10.0.0.1"])), (HOST, host)];
+        identities.set_namespaces(left, now);
+        identities.forget_gone(now + Duration::from_secs(9), Duration::from_secs(5));
+        assert_eq!(identities.reached.len(), 0);
+        assert!(identities.is_news(HOST, cart));
     }
 
     #[test]

@@ -118,22 +118,21 @@ impl PacketDrop {
         }
         let netns = NetnsId(key.netns);
         // Without a namespace an address means nothing.
-        let name = |address| match key.netns {
-            0 => Workload::unknown(),
-            _ => enricher.peer(netns, address),
+        let (from, to) = (address(key.source), address(key.destination));
+        let (source, destination) = match key.netns {
+            0 => (Workload::unknown(), Workload::unknown()),
+            _ => (enricher.peer(netns, from), enricher.meant(netns, from, to)),
         };
         let place = match key.netns {
             0 => Workload::unknown(),
             _ => enricher.owner(netns, CgroupId(key.cgroup)),
         };
-        let source = name(address(key.source));
-        let destination = name(address(key.destination));
         let interface = interface_name(&key.interface);
         let site = self.site(key.location);
         let reason = self.reasons.name(key.reason);
-        let class = class::of(reason, site, address(key.destination));
+        let class = class::of(reason, site, to);
         let place = owner(&place);
-        let service = enricher.service(address(key.destination));
+        let service = enricher.service(to);
         let service = service.as_deref().unwrap_or_default();
         let labels = edge_by(&source, &destination, service)
             .with(&place.values().collect::<Vec<_>>())

@@ -236,6 +236,9 @@ impl Signal for TcpLifecycle {
         }
         for (key, edge) in object.drain_retired::<tcp_edge_key, tcp_edge>("tcp_edges")? {
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
+            if key.role != TCP_ROLE_SERVER && edge.opened > 0 {
+                enricher.note_reached(NetnsId(key.netns), address(key.peer));
+            }
             self.add(ends.as_ref(), &key, &edge);
             self.add_zones(&key, &edge, enricher);
         }

@@ -4,7 +4,7 @@ mod flow;
 
 use std::collections::HashMap;
 
-use super::labels::{Ends, inward, other_owner, outward};
+use super::labels::{Ends, address, inward, other_owner, outward};
 use super::{Signal, SignalSettings};
 use crate::abi::{udp_flow, udp_flow_key, udp_owner_key};
 use crate::elf;
@@ -87,6 +87,9 @@ impl Udp {
     fn add(&self, enricher: &Enricher, edge: Edge, totals: &Totals) {
         let (netns, cgroup, peer) = edge;
         let ends = Ends::of(enricher, netns, cgroup, peer);
+        if totals.datagrams_received > 0 {
+            enricher.note_reached(NetnsId(netns), address(peer));
+        }
         let add = |counter: &Counter, labels: &Labels, n| {
             if n > 0 {
                 counter.add(labels.clone(), n);
