@@ -103,6 +103,32 @@ fn addresses_are_named_by_the_namespace_that_has_them() {
 
 #[test]
 #[ignore = "makes network namespaces: needs root"]
+fn an_address_given_twice_keeps_its_name_for_who_reached_it() {
+    let [client, late, server, twin] = ["e", "f", "g", "h"].map(Namespace::new);
+    client.add_address("198.18.78.1/32");
+    server.add_address("198.18.78.2/32");
+    let registry = Registry::new(100);
+    let enricher = Enricher::of_host(Host::new(Paths::default()), &registry);
+    let [from, address] = ["198.18.78.1", "198.18.78.2"].map(|text| text.parse().unwrap());
+    assert_eq!(name_of(&enricher, &client, "198.18.78.2"), server.0);
+    enricher.note_reached(client.id(), address);
+
+    twin.add_address("198.18.78.2/32");
+    // Addresses are read again every few seconds.
+    let start = Instant::now();
+    while name_of(&enricher, &late, "198.18.78.2") != "~unknown" {
+        assert!(start.elapsed() < Duration::from_secs(20), "never");
+        sleep(Duration::from_millis(100));
+        enricher.refresh();
+    }
+    assert_eq!(name_of(&enricher, &client, "198.18.78.2"), server.0);
+    assert_eq!(name_of(&enricher, &twin, "198.18.78.2"), twin.0);
+    // A packet of the client is meant for the server, wherever it ends up.
+    assert_eq!(*enricher.meant(twin.id(), from, address).name, *server.0);
+}
+
+#[test]
+#[ignore = "makes network namespaces: needs root"]
 fn counters_of_a_namespace_are_those_of_nstat() {
     let one = Namespace::new("d");
     run(&format!("ip -n {} link set lo up", one.0));
