@@ -81,6 +81,10 @@ pub(super) fn http2(client: &[u8], server: &[u8], patience: Patience) -> Match {
         Match::Yes(_) => {}
         other => return other,
     }
+    // A server that knows no better says so in its own words.
+    if begins(server, b"HTTP/1.") != Match::No && !server.is_empty() {
+        return Match::No;
+    }
     let requests = read_frames(&client[PREFACE.len()..]);
     let answers = read_frames(server);
     if requests.is_grpc || answers.is_grpc {

@@ -54,6 +54,14 @@ fn http2_is_waited_for_however_long_the_settings_are() {
 }
 
 #[test]
+fn a_server_that_answers_the_preface_in_its_own_words_speaks_http1() {
+    for patience in [Patience::More, Patience::Decide] {
+        let found = classify(PREFACE, b"HTTP/1.1 400 Bad Request\r\n", patience);
+        assert_eq!(found, Some(Http1), "{patience:?}");
+    }
+}
+
+#[test]
 fn each_protocol_is_known_by_its_first_bytes() {
     check(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"", Http1);
     check(
