@@ -29,6 +29,9 @@ use crate::state::State;
 use crate::stop;
 use crate::traffic::Traffic;
 
+/// Seconds after which a mended fault that is still told counts as one that is told for ever.
+const LONGEST_TOLD: u64 = 120;
+
 /// More seconds than a case lasts.
 const LONGEST: u64 = 300;
 
@@ -51,6 +54,9 @@ pub(crate) struct Case {
     /// How long each question about the moment waited for its answer, while the fault was on.
     #[serde(default)]
     pub(crate) seconds_asked: Vec<f64>,
+    /// What happened after the fault was undone, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mended: Option<Mended>,
     /// What the client of the fault noticed. `None`: nothing, so the case does not count.
     pub(crate) impact: Option<String>,
     /// The same question about the same time gave the same bytes.
@@ -74,6 +80,12 @@ pub(crate) enum Kind {
     /// Somebody suffered, and the answer should not be a fault of the catalogue.
     Foreign,
     Healthy,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Mended {
+    /// From the end of the fault until it was likely no more. `None`: it was told to the last.
+    pub(crate) seconds_told: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -243,6 +255,8 @@ pub(crate) struct Means {
     pub(crate) baselines: Baselines,
     /// Where recordings go.
     pub(crate) record: Option<PathBuf>,
+    /// Whether faults are undone, and how long they are told then is measured.
+    pub(crate) mend: bool,
 }
 
 pub(crate) fn run(
@@ -258,10 +272,35 @@ pub(crate) fn run(
     let hold = means.programs.lasting(running.scenario.hold, 6);
     let case = observe(&mut running, seed, folder, warmup, hold).and_then(|(mut case, times)| {
         compare(&running, &mut case, times, means)?;
+        if means.mend && !running.scenario.mend.is_empty() {
+            case.mended = Some(mend(&mut running, &case.expected, folder)?);
+        }
         Ok(case)
     });
     running.stack.save_metrics();
     case
+}
+
+/// Undoes the fault and asks until it is told no more.
+fn mend(running: &mut Running, expected: &Expected, folder: &Path) -> Result<Mended> {
+    say::progress(format_args!("  mended, for {LONGEST_TOLD} s at most"));
+    fault::mend(&running.scenario, &mut running.lab, &mut running.traffic)?;
+    let started = Instant::now();
+    let longest = Duration::from_secs(LONGEST_TOLD);
+    let mut seconds_told = None;
+    while started.elapsed() < longest {
+        stop::sleep(Duration::from_secs(1))?;
+        running.check()?;
+        let bytes = running.ask(None)?;
+        let answer: Answer = serde_json::from_slice(&bytes)?;
+        let second = started.elapsed().as_secs_f64();
+        if !expected.is_told(&answer) {
+            seconds_told.get_or_insert(second);
+            break;
+        }
+        fs::write(folder.join("mended.json"), &bytes)?;
+    }
+    Ok(Mended { seconds_told })
 }
 
 /// Asks simpler methods about the same data, and records it where that is wanted.
@@ -396,6 +435,7 @@ fn observe(
         questions,
         seconds_to_answer,
         seconds_asked,
+        mended: None,
         impact,
         repeatable,
         workloads: running.workloads(),

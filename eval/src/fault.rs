@@ -27,6 +27,14 @@ pub(crate) fn inject(scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) 
     Ok(())
 }
 
+/// Undoes the fault, as the scenario says.
+pub(crate) fn mend(scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) -> Result<()> {
+    for step in &scenario.mend {
+        apply(step, scenario, lab, traffic).with_context(|| format!("cannot mend by {step:?}"))?;
+    }
+    Ok(())
+}
+
 fn apply(step: &Step, scenario: &Scenario, lab: &mut Lab, traffic: &mut Traffic) -> Result<()> {
     let plan = &lab.plan;
     let namespace = |role: &str| {

@@ -232,6 +232,7 @@ fn ask(stack: &Stack, recording: &Recording) -> Result<Case> {
         questions: 0,
         seconds_to_answer: None,
         seconds_asked: Vec::new(),
+        mended: None,
         impact: recording.impact.clone(),
         repeatable: judge(expected, times.asked)?.1 == bytes,
         workloads: recording.workloads.clone(),

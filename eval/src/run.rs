@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Keeps logs and answers of right cases too.
     #[arg(long)]
     keep: bool,
+    /// Then undoes the fault, where the scenario says how (`mend`), and asks until it is told no more.
+    #[arg(long)]
+    mend: bool,
     /// Keeps the series of every case, its question and what is true in this folder, for `replay`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -57,6 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         catalogue,
         programs: options.programs.clone(),
         record: options.record.clone(),
+        mend: options.mend,
     };
     let files = scenario::files(&options.scenarios, &options.only)?;
     // Every file is read before the first one runs: a typo in the last must not cost half an hour.
@@ -93,8 +97,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             match outcome {
                 Ok(case) => {
                     say::progress(format_args!(
-                        "  {}; the case took {} s",
+                        "  {}{}; the case took {} s",
                         table::verdict(&case),
+                        table::mended(&case),
                         started.elapsed().as_secs()
                     ));
                     finish(&case, &folder, options.keep)?;

@@ -52,6 +52,9 @@ pub(crate) struct Scenario {
     pub(crate) fault: Vec<Step>,
     #[serde(default = "default_hold")]
     pub(crate) hold: u64,
+    /// Steps that undo the fault; none where nobody says how.
+    #[serde(default)]
+    pub(crate) mend: Vec<Step>,
     /// The clients that must suffer for the case to count: one, or one for each of several faults.
     #[serde(default, deserialize_with = "one_or_more")]
     pub(crate) impact: Vec<String>,
@@ -150,7 +153,7 @@ impl ActorSpec {
     }
 }
 
-/// One thing done at the start of the fault, in order.
+/// One thing done at the start of the fault or at its end, in order.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Step {
@@ -254,7 +257,7 @@ impl Scenario {
                 actor(target).with_context(|| format!("actor `{id}`, `to`"))?;
             }
         }
-        for step in self.setup.iter().chain(&self.fault) {
+        for step in self.setup.iter().chain(&self.fault).chain(&self.mend) {
             match step {
                 Step::Nft { node: role, .. }
                 | Step::Ip { node: role, .. }
@@ -266,7 +269,7 @@ impl Scenario {
                 Step::Start { actor: id } | Step::Restart { actor: id } => actor(id),
                 Step::Wait { .. } => Ok(()),
             }
-            .context("`setup` or `fault`")?;
+            .context("`setup`, `fault` or `mend`")?;
         }
         let also = self.expect.also.iter().flat_map(|fault| &fault.affected);
         for role in self.expect.affected.iter().chain(also) {

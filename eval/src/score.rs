@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Status;
 
+/// The confidence from which a hypothesis is an answer.
+const LIKELY: f64 = 0.5;
+
 /// The part of a `/diagnose` answer that is judged.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Answer {
@@ -77,6 +80,16 @@ impl Expected {
             top: 1,
             also: Vec::new(),
         }
+    }
+
+    /// Whether any of the faults is likelier than not, wherever.
+    pub(crate) fn is_told(&self, answer: &Answer) -> bool {
+        let is_expected = |mode: &String| {
+            self.failure_mode.as_ref() == Some(mode)
+                || self.also.iter().any(|fault| fault.failure_mode == *mode)
+        };
+        (answer.hypotheses.iter())
+            .any(|one| one.confidence >= LIKELY && is_expected(&one.failure_mode))
     }
 
     /// Whether a hypothesis names a fault that was made, not at a place where it is not.
@@ -290,6 +303,15 @@ mod tests {
             (right, rank, place),
             "{score:?}"
         );
+    }
+
+    #[test]
+    fn a_fault_is_told_while_it_is_likelier_than_not_wherever() {
+        let mut told = answer(Status::Fault, &[("policy-drop", "a", "b")]);
+        assert!(fault(1).is_told(&told));
+        told.hypotheses[0].confidence = 0.45;
+        assert!(!fault(1).is_told(&told));
+        assert!(!fault(1).is_told(&answer(Status::Fault, &[("no-route", "fern", "iris")])));
     }
 
     #[test]

@@ -59,6 +59,15 @@ pub(crate) fn verdict(case: &Case) -> String {
     format!("WRONG: {}", wrong.join("; "))
 }
 
+/// How long a fault that was undone was told.
+pub(crate) fn mended(case: &Case) -> String {
+    match case.mended.as_ref().map(|mended| mended.seconds_told) {
+        None => String::new(),
+        Some(Some(seconds)) => format!("; told for {seconds:.1} s after it was mended"),
+        Some(None) => "; told to the last after it was mended".to_owned(),
+    }
+}
+
 /// Of several faults, those that the answer lacks.
 fn missing(case: &Case) -> Vec<&str> {
     let found = case.expected.also.iter().zip(&case.after.also);

@@ -35,6 +35,8 @@ pub(crate) struct Figures {
     pub(crate) alarms: Alarms,
     pub(crate) seconds: Times,
     pub(crate) asking: Asking,
+    /// How long faults were told after they had been undone.
+    pub(crate) told: Times,
     pub(crate) first_hypothesis: Calibration,
     pub(crate) all_hypotheses: Calibration,
     pub(crate) repeatable: Share,
@@ -101,6 +103,7 @@ impl Figures {
         let mut confused: BTreeMap<(String, String), usize> = BTreeMap::new();
         let (mut first, mut all) = (Vec::new(), Vec::new());
         let mut seconds = Vec::new();
+        let mut told = Vec::new();
         for case in cases {
             figures
                 .alarms
@@ -112,6 +115,9 @@ impl Figures {
                 figures.without_impact += 1;
                 continue;
             }
+            // What was never told cannot be told too long.
+            let mended = case.mended.as_ref().filter(|_| case.after.rank.is_some());
+            told.extend(mended.map(|mended| mended.seconds_told));
             let judged = judged(case, catalogue);
             first.extend(judged.first().copied());
             all.extend(judged);
@@ -131,6 +137,7 @@ impl Figures {
         }
         figures.modes_seen = figures.modes.len();
         figures.seconds = Times::of(&seconds);
+        figures.told = Times::of(&told);
         figures.asking = Asking::of(cases.iter().flat_map(|case| &case.seconds_asked));
         figures.first_hypothesis = Calibration::of(&first);
         figures.all_hypotheses = Calibration::of(&all);

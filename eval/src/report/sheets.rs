@@ -80,6 +80,17 @@ fn summary(figures: &Figures) -> Sheet {
             format!("median {median:.1}, nine of ten {p90:.1}, longest {longest:.1}"),
         ]);
     }
+    let told = &figures.told;
+    if let (Some(median), Some(p90), Some(longest)) = (told.median, told.p90, told.longest) {
+        let never = told.ever.whole as f64 - told.ever.part;
+        sheet.row([
+            "seconds that a fault is told after it was mended".to_owned(),
+            format!(
+                "median {median:.1}, nine of ten {p90:.1}, longest {longest:.1}, to the last {never}, of {}",
+                told.ever.whole
+            ),
+        ]);
+    }
     let asking = &figures.asking;
     if let (Some(median), Some(p95), Some(longest)) = (asking.median, asking.p95, asking.longest) {
         sheet.row([

@@ -24,6 +24,7 @@ fn case(expected: Expected, answer: Value, felt: bool) -> Case {
         questions: 10,
         seconds_to_answer: Some(3.0),
         seconds_asked: vec![0.1, 0.2],
+        mended: None,
         impact: felt.then(|| "errors".to_owned()),
         repeatable: true,
         workloads: vec!["a".to_owned(), "b".to_owned()],
@@ -164,4 +165,20 @@ fn methods_are_compared_on_the_cases_that_hold_their_word() {
     assert_eq!(figures.methods["rules"].family, share(1.0, 1));
     assert_eq!(figures.methods["rules"].false_alarms, Some(share(1.0, 1)));
     assert!(figures.methods["random"].false_alarms.is_none());
+}
+
+#[test]
+fn what_is_told_after_it_was_mended_counts_where_it_was_told_at_all() {
+    let mended = |expected, answer, seconds_told| Case {
+        mended: Some(crate::case::Mended { seconds_told }),
+        ..case(expected, answer, true)
+    };
+    let cases = [
+        mended(fault("dns-slow"), says(&[("dns-slow", 0.9)]), Some(30.0)),
+        mended(fault("dns-slow"), says(&[("dns-slow", 0.9)]), None),
+        mended(fault("dns-slow"), says(&[("local-loss", 0.9)]), Some(1.0)),
+        case(fault("dns-slow"), says(&[("dns-slow", 0.9)]), true),
+    ];
+    let told = Figures::of(&cases, &catalogue()).told;
+    assert_eq!((told.longest, told.ever), (Some(30.0), share(1.0, 2)));
 }
