@@ -102,7 +102,7 @@ pub enum Activity {
     Now,
     /// There is nothing to judge by in the recent part, and it was at the last occasion before: traffic is rare.
     Lately,
-    /// It was, and since then there is nothing to judge by: no traffic.
+    /// It was, and since then there is nothing to judge by: no traffic, or what was measured is gone.
     Silent,
     /// It was, and is not any more.
     Over,
@@ -200,8 +200,10 @@ impl Reading {
                 Outcome::Present(match (seen.bare_recent, seen.bare_longer) {
                     (Sight::Beyond(_), _) => Activity::Now,
                     (Sight::Below(_), _) | (Sight::Nothing, Sight::Below(_)) => Activity::Over,
-                    (Sight::Nothing, Sight::Beyond(_)) => Activity::Lately,
-                    (Sight::Nothing, Sight::Nothing) => Activity::Silent,
+                    (Sight::Nothing, Sight::Beyond(_)) if !self.expression.is_level() => {
+                        Activity::Lately
+                    }
+                    (Sight::Nothing, Sight::Beyond(_) | Sight::Nothing) => Activity::Silent,
                 })
             }
             (Sight::Beyond(_), Sight::Below(_)) => Outcome::Present(Activity::Over),

@@ -6,13 +6,13 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use promql_parser::label::MatchOp;
-use promql_parser::parser::token::{T_LAND, T_LUNLESS};
+use promql_parser::parser::token::{T_DIV, T_LAND, T_LUNLESS, T_MAX, T_NEQ, T_SUM};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 use super::ranges::{LATEST, PLACEHOLDER, has_range, set_range, shift, windowed};
 use super::scope::Scope;
 use super::tree::{number, parts, without_parentheses};
-use super::{bound, cost, narrow, spine};
+use super::{bound, cost, narrow, spine, tree};
 
 pub use super::comparison::Comparison;
 pub use super::narrow::Names;
@@ -307,6 +307,12 @@ impl Expression {
         has_range(&self.left, PLACEHOLDER)
     }
 
+    /// Whether it is about how much there is of something, and not about what happens: every `[5m]` is of a function such as
+    /// `avg_over_time`. What is not there any more has no level, where what happens may only be rare.
+    pub fn is_level(&self) -> bool {
+        self.has_window() && !has_changes(&self.left)
+    }
+
     pub fn holds(&self, value: f64) -> bool {
         let threshold = self.threshold;
         match self.comparison {
@@ -417,6 +423,23 @@ fn either_of(expr: &Expr, windows: &[Duration]) -> String {
     }
 }
 
+/// Whether anything is derived from how a value changes over the window.
+fn has_changes(expr: &Expr) -> bool {
+    let own = match expr {
+        Expr::Call(call) => {
+            let ranges = call.args.args.iter();
+            !call.func.name.ends_with("_over_time")
+                && ranges.into_iter().any(|range| match &**range {
+                    Expr::MatrixSelector(selector) => selector.range == PLACEHOLDER,
+                    Expr::Subquery(subquery) => subquery.range == PLACEHOLDER,
+                    _ => false,
+                })
+        }
+        _ => false,
+    };
+    own || parts(expr).into_iter().any(has_changes)
+}
+
 fn without_floors(expr: Expr) -> Expr {
     match expr {
         Expr::Paren(mut paren) => {
@@ -439,8 +462,24 @@ fn without_floors(expr: Expr) -> Expr {
             if binary.op.id() != T_LUNLESS {
                 *binary.rhs = without_floors(*binary.rhs);
             }
+            // Nothing of nothing is no value, and must not stand before the alternatives of an `or`.
+            if binary.op.id() == T_DIV && number(&binary.rhs).is_none() {
+                let whole = tree::paren(*binary.rhs);
+                *binary.rhs = tree::paren(tree::binary(T_NEQ, whole, tree::literal(0.0)));
+            }
             *binary.lhs = without_floors(*binary.lhs);
             Expr::Binary(binary)
+        }
+        // Of a sum the parts that are rare count too; how many parts there are is another question.
+        Expr::Aggregate(mut aggregate) if [T_SUM, T_MAX].contains(&aggregate.op.id()) => {
+            *aggregate.expr = without_floors(*aggregate.expr);
+            Expr::Aggregate(aggregate)
+        }
+        Expr::Call(mut call) if call.func.name.starts_with("label_") => {
+            for argument in &mut call.args.args {
+                **argument = without_floors((**argument).clone());
+            }
+            Expr::Call(call)
         }
         other => other,
     }

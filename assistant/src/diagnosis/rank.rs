@@ -272,7 +272,7 @@ fn weigh<'a>(
     let mut log_odds = logit(mode.prior) + mode.relevance;
     let mut cap = CAP;
     let mut weakest = f64::INFINITY;
-    let (mut now, mut over) = (false, false);
+    let (mut now, mut ended) = (false, false);
     for slot in slots {
         let members: Vec<_> = slot
             .iter()
@@ -300,7 +300,7 @@ fn weigh<'a>(
                 log_odds += weight;
                 weakest = weakest.min(strength);
                 now |= activity == Activity::Now || (activity == Activity::Lately && !gone);
-                over |= activity == Activity::Over;
+                ended |= matches!(activity, Activity::Over | Activity::Silent);
             }
             Outcome::Unavailable => cap = f64::min(cap, CAP_UNAVAILABLE),
             Outcome::Absent => return None,
@@ -311,8 +311,9 @@ fn weigh<'a>(
     }
     log_odds += REQUIREMENTS_MET + (0.4 * weakest).clamp(0.0, MOST_FOR_STRENGTH);
 
-    // The requirements must hold together: one that is over while another has just begun is no coincidence to build on.
-    let active = now && !over;
+    // The requirements must hold together: one that is over, or of which nothing is seen any more, while another has just begun is
+    // no coincidence to build on.
+    let active = now && !ended;
     if !active {
         log_odds -= QUIET;
         cap = f64::min(cap, CAP_QUIET);
@@ -356,13 +357,13 @@ fn strength(reading: &Reading, seen: &Seen<'_>) -> f64 {
         .map_or(0.0, |series| reading.strength(series))
 }
 
-/// Which of several alternatives speaks for the slot.
+/// Which of several alternatives speaks for the slot. One that was seen to end knows more than one that has nothing new to judge by.
 fn preference(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Present(Activity::Now) => 5,
-        Outcome::Present(Activity::Lately) => 4,
-        Outcome::Present(Activity::Silent) => 3,
-        Outcome::Present(Activity::Over) => 2,
+        Outcome::Present(Activity::Over) => 4,
+        Outcome::Present(Activity::Lately) => 3,
+        Outcome::Present(Activity::Silent) => 2,
         Outcome::Unavailable => 1,
         Outcome::Absent => 0,
     }

@@ -118,17 +118,25 @@ fn what_cannot_be_evidence_is_refused() {
 #[test]
 fn floors_can_be_taken_off() {
     for (text, expected) in [
-        ("(a >= 3) / b > 0.1", "(a) / b"),
+        ("(a >= 3) / b > 0.1", "(a) / ((b) != 0)"),
+        ("((a >= 3) / b or c / 2) > 0.1", "(a) / ((b) != 0) or c / 2"),
         (
             "(rate(a[5m]) and increase(a[5m]) >= 3) > 0.1",
             "rate(a[30s])",
         ),
-        ("(3 <= a) / (b > 0.5) unless c / d > 2 > 0.1", "(a) / (b)"),
+        ("((3 <= a) / (b > 0.5)) > 0.1", "(a) / (((b)) != 0)"),
         ("(a unless b > 2) > 0.1", "a unless b > 2"),
+        (
+            "sum by (x) ((a >= 2) and on (x) b) / c > 0.1",
+            "sum by (x) ((a) and on (x) b) / ((c) != 0)",
+        ),
+        (
+            "sum(label_join(sum by (x) (a) >= 2, \"y\", \"/\", \"x\")) > 0.1",
+            "sum(label_join(sum by (x) (a), \"y\", \"/\", \"x\"))",
+        ),
+        ("count(a > 2) > 5", "count(a > 2)"),
     ] {
-        let Ok(expression) = Expression::parse(text) else {
-            continue;
-        };
+        let expression = Expression::parse(text).unwrap();
         assert_eq!(
             expression.query_without_floors(Duration::from_secs(30)),
             expected,
@@ -218,4 +226,20 @@ fn labels_of_the_result_are_known_where_it_is_grouped() {
         Some("a")
     );
     assert_eq!(labels("x > 2"), None);
+}
+
+#[test]
+fn a_level_is_what_no_change_goes_into() {
+    let is_level = |text: &str| Expression::parse(text).unwrap().is_level();
+    assert!(is_level(
+        "max by (a) (avg_over_time(x[5m]) / max_over_time(y[5m])) > 1"
+    ));
+    for other in [
+        "rate(x[5m]) > 1",
+        "avg_over_time(x[5m]) / rate(y[5m]) > 1",
+        "max_over_time(rate(x[5m])[5m:1m]) > 1",
+        "x > 1",
+    ] {
+        assert!(!is_level(other), "{other}");
+    }
 }

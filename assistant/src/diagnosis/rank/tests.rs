@@ -275,12 +275,17 @@ fn what_is_over_ranks_below_what_goes_on() {
                 "half-over",
                 vec![requires("a>b 9", "a>b 9"), requires("a>b 9", "a>b 0")],
             ),
+            mode(
+                "half-silent",
+                vec![requires("a>b 9", "a>b 9"), requires("a>b 9", "")],
+            ),
         ],
         expect![[r#"
             begun 0.862 at a → b
             now 0.862 at a → b
             over 0.45 at a → b (over)
             half-over 0.45 at a → b (over)
+            half-silent 0.45 at a → b (over)
             silent 0.45 at a → b (over)
         "#]],
     );
@@ -298,15 +303,31 @@ fn rare_traffic_is_judged_by_its_last_occasion() {
         }
         evidence
     };
+    let level = |longer: &str| {
+        let mut evidence = rare(longer);
+        let expression = Expression::parse("avg_over_time(x[5m]) > 0.1").unwrap();
+        evidence.reading.as_mut().unwrap().expression = Arc::new(expression);
+        evidence
+    };
     let modes = [
         mode("lately", vec![rare("a>b 1")]),
         mode("not-any-more", vec![rare("a>b 0")]),
         mode("no-traffic", vec![rare("")]),
+        mode("level-is-gone", vec![level("a>b 1")]),
+        mode(
+            "its-alternative-ended",
+            vec![
+                group(rare("a>b 1"), "g"),
+                group(requires("a>b 9", "a>b 0"), "g"),
+            ],
+        ),
     ];
     check(
         &modes,
         expect![[r#"
         lately 0.928 at a → b
+        its-alternative-ended 0.45 at a → b (over)
+        level-is-gone 0.45 at a → b (over)
         no-traffic 0.45 at a → b (over)
         not-any-more 0.45 at a → b (over)
     "#]],
