@@ -84,7 +84,7 @@ pub(crate) enum Kind {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Mended {
-    /// From the end of the fault until it was likely no more. `None`: it was told to the last.
+    /// From the end of the fault until it was not likely for the first time. `None`: it was told to the last.
     pub(crate) seconds_told: Option<f64>,
 }
 
@@ -287,20 +287,18 @@ fn mend(running: &mut Running, expected: &Expected, folder: &Path) -> Result<Men
     fault::mend(&running.scenario, &mut running.lab, &mut running.traffic)?;
     let started = Instant::now();
     let longest = Duration::from_secs(LONGEST_TOLD);
-    let mut seconds_told = None;
     while started.elapsed() < longest {
         stop::sleep(Duration::from_secs(1))?;
         running.check()?;
         let bytes = running.ask(None)?;
         let answer: Answer = serde_json::from_slice(&bytes)?;
-        let second = started.elapsed().as_secs_f64();
         if !expected.is_told(&answer) {
-            seconds_told.get_or_insert(second);
-            break;
+            let seconds_told = Some(started.elapsed().as_secs_f64());
+            return Ok(Mended { seconds_told });
         }
         fs::write(folder.join("mended.json"), &bytes)?;
     }
-    Ok(Mended { seconds_told })
+    Ok(Mended { seconds_told: None })
 }
 
 /// Asks simpler methods about the same data, and records it where that is wanted.
