@@ -13,15 +13,13 @@ const ROUNDS: usize = 10;
 const CONNECTIONS: u32 = 400;
 /// Both ends of a connection on this host: ten changes of state.
 const RUNS: f64 = 10.0;
-/// 4 % of a core at ten thousand connections a second, on a machine that does other things too.
-const BUDGET_SECONDS: f64 = 4e-6;
-/// What measuring itself takes.
-const MEASURING_SECONDS: f64 = 60e-9;
+/// What others on this host open meanwhile; the best of the rounds is the one that was left alone.
+const OTHERS: f64 = 0.5;
 
+/// How long a run takes is measured by `runwire-eval bench --only ebpf`; that depends on the machine.
 #[test]
 #[ignore = "needs root"]
-fn connections_cost_little() {
-    let mut total = 0.0;
+fn a_connection_costs_a_run_for_each_change_of_its_state() {
     for (signal, program) in [
         ("tcp_lifecycle", "tcp_state"),
         ("listen_queue", "listen_state"),
@@ -32,9 +30,7 @@ fn connections_cost_little() {
         };
         let listener = lab.in_server(|| TcpListener::bind((lab.server4, 0)).unwrap());
         let _measuring = Measuring::start().unwrap();
-        // A program that is interrupted is measured as if it had run on; the best round is the one
-        // that was left alone.
-        let mut best = f64::MAX;
+        let mut fewest = f64::MAX;
         let (mut runs, mut seconds) = (0.0, 0.0);
         for _ in 0..ROUNDS {
             churn(&lab, &listener);
@@ -42,15 +38,18 @@ fn connections_cost_little() {
             let labels = [("program", program)];
             let now_runs = measurement.sum("bpf_program_runs_total", &labels);
             let now_seconds = measurement.sum("bpf_program_run_seconds_total", &labels);
-            assert!(now_runs - runs >= f64::from(CONNECTIONS) * RUNS);
-            best = best.min((now_seconds - seconds) / (now_runs - runs));
+            assert!(now_seconds > seconds, "{program} takes no time");
+            let of_one = (now_runs - runs) / f64::from(CONNECTIONS);
+            assert!(of_one >= RUNS, "{program} misses changes: {of_one}");
+            fewest = fewest.min(of_one);
             (runs, seconds) = (now_runs, now_seconds);
         }
-        say(&format!("{program}: {:.0} ns a run", best * 1e9));
-        total += (best - MEASURING_SECONDS) * RUNS;
+        say(&format!(
+            "{program}: {fewest} runs a connection, {:.0} ns each",
+            seconds / runs * 1e9
+        ));
+        assert!(fewest <= RUNS + OTHERS, "{program}: {fewest}");
     }
-    say(&format!("{:.2} us a connection", total * 1e6));
-    assert!(total < BUDGET_SECONDS, "{total}");
 }
 
 fn churn(lab: &Lab, listener: &TcpListener) {
