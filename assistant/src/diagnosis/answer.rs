@@ -1,6 +1,7 @@
 //! Ranked hypotheses to the answer of `POST /diagnose`; pure.
 
 mod summary;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -289,8 +290,7 @@ impl Findings<'_> {
             return Vec::new();
         }
         let mut affected: Vec<Affected> = Vec::new();
-        let mut add = |place: &Place| {
-            let entry = affected_by(place);
+        let mut add = |entry: Option<Affected>| {
             if let Some(entry) = entry
                 && affected.len() < MAX_AFFECTED
                 && !affected.contains(&entry)
@@ -298,10 +298,17 @@ impl Findings<'_> {
                 affected.push(entry);
             }
         };
-        for candidate in &hypothesis.places {
-            add(&candidate.place);
+        for (index, candidate) in hypothesis.places.iter().enumerate() {
+            add(affected_by(&candidate.place));
+            // What lies between the ends is where to go, so it comes before the other pairs that suffer.
+            if index == 0 {
+                let ends: Vec<&Workload> = candidate.place.workloads().collect();
+                for spot in way::spots(mode, &candidate.place) {
+                    add((!ends.contains(&&spot.at)).then(|| spot.affected()));
+                }
+            }
             for pair in rank::sufferers(mode, &candidate.place) {
-                add(&pair);
+                add(affected_by(&pair));
             }
         }
         affected

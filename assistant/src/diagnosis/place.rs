@@ -204,6 +204,16 @@ impl Place {
         }
     }
 
+    /// The same place, where an end that could not be told may be anyone.
+    pub fn opened(&self) -> Self {
+        let known = |end: &Option<Workload>| end.clone().filter(|end| &*end.name != "~unknown");
+        Self {
+            src: known(&self.src),
+            dst: known(&self.dst),
+            ..self.clone()
+        }
+    }
+
     /// Whether it is a node, or a link of the node itself: everything on the node goes through it.
     pub fn is_machine(&self) -> bool {
         let own = |end: &Workload| &*end.name == "~host";

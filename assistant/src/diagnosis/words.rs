@@ -15,9 +15,13 @@ pub(super) fn time(millis: i64) -> String {
         .map_or_else(|_| millis.to_string(), |time| time.to_string())
 }
 
-/// `31 %`, `4.2 ms`, `3.1 per second`
+/// Ratios from here on are no shares, and nobody thinks of them in per cent.
+const MANIFOLD: f64 = 2.0;
+
+/// `31 %`, `72.5 times`, `4.2 ms`, `3.1 per second`
 pub fn quantity(value: f64, unit: Option<&str>) -> String {
     match unit {
+        Some("ratio") if value.abs() >= MANIFOLD => format!("{} times", short(value)),
         Some("ratio") => format!("{} %", short(value * 100.0)),
         Some("seconds") if value.abs() < 0.001 => format!("{} µs", short(value * 1e6)),
         Some("seconds") if value.abs() < 1.0 => format!("{} ms", short(value * 1e3)),
@@ -94,6 +98,8 @@ mod tests {
     fn quantities_have_units_that_people_use() {
         for (value, unit, expected) in [
             (0.3149, Some("ratio"), "31.5 %"),
+            (1.02, Some("ratio"), "102 %"),
+            (72.5, Some("ratio"), "72.5 times"),
             (0.000_25, Some("seconds"), "250 µs"),
             (0.0403, Some("seconds"), "40.3 ms"),
             (1.5, Some("seconds"), "1.5 s"),

@@ -2,7 +2,7 @@
 
 use promql_parser::util::duration::display_duration;
 
-use super::{Findings, Sign, look};
+use super::{Findings, Sign, look, way};
 use crate::diagnosis::evidence::Outcome;
 use crate::diagnosis::place::Place;
 use crate::diagnosis::rank::{self, Candidate, LIKELY, Mode};
@@ -36,6 +36,13 @@ impl Findings<'_> {
                 "{} depends on it: nothing is wrong nearer by.",
                 self.scope.describe()
             ));
+        }
+        let spots: Vec<String> = way::spots(mode, &best.place)
+            .iter()
+            .map(way::Spot::in_words)
+            .collect();
+        if !spots.is_empty() {
+            sentences.push(format!("Where: {}.", spots.join(", ")));
         }
         let numbers = self.decisive_numbers(mode, best);
         if !numbers.is_empty() {

@@ -118,6 +118,7 @@ fn mode(id: &str, evidence: Vec<Evidence>) -> Mode {
         prior: 0.05,
         severity: Severity::Warning,
         explains: Vec::new(),
+        explains_beside: Vec::new(),
         separates_from: Vec::new(),
         evidence,
         relevance: 0.0,
@@ -693,6 +694,44 @@ fn what_hurts_more_comes_first_where_nothing_else_decides() {
         expect![[r#"
         grave 0.928 at a → b
         a-light-one 0.928 at a → b
+    "#]],
+    );
+}
+
+/// Loss between `a` and an end that cannot be told is what is known of `a` and `b`; between others it is another loss.
+#[test]
+fn what_cannot_be_placed_is_accounted_for() {
+    let jumble = explaining(mode("jumble", vec![requires("a>b 5", "a>b 5")]), &["loss"]);
+    let lossy = |pairs: &str| mode("loss", vec![requires(pairs, pairs)]);
+    check(
+        &[jumble.clone(), lossy("a>~unknown 5")],
+        expect![[r#"
+        jumble 0.928 at a → b
+        loss 0.45 at a → ~unknown
+    "#]],
+    );
+    for elsewhere in ["c>~unknown 5", "a>~external 5"] {
+        let ranked = rank(
+            &[jumble.clone(), lossy(elsewhere)],
+            &Scope::default(),
+            &Topology::default(),
+            true,
+        );
+        assert!(ranked[1].confidence > LIKELY, "{elsewhere}");
+    }
+}
+
+/// What is on a path shows unevenly in the pairs that cross it.
+#[test]
+fn a_fault_of_a_path_accounts_for_other_pairs_of_its_ends() {
+    let mut jumble = mode("jumble", vec![requires("a>b 5", "a>b 5")]);
+    jumble.explains_beside = vec!["loss".into()];
+    let pairs = "c>a 5, c>d 5";
+    check(
+        &[jumble, mode("loss", vec![requires(pairs, pairs)])],
+        expect![[r#"
+        jumble 0.928 at a → b
+        loss 0.928 at c → d
     "#]],
     );
 }
