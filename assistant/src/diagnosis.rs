@@ -135,7 +135,6 @@ impl Engine {
                 prior: mode.prior,
                 severity: mode.severity,
                 explains: mode.explains.clone(),
-                explains_beside: mode.explains_beside.clone(),
                 separates_from: mode.separates_from.clone(),
                 evidence,
                 relevance: relevance(runbook, mode, question),

@@ -167,10 +167,6 @@ pub struct FailureMode {
     /// Modes whose symptoms this one produces, and with them all that those explain.
     #[serde(default)]
     pub explains: Vec<String>,
-    /// Modes that it accounts for also between other workloads, if it shares one with them: what is on a path shows unevenly in the
-    /// pairs that cross it.
-    #[serde(default)]
-    pub explains_beside: Vec<String>,
     /// Look-alikes, and the evidence that tells this mode from each.
     #[serde(default)]
     pub separates_from: Vec<Separation>,

@@ -86,13 +86,10 @@ fn expressions(library: &Library, exported: Option<&Exported>) -> Vec<Warning> {
     let mut findings = Vec::new();
     for runbook in &library.runbooks {
         for mode in &runbook.failure_modes {
-            let explained = [
-                ("explains", &mode.explains),
-                ("explains_beside", &mode.explains_beside),
-            ];
-            for (key, names) in explained {
-                for name in names.iter().filter(|name| !modes.contains(name.as_str())) {
-                    let reason = format!("`{key}` names `{name}`, which no runbook defines");
+            for explained in &mode.explains {
+                if !modes.contains(explained.as_str()) {
+                    let reason =
+                        format!("`explains` names `{explained}`, which no runbook defines");
                     findings.push(finding(runbook, &mode.id, &mode.id, reason));
                 }
             }

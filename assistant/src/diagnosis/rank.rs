@@ -54,7 +54,6 @@ pub struct Mode {
     pub prior: f64,
     pub severity: Severity,
     pub explains: Vec<String>,
-    pub explains_beside: Vec<String>,
     pub separates_from: Vec<Separation>,
     pub evidence: Vec<Evidence>,
     /// Log-odds from the question's words and the alert's name: enough to order what is equal otherwise.
@@ -463,16 +462,7 @@ fn explain_away(modes: &[Mode], candidates: &mut [Candidate], topology: &Topolog
         let opened = place.opened();
         opened.workloads().next().is_some() && cause.place.overlaps(&opened, topology)
     };
-    let beside = |cause: &Candidate, effect: &Candidate| {
-        let mut ends = cause.place.workloads().filter(|end| !end.is_anonymous());
-        let named = &modes[cause.mode].explains_beside;
-        named.contains(&modes[effect.mode].id)
-            && ends.any(|end| effect.place.workloads().any(|theirs| theirs == end))
-    };
     let explains = |cause: &Candidate, effect: &Candidate| {
-        if beside(cause, effect) {
-            return true;
-        }
         let named = |a: usize, b: usize| explained_by[a].contains(&b);
         // Two that claim each other: the stronger one is right.
         let mutual = named(effect.mode, cause.mode);

@@ -170,7 +170,6 @@ mod tests {
             prior: 0.05,
             severity: Severity::Warning,
             explains: Vec::new(),
-            explains_beside: Vec::new(),
             separates_from: Vec::new(),
             evidence: vec![evidence],
             relevance: 0.0,

@@ -118,7 +118,6 @@ fn mode(id: &str, evidence: Vec<Evidence>) -> Mode {
         prior: 0.05,
         severity: Severity::Warning,
         explains: Vec::new(),
-        explains_beside: Vec::new(),
         separates_from: Vec::new(),
         evidence,
         relevance: 0.0,
@@ -719,21 +718,6 @@ fn what_cannot_be_placed_is_accounted_for() {
         );
         assert!(ranked[1].confidence > LIKELY, "{elsewhere}");
     }
-}
-
-/// What is on a path shows unevenly in the pairs that cross it.
-#[test]
-fn a_fault_of_a_path_accounts_for_other_pairs_of_its_ends() {
-    let mut jumble = mode("jumble", vec![requires("a>b 5", "a>b 5")]);
-    jumble.explains_beside = vec!["loss".into()];
-    let pairs = "c>a 5, c>d 5";
-    check(
-        &[jumble, mode("loss", vec![requires(pairs, pairs)])],
-        expect![[r#"
-        jumble 0.928 at a → b
-        loss 0.928 at c → d
-    "#]],
-    );
 }
 
 #[test]
