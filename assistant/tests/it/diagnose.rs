@@ -282,6 +282,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: dns-unanswered 0.989 client>dns
         a third of the queries is lost
             fault: dns-unanswered 0.84 client>dns
+        a fifth of the queries is lost, and as much of the segments that this client sends to others
+            fault: wire-loss 0.927 client>server, dns-unanswered 0.173 client>dns
         answers after 200 ms
             fault: dns-slow 0.949 client>dns
         search lists since eight seconds, and twenty lookups a second before
@@ -293,7 +295,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         a node drops one packet in eight, one request every ten seconds
             fault: local-loss 0.928 server>client
         loss on the wire, which no watched kernel owns
-            fault: wire-loss 0.945 client>server
+            fault: wire-loss 0.909 client>server
         big packets vanish and the sender is not told
             fault: mtu-blackhole 0.972 server>client
         the receiver stops reading
