@@ -223,6 +223,7 @@ impl Running {
             failure_mode: expect.failure_mode.clone(),
             affected: names(&expect.affected),
             device: expect.device.clone(),
+            way: names(&expect.way),
             top: expect.top,
             also: expect
                 .also

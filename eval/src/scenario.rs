@@ -196,6 +196,9 @@ pub(crate) struct Expect {
     /// Names of the devices at the two ends of the affected link: one of them.
     #[serde(default)]
     pub(crate) device: Vec<String>,
+    /// Roles between the ends, such as the router that drops: all must be named.
+    #[serde(default)]
+    pub(crate) way: Vec<String>,
     /// Further faults that are made at the same time.
     #[serde(default)]
     pub(crate) also: Vec<Fault>,
@@ -274,6 +277,9 @@ impl Scenario {
         let also = self.expect.also.iter().flat_map(|fault| &fault.affected);
         for role in self.expect.affected.iter().chain(also) {
             node(role).context("`expect.affected`")?;
+        }
+        for role in &self.expect.way {
+            node(role).context("`expect.way`")?;
         }
         for id in &self.impact {
             actor(id).context("`impact`")?;

@@ -53,6 +53,9 @@ pub(crate) struct Expected {
     /// The link, by the name of either of its devices; none if it is not judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) device: Vec<String>,
+    /// Workloads between the ends that must be named too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) way: Vec<String>,
     pub(crate) top: usize,
     /// Further faults that were made at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +80,7 @@ impl Expected {
             failure_mode: None,
             affected: Vec::new(),
             device: Vec::new(),
+            way: Vec::new(),
             top: 1,
             also: Vec::new(),
         }
@@ -184,7 +188,13 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
         },
         |mode| Found::of(mode, &expected.affected, &expected.device, answer),
     );
-    let Found { rank, place } = found;
+    let Found { rank, mut place } = found;
+    if place != Place::NotJudged
+        && let Some(rank) = rank
+        && !is_named(&expected.way, &answer.hypotheses[rank - 1].affected)
+    {
+        place = Place::Wrong;
+    }
     let also: Vec<Found> = expected
         .also
         .iter()
@@ -221,6 +231,11 @@ pub(crate) fn score(expected: &Expected, answer: &Answer, lab: &[&str]) -> Score
         false_alarm: expected.status == Status::NoNetworkFault && answer.status == Status::Fault,
         elsewhere,
     }
+}
+
+fn is_named(way: &[String], affected: &[Affected]) -> bool {
+    let named: Vec<&String> = affected.iter().flat_map(Affected::workloads).collect();
+    way.iter().all(|end| named.contains(&end))
 }
 
 /// Judges the best of the places a hypothesis names.
@@ -289,6 +304,7 @@ mod tests {
             failure_mode: Some("policy-drop".to_owned()),
             affected: vec!["fern".to_owned(), "iris".to_owned()],
             device: Vec::new(),
+            way: Vec::new(),
             top,
             also: Vec::new(),
         }
@@ -320,6 +336,22 @@ mod tests {
         let back = answer(Status::Fault, &[("policy-drop", "iris", "fern")]);
         check(&fault(1), &there, true, Some(1), Place::Exact);
         check(&fault(1), &back, true, Some(1), Place::Exact);
+    }
+
+    #[test]
+    fn who_drops_on_the_way_must_be_named_where_it_is_expected() {
+        let behind = Expected {
+            way: vec!["a".to_owned()],
+            ..fault(1)
+        };
+        let mut told = answer(Status::Fault, &[("policy-drop", "fern", "iris")]);
+        check(&behind, &told, false, Some(1), Place::Wrong);
+        told.hypotheses[0].affected.push(Affected {
+            workload: Some("a".to_owned()),
+            ..Affected::default()
+        });
+        check(&behind, &told, true, Some(1), Place::Exact);
+        check(&fault(1), &told, true, Some(1), Place::Exact);
     }
 
     #[test]
