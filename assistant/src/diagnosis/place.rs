@@ -204,13 +204,17 @@ impl Place {
         }
     }
 
-    /// The same place, where an end that could not be told may be anyone.
+    /// The same place, where an end that could not be told may be anyone: seen from the other end it may have a name, such as
+    /// behind a Service.
     pub fn opened(&self) -> Self {
         let known = |end: &Option<Workload>| end.clone().filter(|end| &*end.name != "~unknown");
-        Self {
-            src: known(&self.src),
-            dst: known(&self.dst),
-            ..self.clone()
+        match (known(&self.src), known(&self.dst)) {
+            (None, None) => self.clone(),
+            (src, dst) => Self {
+                src,
+                dst,
+                ..self.clone()
+            },
         }
     }
 

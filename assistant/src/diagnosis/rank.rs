@@ -457,18 +457,13 @@ fn explain_away(modes: &[Mode], candidates: &mut [Candidate], topology: &Topolog
         .filter(|candidate| candidate.confidence >= LIKELY)
         .cloned()
         .collect();
-    // An end without a name may be one that has one where the other end looks from, such as behind a Service.
-    let hides = |place: &Place, cause: &Candidate| {
-        let opened = place.opened();
-        opened.workloads().next().is_some() && cause.place.overlaps(&opened, topology)
-    };
     let explains = |cause: &Candidate, effect: &Candidate| {
         let named = |a: usize, b: usize| explained_by[a].contains(&b);
         // Two that claim each other: the stronger one is right.
         let mutual = named(effect.mode, cause.mode);
         named(cause.mode, effect.mode)
             && cause.mode != effect.mode
-            && (cause.place.overlaps(&effect.place, topology) || hides(&effect.place, cause))
+            && cause.place.overlaps(&effect.place.opened(), topology)
             && !(mutual && stronger(effect, cause).is_lt())
     };
     for effect in candidates.iter_mut() {
