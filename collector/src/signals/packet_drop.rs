@@ -129,7 +129,7 @@ impl PacketDrop {
         };
         let interface = interface_name(&key.interface);
         let site = self.site(key.location);
-        let reason = self.reasons.name(key.reason);
+        let reason = class::reason(self.reasons.name(key.reason), site);
         let class = class::of(reason, site, to);
         let place = owner(&place);
         let service = enricher.service(to);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Functions whose name says why a packet went. Other places are "other".
-pub(super) const SITES: [&str; 55] = [
+pub(super) const SITES: [&str; 59] = [
     "__dev_forward_skb2",
     "__dev_queue_xmit",
     "__dev_xmit_skb",
@@ -13,11 +13,13 @@ pub(super) const SITES: [&str; 55] = [
     "__netif_receive_skb_core",
     "__udp4_lib_rcv",
     "__udp6_lib_rcv",
+    "bpf_prog_run_generic_xdp",
     "br_forward_finish",
     "br_handle_frame",
     "br_handle_frame_finish",
     "br_nf_pre_routing",
     "dev_hard_start_xmit",
+    "do_xdp_generic",
     "dst_discard",
     "dst_discard_out",
     "enqueue_to_backlog",
@@ -49,6 +51,7 @@ pub(super) const SITES: [&str; 55] = [
     "ipt_do_table",
     "neigh_invalidate",
     "netem_enqueue",
+    "netif_receive_generic_xdp",
     "nf_hook_slow",
     "nft_do_chain",
     "sch_handle_egress",
@@ -59,7 +62,25 @@ pub(super) const SITES: [&str; 55] = [
     "tun_net_xmit",
     "udp_queue_rcv_one_skb",
     "udpv6_queue_rcv_one_skb",
+    "veth_xdp_rcv_skb",
 ];
+
+/// What runs XDP programs on packets that are socket buffers, and throws away what they drop without a reason (net/core/dev.c,
+/// drivers/net/veth.c as of Linux 6.18).
+const XDP: [&str; 4] = [
+    "bpf_prog_run_generic_xdp",
+    "do_xdp_generic",
+    "netif_receive_generic_xdp",
+    "veth_xdp_rcv_skb",
+];
+
+/// The kernel's reason, or where it gives none what the function says.
+pub(super) fn reason<'a>(given: &'a str, site: &str) -> &'a str {
+    match given {
+        "not_specified" | "unknown" if XDP.contains(&site) => "xdp",
+        _ => given,
+    }
+}
 
 /// Of reasons, as the kernel's BTF names them. The site decides where the kernel gives no reason.
 pub(super) fn of(reason: &str, site: &str, destination: IpAddr) -> &'static str {
@@ -169,6 +190,14 @@ fn sites_are_in_order_and_there_once() {
             sorted.windows(2).all(|pair| pair[0] != pair[1])
         }
     );
+}
+
+#[test]
+fn what_an_xdp_program_drops_is_told_although_the_kernel_gives_no_reason() {
+    assert_eq!(reason("not_specified", "do_xdp_generic"), "xdp");
+    assert_eq!(reason("not_specified", "tcp_v4_rcv"), "not_specified");
+    assert_eq!(reason("tcp_csum", "do_xdp_generic"), "tcp_csum");
+    assert!(XDP.iter().all(|site| SITES.contains(site)));
 }
 
 #[test]
