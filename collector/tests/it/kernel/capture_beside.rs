@@ -50,29 +50,35 @@ struct Cni {
     ebpf: Ebpf,
 }
 
+/// Programs from their source in C.
+pub(super) fn compiled(program: &str) -> Ebpf {
+    let directory = tempfile::tempdir().unwrap();
+    let [source, object] = ["test.bpf.c", "test.bpf.o"].map(|name| directory.path().join(name));
+    std::fs::write(&source, program).unwrap();
+    let clangs = ["clang-19", "clang-16", "clang"];
+    let named = std::env::var("CLANG").ok();
+    let compiled = named.as_deref().into_iter().chain(clangs).any(|clang| {
+        Command::new(clang)
+            .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c"])
+            .arg(format!(
+                "-I/usr/include/{}-linux-gnu",
+                std::env::consts::ARCH
+            ))
+            .arg(&source)
+            .arg("-o")
+            .arg(&object)
+            .status()
+            .is_ok_and(|status| status.success())
+    });
+    assert!(compiled, "clang, which built the collector, is still there");
+    Ebpf::load(&std::fs::read(object).unwrap()).unwrap()
+}
+
 impl Cni {
     fn load() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let [source, object] = ["cni.bpf.c", "cni.bpf.o"].map(|name| directory.path().join(name));
-        std::fs::write(&source, PROGRAM).unwrap();
-        let clangs = ["clang-19", "clang-16", "clang"];
-        let named = std::env::var("CLANG").ok();
-        let compiled = named.as_deref().into_iter().chain(clangs).any(|clang| {
-            Command::new(clang)
-                .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c"])
-                .arg(format!(
-                    "-I/usr/include/{}-linux-gnu",
-                    std::env::consts::ARCH
-                ))
-                .arg(&source)
-                .arg("-o")
-                .arg(&object)
-                .status()
-                .is_ok_and(|status| status.success())
-        });
-        assert!(compiled, "clang, which built the collector, is still there");
-        let ebpf = Ebpf::load(&std::fs::read(object).unwrap()).unwrap();
-        Self { ebpf }
+        Self {
+            ebpf: compiled(PROGRAM),
+        }
     }
 
     /// In the calling thread's namespace, for as long as that exists.

@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::lab::{Lab, run};
+use aya::programs::{Xdp, XdpMode};
+
+use super::capture_beside::compiled;
+use super::lab::{Lab, in_namespace, run};
 use super::measure::{Measurement, say};
 
 #[test]
@@ -77,6 +80,65 @@ fn a_firewall_drop_has_its_place_and_both_ends() {
         5,
         "{show}"
     );
+}
+
+/// Drops datagrams to port 4000.
+const XDP: &str = r#"
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int drop(struct xdp_md *frame)
+{
+	void *end = (void *)(long)frame->data_end;
+	struct iphdr *ip = (void *)(long)frame->data + sizeof(struct ethhdr);
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end || ip->version != 4 || ip->protocol != 17)
+		return XDP_PASS;
+	return udp->dest == bpf_htons(4000) ? XDP_DROP : XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"#;
+
+/// The kernel gives no reason for these, whether it runs the program for the driver or a veth does.
+#[test]
+#[ignore = "needs root"]
+fn what_an_xdp_program_drops_has_its_reason() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("packet_drop") else {
+        return;
+    };
+    let mut programs = compiled(XDP);
+    let program: &mut Xdp = programs.program_mut("drop").unwrap().try_into().unwrap();
+    program.load().unwrap();
+    for (mode, dropped) in [(XdpMode::Skb, 9), (XdpMode::Driver, 18)] {
+        let link = in_namespace(&lab.server, || program.attach("eth0", mode).unwrap());
+        lab.in_client(|| {
+            let socket = UdpSocket::bind((lab.client4, 0)).unwrap();
+            for _ in 0..9 {
+                socket.send_to(b"dropped", (lab.server4, 4000)).unwrap();
+            }
+        });
+        thread::sleep(Duration::from_millis(100));
+        in_namespace(&lab.server, || program.detach(link).unwrap());
+        measurement.collect();
+        let labels = [
+            ("src_workload", lab.client.as_str()),
+            ("dst_workload", lab.server.as_str()),
+            ("workload", lab.server.as_str()),
+            ("interface", "eth0"),
+            ("reason", "xdp"),
+            ("class", "policy"),
+        ];
+        assert_eq!(
+            measurement.count("dropped_packets_total", &labels),
+            dropped,
+            "{}",
+            measurement.show("dropped_packets")
+        );
+    }
 }
 
 /// A segmentation-offload buffer is one event and many packets; the firewall counts its bytes.
