@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(line.matches('M').count(), 2, "{svg}");
         assert!(
             svg.contains("class=\"limit\"")
-                && svg.contains("60 min before until then: 0 % to 200 %, last 200 %")
+                && svg.contains("60 min before until then: 0 % to 2 times, last 2 times")
         );
         assert!(!plot(&points, 3600.0, 3600.0, Some(1e6), None).contains("class=\"limit\""));
         assert!(!svg.contains("style"), "the policy of the page forbids it");

@@ -269,7 +269,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         a rule rejects with ICMP «protocol unreachable», which is none of the usual errors
             fault: policy-reject 0.983 client>server
         two clients hear nothing from a listener whose queue of half-open connections is full
-            fault: syn-backlog-full 0.966 client>server, node-down 0.28 client>server
+            fault: syn-backlog-full 0.966 client>server, node-down 0.176 client>server
         the server listens on IPv4 only: one program asks IPv6 alone, another falls back to IPv4
             fault: no-listener 0.894 client>server
         every third answer is SERVFAIL
