@@ -62,6 +62,22 @@ static __always_inline const struct net_device *device_of(const struct sk_buff *
 	return device;
 }
 
+/* Of two connections between the same ends, since netfilter may have hidden different senders behind one address. */
+static __always_inline void sample_ports(struct packet_drop_total *total, const struct sk_buff *skb,
+					 const struct packet *packet)
+{
+	const unsigned char *transport = skb->head + skb->network_header + packet->transport;
+	__u16 ports[2] = {};
+
+	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
+		return;
+	if (!packet->transport || bpf_probe_read_kernel(ports, sizeof(ports), transport))
+		return;
+	if (!total->first_ports[0])
+		__builtin_memcpy(total->first_ports, ports, sizeof(ports));
+	__builtin_memcpy(total->latest_ports, ports, sizeof(ports));
+}
+
 static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u32 reason,
 				 const struct sock *receiver)
 {
@@ -109,6 +125,7 @@ static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u3
 		return;
 	__sync_fetch_and_add(&total->packets, packets_in(skb));
 	__sync_fetch_and_add(&total->bytes, bytes_in(skb));
+	sample_ports(total, skb, &packet);
 }
 
 /* Linux 6.11 and later: the receiving socket is the fourth argument, and may be NULL. */

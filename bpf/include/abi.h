@@ -234,8 +234,11 @@ struct packet_drop_total {
 	__u64 packets;
 	/** Without the header of the link. */
 	__u64 bytes;
+	/** Source and destination of the first packet that had ports, and of the latest, in network byte order. */
+	__u16 first_ports[2];
+	__u16 latest_ports[2];
 };
-_Static_assert(sizeof(struct packet_drop_total) == 16, "padding in a map value");
+_Static_assert(sizeof(struct packet_drop_total) == 24, "padding in a map value");
 
 /** A listening socket, as the iterator finds it. */
 struct listener {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use external::ExternalNames;
 pub use identities::{Identities, NamespaceIdentity, Occupant, Reason};
-pub use translations::{FiveTuple, Translation, Translations};
+pub use translations::{FiveTuple, Translation, Translations, Untranslated};
 pub(crate) use translations::{MAX_HOPS, MAX_TRANSLATIONS};
 pub use workload::{Kind, Workload};
 
@@ -221,6 +221,17 @@ impl Enricher {
         (!translations.is_empty())
             .then(|| translations.follow(tuple))
             .flatten()
+    }
+
+    /// What connection tracking can still tell about the senders of these packets, and about the receivers, where it
+    /// hides either behind an address of its own.
+    pub fn untranslated(&self, packets: impl IntoIterator<Item = FiveTuple>) -> Untranslated {
+        let both_ways = (packets.into_iter()).flat_map(|packet| [packet, packet.reversed()]);
+        let packets: Vec<FiveTuple> = both_ways.collect();
+        match self.host() {
+            Some(host) if !packets.is_empty() => Untranslated::of(host.untranslated(&packets)),
+            _ => Untranslated::default(),
+        }
     }
 
     /// Adds translations that were learned elsewhere than from this host's connection tracking.

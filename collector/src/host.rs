@@ -278,6 +278,33 @@ impl Host {
         all
     }
 
+    /// What was sent before netfilter changed its source, by what left the namespace that has that source.
+    pub fn untranslated(&self, packets: &[FiveTuple]) -> Vec<Translation> {
+        let mut all = Vec::new();
+        let mut asked = packets[..packets.len().min(MAX_ASKED)].to_vec();
+        // What one namespace has sent, another may have changed before.
+        for _ in 0..MAX_HOPS {
+            let sources: HashSet<IpAddr> = (asked.iter())
+                .map(|packet| packet.client.ip().to_canonical())
+                .collect();
+            let has_one = |namespace: &Namespace| {
+                (namespace.inside.as_ref())
+                    .is_some_and(|inside| inside.addresses.iter().any(|own| sources.contains(own)))
+            };
+            let places: Vec<_> = (self.namespaces.iter())
+                .filter(|(_, namespace)| has_one(namespace))
+                .map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
+                .collect();
+            let found = flatten(netns::visit(&places, || translation::ask_back(&asked)));
+            if found.is_empty() {
+                break;
+            }
+            asked = found.iter().map(|translation| translation.from).collect();
+            all.extend(found);
+        }
+        all
+    }
+
     /// Whose cgroup this is; `None` if nobody's.
     pub fn find_cgroup(
         &mut self,

@@ -17,6 +17,18 @@ pub struct FiveTuple {
     pub server: SocketAddr,
 }
 
+impl FiveTuple {
+    /// The other end's, of what it answers.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            client: self.server,
+            server: self.client,
+            ..self
+        }
+    }
+}
+
 /// What a client sent, and what arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
@@ -111,6 +123,33 @@ impl Translations {
     }
 }
 
+/// Who sent what left a namespace under another source.
+#[derive(Default)]
+pub struct Untranslated(HashMap<FiveTuple, FiveTuple>);
+
+impl Untranslated {
+    pub(super) fn of(translations: impl IntoIterator<Item = Translation>) -> Self {
+        let back = (translations.into_iter()).map(|Translation { from, to }| (to, from));
+        Self(back.collect())
+    }
+
+    /// Addresses of the two ends of a packet, whichever of them opened the connection.
+    pub fn ends(&self, packet: FiveTuple) -> (IpAddr, IpAddr) {
+        (self.sender(packet), self.sender(packet.reversed()))
+    }
+
+    fn sender(&self, packet: FiveTuple) -> IpAddr {
+        let mut at = packet;
+        for _ in 0..MAX_HOPS {
+            match self.0.get(&at) {
+                Some(before) => at = *before,
+                None => break,
+            }
+        }
+        at.client.ip()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +202,24 @@ mod tests {
             ["10.97.0.1".parse::<IpAddr>().unwrap()]
         );
         assert!(backends("10.0.0.9").is_empty());
+    }
+
+    #[test]
+    fn a_sender_is_found_behind_what_hides_it() {
+        let pod = ("10.0.0.1:4000", "198.51.100.1:443");
+        let node = ("192.0.2.1:61000", "198.51.100.1:443");
+        let gateway = ("203.0.113.1:1024", "198.51.100.1:443");
+        let hidden = Untranslated::of([translation(pod, node), translation(node, gateway)]);
+        let ends = |packet: FiveTuple| {
+            let (source, destination) = hidden.ends(packet);
+            (source.to_string(), destination.to_string())
+        };
+        let (client, server) = ("10.0.0.1".to_owned(), "198.51.100.1".to_owned());
+        let sent = tuple(gateway.0, gateway.1);
+        assert_eq!(ends(sent), (client.clone(), server.clone()));
+        assert_eq!(ends(sent.reversed()), (server, client));
+        let own = tuple("192.0.2.1:1", "198.51.100.1:443");
+        assert_eq!(ends(own).0, "192.0.2.1", "the node's own");
     }
 
     #[test]

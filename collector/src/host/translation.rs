@@ -1,4 +1,4 @@
-//! Connections whose destination netfilter has changed, read from connection tracking by netlink.
+//! Connections whose ends netfilter has changed, read from connection tracking by netlink.
 
 use std::fs;
 use std::io;
@@ -28,6 +28,8 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
 /// NLA_F_NESTED
 const NESTED: u16 = 0x8000;
+/// IPS_SRC_NAT
+const SOURCE_CHANGED: u32 = 1 << 4;
 /// IPS_DST_NAT
 const DESTINATION_CHANGED: u32 = 1 << 5;
 /// `struct nfgenmsg`
@@ -49,7 +51,7 @@ pub(super) fn list(room: &AtomicUsize) -> io::Result<Vec<Translation>> {
     ));
     let less = |room: usize| room.checked_sub(1);
     Netlink::netfilter()?.list(CONNTRACK_GET, &request, |message| {
-        let translation = translation(message.get(FAMILY_HEADER..)?)?;
+        let translation = translation(message.get(FAMILY_HEADER..)?, DESTINATION_CHANGED)?;
         room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok()
             .then_some(translation)
@@ -59,14 +61,25 @@ pub(super) fn list(room: &AtomicUsize) -> io::Result<Vec<Translation>> {
 /// Those of these connections that the calling thread's namespace has changed. Some microseconds
 /// for each, however many there are in all. Only the default zone of connection tracking is asked.
 pub(super) fn ask(tuples: &[FiveTuple]) -> io::Result<Vec<Translation>> {
+    let requests = (tuples.iter()).filter_map(|sent| request(CTA_TUPLE_ORIG, sent));
+    answers(requests, DESTINATION_CHANGED)
+}
+
+/// As [`ask`], by what left the namespace, for connections whose source it has changed.
+pub(super) fn ask_back(tuples: &[FiveTuple]) -> io::Result<Vec<Translation>> {
+    let requests = (tuples.iter()).filter_map(|left| request(CTA_TUPLE_REPLY, &left.reversed()));
+    answers(requests, SOURCE_CHANGED)
+}
+
+fn answers(requests: impl Iterator<Item = Vec<u8>>, changed: u32) -> io::Result<Vec<Translation>> {
     if is_empty() {
         return Ok(Vec::new());
     }
     let mut netlink = Netlink::netfilter()?;
     let mut found = Vec::new();
-    for request in tuples.iter().filter_map(request) {
+    for request in requests {
         let answer = netlink.get(CONNTRACK_GET, &request, |message| {
-            translation(message.get(FAMILY_HEADER..)?)
+            translation(message.get(FAMILY_HEADER..)?, changed)
         });
         match answer {
             Ok(translation) => found.extend(translation),
@@ -82,7 +95,7 @@ fn is_empty() -> bool {
     count.map_or(true, |count| count.trim() == "0")
 }
 
-fn request(tuple: &FiveTuple) -> Option<Vec<u8>> {
+fn request(direction: u16, tuple: &FiveTuple) -> Option<Vec<u8>> {
     let (client, server) = (tuple.client, tuple.server);
     let (family, ip) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
         (IpAddr::V4(client), IpAddr::V4(server)) => (
@@ -111,22 +124,19 @@ fn request(tuple: &FiveTuple) -> Option<Vec<u8>> {
         attribute(NESTED | CTA_TUPLE_PROTO, &ports.concat()),
     ];
     let mut request = vec![u8::try_from(family).ok()?, 0, 0, 0];
-    request.extend(attribute(NESTED | CTA_TUPLE_ORIG, &sent.concat()));
+    request.extend(attribute(NESTED | direction, &sent.concat()));
     Some(request)
 }
 
-fn translation(entry: &[u8]) -> Option<Translation> {
+/// Of an entry of which so much was changed.
+fn translation(entry: &[u8], changed: u32) -> Option<Translation> {
     let status = u32::from_be_bytes(*find(entry, CTA_STATUS)?.first_chunk()?);
-    if status & DESTINATION_CHANGED == 0 {
+    if status & changed == 0 {
         return None;
     }
     let from = tuple(find(entry, CTA_TUPLE_ORIG)?)?;
     let reply = tuple(find(entry, CTA_TUPLE_REPLY)?)?;
-    let to = FiveTuple {
-        protocol: reply.protocol,
-        client: reply.server,
-        server: reply.client,
-    };
+    let to = reply.reversed();
     Some(Translation { from, to })
 }
 
@@ -201,9 +211,10 @@ mod tests {
                 nested(CTA_TUPLE_REPLY, &from_backend),
                 attribute(CTA_STATUS, &status.to_be_bytes()),
             ];
-            translation(&entry.concat())
+            translation(&entry.concat(), DESTINATION_CHANGED)
         };
         assert_eq!(translation(0xe), None);
+        assert_eq!(translation(0x19e), None, "its source alone");
         let Translation { from, to } = translation(0x1ae).unwrap();
         let shown = [from.client, from.server, to.client, to.server].map(|end| end.to_string());
         assert_eq!(
@@ -224,7 +235,7 @@ mod tests {
             client: "10.0.0.1:4000".parse().unwrap(),
             server: "10.96.0.1:80".parse().unwrap(),
         };
-        let request = request(&tuple).unwrap();
+        let request = request(CTA_TUPLE_ORIG, &tuple).unwrap();
         assert_eq!(request[..FAMILY_HEADER], [2, 0, 0, 0]);
         let sent = find(&request[FAMILY_HEADER..], CTA_TUPLE_ORIG).unwrap();
         assert_eq!(super::tuple(sent), Some(tuple));
@@ -233,7 +244,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_makes_it_panic(data in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = translation(&data);
+            let _ = translation(&data, DESTINATION_CHANGED);
         }
     }
 }

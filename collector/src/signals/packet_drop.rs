@@ -5,12 +5,13 @@ mod class;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Signal;
 use super::labels::{OTHER, address, other_edge, other_owner};
 use crate::abi::{packet_drop_key, packet_drop_total};
 use crate::elf;
-use crate::enrich::{CgroupId, Enricher, NetnsId, Workload};
+use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId, Untranslated, Workload};
 use crate::export::{Counter, EDGE, OWNER, Registry, edge_by, owner};
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{KernelTypes, Object, Refusal, btf};
@@ -106,7 +107,18 @@ impl PacketDrop {
         self.symbols.function_at(location)
     }
 
-    fn add(&mut self, key: &packet_drop_key, total: &packet_drop_total, enricher: &Enricher) {
+    fn is_benign(&mut self, key: &packet_drop_key) -> bool {
+        let site = self.site(key.location);
+        let reason = class::reason(self.reasons.name(key.reason), site);
+        class::of(reason, site, address(key.destination)) == "benign"
+    }
+
+    fn add(
+        &mut self,
+        (key, total): &(packet_drop_key, packet_drop_total),
+        hidden: &Untranslated,
+        enricher: &Enricher,
+    ) {
         if key.location == 0 {
             let labels = other_edge()
                 .with(&other_owner().values().collect::<Vec<_>>())
@@ -118,7 +130,7 @@ impl PacketDrop {
         }
         let netns = NetnsId(key.netns);
         // Without a namespace an address means nothing.
-        let (from, to) = (address(key.source), address(key.destination));
+        let (from, to) = ends(key, total, hidden);
         let (source, destination) = match key.netns {
             0 => (Workload::unknown(), Workload::unknown()),
             _ => (enricher.peer(netns, from), enricher.meant(netns, from, to)),
@@ -178,12 +190,52 @@ impl Signal for PacketDrop {
 
     fn collect(&mut self, object: &mut Object, enricher: &Enricher) -> anyhow::Result<()> {
         let drops = object.drain_retired::<packet_drop_key, packet_drop_total>("packet_drops")?;
-        for (key, total) in drops {
-            if total.packets > 0 {
-                self.add(&key, &total, enricher);
-            }
+        let drops: Vec<_> = (drops.into_iter())
+            .filter(|(_, total)| total.packets > 0)
+            .collect();
+        // What healthy hosts drop all the time is not worth a look at connection tracking.
+        let matter = (drops.iter()).filter(|(key, _)| !self.is_benign(key));
+        let packets: Vec<FiveTuple> = matter
+            .flat_map(|(key, total)| samples(key, total))
+            .collect();
+        let hidden = enricher.untranslated(packets);
+        for drop in &drops {
+            self.add(drop, &hidden, enricher);
         }
         Self::reserve(object)
+    }
+}
+
+/// The first of these packets and the latest, where they have ports.
+fn samples(
+    key: &packet_drop_key,
+    total: &packet_drop_total,
+) -> impl Iterator<Item = FiveTuple> + use<> {
+    let (source, destination, protocol) = (key.source, key.destination, key.protocol);
+    let sampled = [total.first_ports, total.latest_ports];
+    let packet = move |ports: [u16; 2]| {
+        let [from, to] = ports.map(u16::from_be);
+        FiveTuple {
+            protocol,
+            client: SocketAddr::new(address(source), from),
+            server: SocketAddr::new(address(destination), to),
+        }
+    };
+    let has_ports = |ports: &[u16; 2]| *ports != [0, 0];
+    sampled.into_iter().filter(has_ports).map(packet)
+}
+
+/// Between which addresses these packets were, behind what netfilter made of them if all samples agree.
+fn ends(
+    key: &packet_drop_key,
+    total: &packet_drop_total,
+    hidden: &Untranslated,
+) -> (IpAddr, IpAddr) {
+    let mut found = samples(key, total).map(|packet| hidden.ends(packet));
+    let seen = (address(key.source), address(key.destination));
+    match found.next() {
+        Some(first) if found.all(|other| other == first) => first,
+        _ => seen,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use runwire_collector::enrich::{Answered, FiveTuple};
 use runwire_collector::flows::{Clock, DatagramFeed, Filter, FlowLimits, Flows, Row, Sort, Span};
 use runwire_collector::signals::{SignalSettings, UdpFlows};
 
-use super::lab::{Lab, run};
+use super::lab::{Lab, nft, run};
 use super::measure::Measurement;
 
 struct Table {
@@ -466,25 +466,4 @@ fn datagrams_make_a_flow_over_ipv4() {
 #[ignore = "needs root"]
 fn datagrams_make_a_flow_over_ipv6() {
     datagrams_make_a_flow(|lab| lab.server6);
-}
-
-/// False, with a word to the reader, where there is no nft.
-#[expect(clippy::print_stderr, reason = "who runs the tests must see this")]
-fn nft(namespace: &str, rules: &str) -> bool {
-    let nft = Command::new("ip")
-        .args(["netns", "exec", namespace, "nft", "-f", "-"])
-        .stdin(Stdio::piped())
-        .spawn();
-    let Ok(mut nft) = nft else {
-        eprintln!("skipped: no nft");
-        return false;
-    };
-    let mut stdin = nft.stdin.take().unwrap();
-    stdin.write_all(rules.as_bytes()).unwrap();
-    drop(stdin);
-    let done = nft.wait().is_ok_and(|status| status.success());
-    if !done {
-        eprintln!("skipped: nft cannot translate here");
-    }
-    done
 }

@@ -1,8 +1,9 @@
 //! Two network namespaces with a cable between them, gone when the test ends.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -136,6 +137,27 @@ pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send)
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// False, with a word to the reader, where there is no nft.
+#[expect(clippy::print_stderr, reason = "who runs the tests must see this")]
+pub(crate) fn nft(namespace: &str, rules: &str) -> bool {
+    let nft = Command::new("ip")
+        .args(["netns", "exec", namespace, "nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn();
+    let Ok(mut nft) = nft else {
+        eprintln!("skipped: no nft");
+        return false;
+    };
+    let mut stdin = nft.stdin.take().unwrap();
+    stdin.write_all(rules.as_bytes()).unwrap();
+    drop(stdin);
+    let done = nft.wait().is_ok_and(|status| status.success());
+    if !done {
+        eprintln!("skipped: nft cannot translate here");
+    }
+    done
 }
 
 /// Runs a command line without quotes, and returns what it printed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aya::programs::{Xdp, XdpMode};
 
 use super::capture_beside::compiled;
-use super::lab::{Lab, in_namespace, run};
+use super::lab::{Lab, in_namespace, nft, run};
 use super::measure::{Measurement, say};
 
 #[test]
@@ -80,6 +80,69 @@ fn a_firewall_drop_has_its_place_and_both_ends() {
         5,
         "{show}"
     );
+}
+
+/// Of a pod whose node hides it behind its own address, on the way there and back; of the node itself while it sends too.
+#[test]
+#[ignore = "needs root"]
+fn what_is_dropped_behind_a_node_is_its_pods() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let (node, pod, server) = (&lab.client, &other.client, &lab.server);
+    let Some(mut measurement) = Measurement::start("packet_drop") else {
+        return;
+    };
+    for line in [
+        format!("ip -n {pod} link add up0 type veth peer name pod0 netns {node}"),
+        format!("ip -n {pod} link set up0 up"),
+        format!("ip -n {node} link set pod0 up"),
+        format!("ip -n {pod} route add {}/32 dev up0", lab.server4),
+        format!("ip -n {node} route add {}/32 dev pod0", other.client4),
+        format!(
+            "ip netns exec {node} sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.pod0.proxy_arp=1 net.ipv4.neigh.pod0.proxy_delay=0"
+        ),
+    ] {
+        run(&line);
+    }
+    let hide = "table ip t {\n chain c {\n type nat hook postrouting priority 100\n \
+                oifname eth0 masquerade\n }\n}\n";
+    let drop_question = "table ip t {\n chain c {\n type filter hook input priority 0\n \
+                         udp dport 4000 drop\n }\n}\n";
+    let drop_answer = "table netdev t {\n chain c {\n type filter hook ingress device eth0 priority 0\n \
+                       udp sport 4001 drop\n }\n}\n";
+    if !nft(node, hide) || !nft(server, drop_question) || !nft(node, drop_answer) {
+        return;
+    }
+    let answering = lab.in_server(|| UdpSocket::bind((lab.server4, 4001)).unwrap());
+    let question = |namespace: &str, port: u16| {
+        in_namespace(namespace, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"question", (lab.server4, port)).unwrap();
+        });
+    };
+    let dropped = |measurement: &mut Measurement, source: &str, destination: &str| {
+        thread::sleep(Duration::from_millis(100));
+        measurement.collect();
+        let edge = [("src_workload", source), ("dst_workload", destination)];
+        let dropped = measurement.count("dropped_packets_total", &edge);
+        (dropped, measurement.show("dropped_packets"))
+    };
+    let is = |(dropped, shown): (u64, String), expected| assert_eq!(dropped, expected, "{shown}");
+
+    question(pod, 4000);
+    question(pod, 4000);
+    is(dropped(&mut measurement, pod, server), 2);
+    question(pod, 4001);
+    let (_, asker) = answering.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(asker.ip(), lab.client4, "hidden");
+    answering.send_to(b"answer", asker).unwrap();
+    is(dropped(&mut measurement, server, pod), 1);
+    question(node, 4000);
+    is(dropped(&mut measurement, node, server), 1);
+    // Which of the two cannot be told.
+    question(node, 4000);
+    question(pod, 4000);
+    is(dropped(&mut measurement, node, server), 3);
+    is(dropped(&mut measurement, pod, server), 2);
 }
 
 /// Drops datagrams to port 4000.
