@@ -127,6 +127,13 @@ impl Enricher {
     /// Whose address this is, as seen from `netns`. A Service address is its backend's, if all
     /// connections from `netns` went to backends of one workload.
     pub fn peer(&self, netns: NetnsId, address: IpAddr) -> Workload {
+        self.peer_of_clients(netns, None, address)
+    }
+
+    /// As [`Enricher::peer`], for connections of one address if `client` is given, and else for those of all
+    /// addresses of `netns`.
+    fn peer_of_clients(&self, netns: NetnsId, client: Option<IpAddr>, address: IpAddr) -> Workload {
+        let behind = || self.behind(netns, client, address);
         let found = match self.peer_of(netns, address) {
             Err(Reason::NetnsUnknown) if self.learn_netns(netns) => self.peer_of(netns, address),
             Ok(Peer::Nobody) if self.learn_address(address) => self.peer_of(netns, address),
@@ -136,15 +143,16 @@ impl Enricher {
             Ok(Peer::Workload(workload)) => Ok(workload),
             Ok(Peer::Services(services)) => {
                 self.learn_translations();
-                let backend = self.behind(netns, address).ok().flatten();
+                let backend = behind().ok().flatten();
                 backend.map_or_else(|| self.one_of(&services), Ok)
             }
-            Ok(Peer::Nobody) => (self.behind(netns, address))
-                .map(|backend| backend.unwrap_or_else(|| self.outside(netns, address))),
+            Ok(Peer::Nobody) => {
+                behind().map(|backend| backend.unwrap_or_else(|| self.outside(netns, address)))
+            }
             // A Service's address, for all we know.
             Err(Reason::KubernetesIncomplete) => {
                 self.learn_translations();
-                let backend = self.behind(netns, address).ok().flatten();
+                let backend = behind().ok().flatten();
                 backend.ok_or(Reason::KubernetesIncomplete)
             }
             Err(reason) => Err(reason),
@@ -156,6 +164,12 @@ impl Enricher {
     pub fn meant(&self, netns: NetnsId, source: IpAddr, destination: IpAddr) -> Workload {
         let meant = self.read().meant(source, destination);
         meant.unwrap_or_else(|| self.peer(netns, destination))
+    }
+
+    /// As [`Enricher::meant`], and behind a Service's address whom connection tracking sends this source to.
+    pub fn meant_behind(&self, netns: NetnsId, source: IpAddr, destination: IpAddr) -> Workload {
+        let meant = self.read().meant(source, destination);
+        meant.unwrap_or_else(|| self.peer_of_clients(netns, Some(source), destination))
     }
 
     /// Says that `netns` was answered from an address. Should another namespace take the address too, it
@@ -290,7 +304,12 @@ impl Enricher {
             .store(u64::MAX, Ordering::Relaxed);
     }
 
-    fn behind(&self, netns: NetnsId, address: IpAddr) -> Result<Option<Workload>, Reason> {
+    fn behind(
+        &self,
+        netns: NetnsId,
+        client: Option<IpAddr>,
+        address: IpAddr,
+    ) -> Result<Option<Workload>, Reason> {
         let translations = read(&self.translations);
         if translations.is_empty() {
             return Ok(None);
@@ -298,7 +317,11 @@ impl Enricher {
         let (identities, index) = (self.read(), self.cluster.index());
         let is_service = !index.services_at(address).is_empty();
         let mut found: Option<Workload> = None;
-        for client in identities.addresses(netns) {
+        let clients: Vec<IpAddr> = match client {
+            Some(client) => vec![client.to_canonical()],
+            None => identities.addresses(netns).collect(),
+        };
+        for client in clients {
             for backend in translations.backends(client, address.to_canonical()) {
                 let workload = match peer_of(&identities, &index, netns, backend, Instant::now())? {
                     Peer::Workload(workload) => workload,

@@ -131,18 +131,27 @@ impl PacketDrop {
         let netns = NetnsId(key.netns);
         // Without a namespace an address means nothing.
         let (from, to) = ends(key, total, hidden);
-        let (source, destination) = match key.netns {
-            0 => (Workload::unknown(), Workload::unknown()),
-            _ => (enricher.peer(netns, from), enricher.meant(netns, from, to)),
-        };
-        let place = match key.netns {
-            0 => Workload::unknown(),
-            _ => enricher.owner(netns, CgroupId(key.cgroup)),
-        };
         let interface = interface_name(&key.interface);
         let site = self.site(key.location);
         let reason = class::reason(self.reasons.name(key.reason), site);
         let class = class::of(reason, site, to);
+        // A rule for a Service's address is about the Service, which may have nobody behind it any more.
+        let meant = match class::is_rule(site) {
+            true => Enricher::meant,
+            false => Enricher::meant_behind,
+        };
+        let (source, destination, place) = match key.netns {
+            0 => (
+                Workload::unknown(),
+                Workload::unknown(),
+                Workload::unknown(),
+            ),
+            _ => (
+                enricher.peer(netns, from),
+                meant(enricher, netns, from, to),
+                enricher.owner(netns, CgroupId(key.cgroup)),
+            ),
+        };
         let place = owner(&place);
         let service = enricher.service(to);
         let service = service.as_deref().unwrap_or_default();

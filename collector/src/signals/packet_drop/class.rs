@@ -74,6 +74,14 @@ const XDP: [&str; 4] = [
     "veth_xdp_rcv_skb",
 ];
 
+/// Where firewall rules drop, on older kernels others too.
+pub(super) fn is_rule(site: &str) -> bool {
+    matches!(
+        site,
+        "nft_do_chain" | "ipt_do_table" | "ip6t_do_table" | "netfilter"
+    )
+}
+
 /// The kernel's reason, or where it gives none what the function says.
 pub(super) fn reason<'a>(given: &'a str, site: &str) -> &'a str {
     match given {
