@@ -164,7 +164,10 @@ static __always_inline void move_ticks(__u64 *to, __u32 *reported, __u32 now)
 		__sync_fetch_and_add(to, step);
 }
 
-/* Adds what was not reported yet. True if the socket moved data. */
+/*
+ * Adds what was not reported yet. True if the peer has acknowledged data since: only then is the
+ * round-trip time a new one.
+ */
 static __always_inline bool report_totals(struct tcp_socket *state, const struct tcp_sock *tp,
 					  struct tcp_edge *edge)
 {
@@ -172,8 +175,8 @@ static __always_inline bool report_totals(struct tcp_socket *state, const struct
 	__u32 buffer = chronograph(tp, CHRONO_SEND_BUFFER);
 	__u32 busy = busy_ticks(chronograph(tp, CHRONO_BUSY), window, buffer);
 	bool sent = move64(&edge->bytes_sent, &state->bytes_sent, bytes_delivered(tp));
-	bool received = move64(&edge->bytes_received, &state->bytes_received, bytes_received(tp));
 
+	move64(&edge->bytes_received, &state->bytes_received, bytes_received(tp));
 	move32(&edge->segments_sent, &state->segments_sent, tp->segs_out);
 	move32(&edge->segments_received, &state->segments_received, tp->segs_in);
 	move32(&edge->data_segments_sent, &state->data_segments_sent, tp->data_segs_out);
@@ -183,7 +186,7 @@ static __always_inline bool report_totals(struct tcp_socket *state, const struct
 	move_ticks(&edge->busy, &state->busy, busy);
 	move_ticks(&edge->receive_window_limited, &state->receive_window_limited, window);
 	move_ticks(&edge->send_buffer_limited, &state->send_buffer_limited, buffer);
-	return sent || received;
+	return sent;
 }
 
 /* What the program has not read of what came in. A FIN takes a place but is no payload. */

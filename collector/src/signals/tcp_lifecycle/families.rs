@@ -81,13 +81,13 @@ impl Families {
             ),
             rtt: registry.histogram(
                 "tcp_rtt_seconds",
-                "Smoothed round-trip time of a socket that moved data",
+                "Smoothed round-trip time of a socket, whenever its data were acknowledged and when it closes",
                 &[EDGE],
                 rtt(),
             ),
             min_rtt: registry.histogram(
                 "tcp_min_rtt_seconds",
-                "Least round-trip time of a socket that moved data",
+                "Least round-trip time of a socket, whenever its data were acknowledged and when it closes",
                 &[EDGE],
                 rtt(),
             ),
