@@ -272,6 +272,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: syn-backlog-full 0.966 client>server, node-down 0.176 client>server
         the server listens on IPv4 only: one program asks IPv6 alone, another falls back to IPv4
             fault: no-listener 0.894 client>server
+        a Service names a port that none of its backends has
+            fault: no-listener 0.924 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds
@@ -297,7 +299,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         loss on the wire, which no watched kernel owns
             fault: wire-loss 0.909 client>server
         big packets vanish and the sender is not told
-            fault: mtu-blackhole 0.972 server>client
+            fault: mtu-blackhole 0.959 server>client
         the receiver stops reading
             fault: slow-receiver 0.974 client>server
         the server aborts every second connection
