@@ -406,7 +406,10 @@ pub(super) fn parsed(text: &str) -> Result<Expr, ExpressionError> {
     if text.len() > MAX_LENGTH || operators > MAX_OPERATORS {
         return Err(ExpressionError::TooComplex);
     }
-    parser::parse(text).map_err(ExpressionError::Syntax)
+    // The parser panics at a range or an offset in plain seconds that no duration holds, such as `x[1e30]`.
+    std::panic::catch_unwind(|| parser::parse(text))
+        .unwrap_or_else(|_| Err("a range or an offset is longer than any".to_owned()))
+        .map_err(ExpressionError::Syntax)
 }
 
 fn count_pairs(found: &str) -> String {

@@ -243,3 +243,13 @@ fn a_level_is_what_no_change_goes_into() {
         assert!(!is_level(other), "{other}");
     }
 }
+
+#[test]
+fn a_length_of_time_beyond_all_is_an_error() {
+    for text in ["rate(x[1e30]) > 1", "x offset 99999999999999999999 > 1"] {
+        assert!(
+            matches!(Expression::parse(text), Err(ExpressionError::Syntax(_))),
+            "{text}"
+        );
+    }
+}
