@@ -62,8 +62,10 @@ static __always_inline const struct net_device *device_of(const struct sk_buff *
 	return device;
 }
 
-/* Of two connections between the same ends, since netfilter may have hidden different senders
- * behind one address. */
+/*
+ * Of two connections between the same ends, since netfilter may have hidden different senders
+ * behind one address.
+ */
 static __always_inline void sample_ports(struct packet_drop_total *total, const struct sk_buff *skb,
 					 const struct packet *packet)
 {

@@ -234,8 +234,7 @@ struct packet_drop_total {
 	__u64 packets;
 	/** Without the header of the link. */
 	__u64 bytes;
-	/** Source and destination of the first packet that had ports, and of the latest, in network
-	 * byte order. */
+	/** Source and destination of the first packet and the latest with ports, big-endian. */
 	__u16 first_ports[2];
 	__u16 latest_ports[2];
 };

@@ -284,18 +284,26 @@ impl Host {
         let mut asked = packets[..packets.len().min(MAX_ASKED)].to_vec();
         // What one namespace has sent, another may have changed before.
         for _ in 0..MAX_HOPS {
-            let sources: HashSet<IpAddr> = (asked.iter())
-                .map(|packet| packet.client.ip().to_canonical())
-                .collect();
-            let has_one = |namespace: &Namespace| {
-                (namespace.inside.as_ref())
-                    .is_some_and(|inside| inside.addresses.iter().any(|own| sources.contains(own)))
-            };
-            let places: Vec<_> = (self.namespaces.iter())
-                .filter(|(_, namespace)| has_one(namespace))
-                .map(|(&inode, namespace)| (inode, namespace.found.path.clone()))
-                .collect();
-            let found = flatten(netns::visit(&places, || translation::ask_back(&asked)));
+            let mut found = Vec::new();
+            for (&inode, namespace) in &self.namespaces {
+                let Some(inside) = &namespace.inside else {
+                    continue;
+                };
+                // Each namespace is asked only for what left it: there may be many of both.
+                let left: Vec<FiveTuple> = (asked.iter())
+                    .filter(|packet| {
+                        inside
+                            .addresses
+                            .contains(&packet.client.ip().to_canonical())
+                    })
+                    .copied()
+                    .collect();
+                if !left.is_empty() {
+                    let place = (inode, namespace.found.path.clone());
+                    let ask = || translation::ask_back(&left);
+                    found.extend(flatten(netns::visit(std::slice::from_ref(&place), ask)));
+                }
+            }
             if found.is_empty() {
                 break;
             }

@@ -408,7 +408,9 @@ pub(super) fn parsed(text: &str) -> Result<Expr, ExpressionError> {
     }
     // The parser panics at a range or an offset in plain seconds that no duration holds, such as `x[1e30]`.
     std::panic::catch_unwind(|| parser::parse(text))
-        .unwrap_or_else(|_| Err("a range or an offset is longer than any".to_owned()))
+        .unwrap_or_else(|_| {
+            Err("a range or an offset in plain seconds is longer than can be".to_owned())
+        })
         .map_err(ExpressionError::Syntax)
 }
 
