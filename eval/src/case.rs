@@ -24,7 +24,7 @@ use crate::score::{Answer, Expected, Fault, Score, score};
 use crate::seed::Random;
 use crate::series;
 use crate::sli::{self, Window};
-use crate::stack::{Ports, Programs, Stack};
+use crate::stack::{Ports, Programs, Scraping, Stack};
 use crate::state::State;
 use crate::stop;
 use crate::traffic::Traffic;
@@ -144,11 +144,15 @@ impl Running {
         };
         // A collector meets connections that are older than itself as well as new ones.
         // Who is scraped must listen before Prometheus starts.
-        let scraped = scenario.kube_proxies();
-        let traffic_first = !scraped.is_empty() || Random::new(seed, "order").between(0, 1) == 0;
+        let scraping = Scraping {
+            kube_proxies: scenario.kube_proxies(),
+            prefix: cluster.is_none().then(|| lab.plan.prefix().to_owned()),
+        };
+        let traffic_first =
+            !scraping.kube_proxies.is_empty() || Random::new(seed, "order").between(0, 1) == 0;
         if traffic_first {
             let traffic = Traffic::start(&scenario, &lab.plan)?;
-            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraped)?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraping)?;
             Ok(Self {
                 stack,
                 traffic,
@@ -157,7 +161,7 @@ impl Running {
                 cluster,
             })
         } else {
-            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraped)?;
+            let stack = Stack::start(programs, ports, folder, state, cluster.as_ref(), &scraping)?;
             let traffic = Traffic::start(&scenario, &lab.plan)?;
             Ok(Self {
                 stack,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::case::Running;
 use crate::scenario::{self, Status, Template};
 use crate::score::Expected;
-use crate::stack::{Ports, Programs, Stack};
+use crate::stack::{Ports, Programs, Scraping, Stack};
 use crate::state::State;
 use crate::{say, sli, stop};
 
@@ -160,7 +160,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<bool> {
         &folder,
         &state,
         None,
-        &[],
+        &Scraping::default(),
     )
     .with_context(|| format!("logs are in {}", folder.display()))?;
     addresses(&stack);

@@ -123,6 +123,16 @@ impl Ports {
     }
 }
 
+/// What Prometheus is told besides the addresses of the programs under test.
+#[derive(Debug, Default)]
+pub(crate) struct Scraping {
+    /// Ports of the kube-proxies of the lab.
+    pub(crate) kube_proxies: Vec<u16>,
+    /// What the names of the lab begin with. What the collector says of pairs that have no such end is left out: a collector
+    /// watches the whole machine, and on it there may be other labs, and whatever else runs there.
+    pub(crate) prefix: Option<String>,
+}
+
 pub(crate) struct Stack {
     pub(crate) ports: Ports,
     programs: Vec<Program>,
@@ -138,7 +148,7 @@ impl Stack {
         folder: &Path,
         state: &State,
         cluster: Option<&Cluster>,
-        kube_proxies: &[u16],
+        scraping: &Scraping,
     ) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -177,7 +187,7 @@ impl Stack {
         let config = folder.join("prometheus.yml");
         fs::write(
             &config,
-            prometheus_config(programs.scrape_interval, ports, kube_proxies),
+            prometheus_config(programs.scrape_interval, ports, scraping),
         )
         .with_context(|| format!("cannot write {}", config.display()))?;
         let flags = format!(
@@ -354,7 +364,7 @@ fn listens(port: u16) -> bool {
     false
 }
 
-fn prometheus_config(interval: u16, ports: Ports, kube_proxies: &[u16]) -> String {
+fn prometheus_config(interval: u16, ports: Ports, scraping: &Scraping) -> String {
     let Ports {
         collector,
         assistant,
@@ -365,13 +375,11 @@ fn prometheus_config(interval: u16, ports: Ports, kube_proxies: &[u16]) -> Strin
   scrape_interval: {interval}s
   scrape_timeout: {interval}s
 scrape_configs:
-  - job_name: runwire-collector
-    static_configs: [{{targets: ['127.0.0.1:{collector}']}}]
   - job_name: runwire-assistant
     static_configs: [{{targets: ['127.0.0.1:{assistant}']}}]
 "
     );
-    for port in kube_proxies {
+    for port in &scraping.kube_proxies {
         // As the collector, it is told from others by its instance: all of a lab is one node.
         config.push_str(&format!(
             "  - job_name: kube-proxy
@@ -379,5 +387,62 @@ scrape_configs:
 "
         ));
     }
+    config.push_str(&format!(
+        "  - job_name: runwire-collector
+    static_configs: [{{targets: ['127.0.0.1:{collector}']}}]
+"
+    ));
+    if let Some(prefix) = &scraping.prefix {
+        // Of the ends and the place one is of the lab, and the others too or nobody with a name.
+        let ours = format!("{prefix}.*");
+        let allowed = format!("({ours}|~.*|)");
+        config.push_str(&format!(
+            "    metric_relabel_configs:
+      - action: keep
+        source_labels: [src_workload, dst_workload, workload]
+        regex: '{ours};{allowed};{allowed}|{allowed};{ours};{allowed}|{allowed};{allowed};{ours}|;;{allowed}'
+"
+        ));
+    }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_end_in_the_lab_is_left_out() {
+        let ports = Ports {
+            collector: 1,
+            prometheus: 2,
+            assistant: 3,
+        };
+        let scraping = Scraping {
+            kube_proxies: vec![4],
+            prefix: Some("fern0aa-".to_owned()),
+        };
+        let config = prometheus_config(1, ports, &scraping);
+        let regex = config.split('\'').rev().nth(1).expect("a quoted regex");
+        // Prometheus anchors it at both ends.
+        let regex = regex::Regex::new(&format!("^(?:{regex})$")).expect("a regex");
+        for (labels, kept) in [
+            ("fern0aa-oak;fern0aa-elm;", true),
+            ("fern0aa-oak;~external;", true),
+            ("fern0aa-oak;fern0aa-elm;fern0aa-fig", true),
+            ("~external;fern0aa-elm;~host", true),
+            ("~host;fern0aa-elm;", true),
+            (";;fern0aa-elm", true),
+            (";;~host", true),
+            (";;", true),
+            ("~host;~host;", false),
+            ("moss001-oak;moss001-elm;", false),
+            ("fern0aa-oak;moss001-elm;", false),
+            (";;moss001-oak", false),
+            ("~unknown;~unknown;moss001-oak", false),
+            ("~unknown;~unknown;fern0aa-oak", true),
+        ] {
+            assert_eq!(regex.is_match(labels), kept, "{labels}");
+        }
+    }
 }

@@ -135,6 +135,12 @@ impl Plan {
         self.node(role).map(|node| node.namespace.as_str())
     }
 
+    /// What the names of all namespaces of the lab begin with, and those of no other lab.
+    pub(crate) fn prefix(&self) -> &str {
+        let end = self.router.find('-').map_or(0, |hyphen| hyphen + 1);
+        &self.router[..end]
+    }
+
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.router.as_str())
             .chain(self.nodes.iter().map(|node| node.namespace.as_str()))
@@ -208,6 +214,8 @@ mod tests {
             let plan = draw(seed, 0);
             let names: BTreeSet<&str> = plan.namespaces().collect();
             assert_eq!(names.len(), 6);
+            assert!(plan.prefix().len() > 4);
+            assert!(names.iter().all(|name| name.starts_with(plan.prefix())));
             for node in &plan.nodes {
                 assert!(
                     !node.namespace.contains(&node.role) || node.role.len() == 1,
