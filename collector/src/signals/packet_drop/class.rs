@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Functions whose name says why a packet went. Other places are "other".
-pub(super) const SITES: [&str; 59] = [
+pub(super) const SITES: [&str; 60] = [
     "__dev_forward_skb2",
     "__dev_queue_xmit",
     "__dev_xmit_skb",
@@ -14,6 +14,7 @@ pub(super) const SITES: [&str; 59] = [
     "__udp4_lib_rcv",
     "__udp6_lib_rcv",
     "bpf_prog_run_generic_xdp",
+    "br_dev_queue_push_xmit",
     "br_forward_finish",
     "br_handle_frame",
     "br_handle_frame_finish",
@@ -169,7 +170,12 @@ pub(super) fn of(reason: &str, site: &str, destination: IpAddr) -> &'static str 
 fn of_site(site: &str) -> &'static str {
     match site {
         "nft_do_chain" | "ipt_do_table" | "ip6t_do_table" | "nf_hook_slow" => "policy",
-        "__dev_forward_skb2" | "ip_fragment" | "ip_do_fragment" | "ip6_fragment"
+        "__dev_forward_skb2"
+        // A bridge passes on nothing that is longer than its port takes.
+        | "br_dev_queue_push_xmit"
+        | "ip_fragment"
+        | "ip_do_fragment"
+        | "ip6_fragment"
         | "__ip_finish_output" => "mtu",
         "__dev_queue_xmit" | "__dev_xmit_skb" | "enqueue_to_backlog" | "netem_enqueue"
         | "tun_net_xmit" => "congestion",
@@ -215,6 +221,7 @@ fn a_firewall_is_policy_and_a_purged_queue_is_nothing() {
     assert_eq!(of("netfilter_drop", "nft_do_chain"), "policy");
     assert_eq!(of("queue_purge", "other"), "benign");
     assert_eq!(of("not_specified", "__dev_forward_skb2"), "mtu");
+    assert_eq!(of("not_specified", "br_dev_queue_push_xmit"), "mtu");
     assert_eq!(of("not_specified", "tcp_v4_rcv"), "benign");
     assert_eq!(of("ip_innoroutes", "ip_error"), "error");
 }
