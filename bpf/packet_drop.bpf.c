@@ -16,6 +16,7 @@
 #include "kernel.h"
 #include "packet.bpf.h"
 #include "socket.bpf.h"
+#include "tunnel.bpf.h"
 
 struct packet_drops {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -90,9 +91,13 @@ static __always_inline void drop(const struct sk_buff *skb, __u64 location, __u3
 	struct packet_drop_total *total;
 	const struct net_device *device;
 	const struct sock *sk;
+	__u64 head;
 
 	if (!read_packet(skb, &packet))
 		return;
+	/* A number: what is loaded from the buffer directly may not be passed on as one. */
+	head = (__u64)BPF_CORE_READ(skb, head);
+	key.tunnel = open_tunnel(head + skb->network_header, &packet);
 	key.location = location;
 	key.reason = reason;
 	key.protocol = packet.protocol;

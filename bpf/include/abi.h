@@ -209,6 +209,16 @@ struct tcp_reset_key {
 };
 _Static_assert(sizeof(struct tcp_reset_key) == 56, "padding in a map key");
 
+/** What carried a packet that is told by the addresses inside. */
+enum tunnel {
+	NO_TUNNEL = 0,
+	TUNNEL_VXLAN = 1,
+	TUNNEL_GENEVE = 2,
+	/** IPv4 or IPv6 in either of them. */
+	TUNNEL_IP = 3,
+	TUNNEL_GRE = 4,
+};
+
 struct packet_drop_key {
 	/** Instruction address that dropped the packet. */
 	__u64 location;
@@ -224,7 +234,9 @@ struct packet_drop_key {
 	__u8 protocol;
 	/** One for TCP with SYN set. */
 	__u8 syn;
-	__u8 reserved[6];
+	/** enum tunnel */
+	__u8 tunnel;
+	__u8 reserved[5];
 	/** Name of the device, ended by a zero; empty where the packet was on none. */
 	__u8 interface[16];
 };

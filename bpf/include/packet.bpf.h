@@ -93,20 +93,20 @@ static __always_inline __u8 skip_extension_headers(const unsigned char *network,
 	return next;
 }
 
-/* False for what is not IP, or has not got as far as an IP header. */
-static __always_inline bool read_packet(const struct sk_buff *skb, struct packet *packet)
+/* `at` is where the IP header begins, from the network header of the buffer. */
+static __always_inline bool read_ip(const unsigned char *network, __u32 at, __be16 protocol,
+				    struct packet *packet)
 {
-	__u16 offset = skb->network_header;
-	const unsigned char *network = skb->head + offset;
+	const unsigned char *header = network + at;
 	__u32 length;
 	__u8 flags;
 
-	if (offset == 0 || offset == UNSET_HEADER)
-		return false;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+	packet->transport = 0;
+	packet->syn = 0;
+	if (protocol == bpf_htons(ETH_P_IP)) {
 		struct ipv4_header ip;
 
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version_length >> 4 != 4)
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), header) || ip.version_length >> 4 != 4)
 			return false;
 		map_ipv4(packet->source, ip.source);
 		map_ipv4(packet->destination, ip.destination);
@@ -114,25 +114,37 @@ static __always_inline bool read_packet(const struct sk_buff *skb, struct packet
 		length = (ip.version_length & 15) * 4;
 		if (ip.fragment & bpf_htons(IP_FRAGMENT_OFFSET))
 			return true;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6_header ip;
 
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), network))
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), header))
 			return false;
 		if ((bpf_ntohl(ip.version_class_flow) >> 28) != 6)
 			return false;
 		__builtin_memcpy(packet->source, ip.source, 16);
 		__builtin_memcpy(packet->destination, ip.destination, 16);
 		length = sizeof(ip);
-		packet->protocol = skip_extension_headers(network, &length, ip.next_header);
+		packet->protocol = skip_extension_headers(header, &length, ip.next_header);
+		if (!length)
+			return true;
 	} else {
 		return false;
 	}
-	packet->transport = length;
-	if (packet->protocol == IPPROTO_TCP && length &&
-	    !bpf_probe_read_kernel(&flags, 1, network + length + TCP_FLAGS_OFFSET))
+	packet->transport = at + length;
+	if (packet->protocol == IPPROTO_TCP &&
+	    !bpf_probe_read_kernel(&flags, 1, header + length + TCP_FLAGS_OFFSET))
 		packet->syn = !!(flags & TCP_FLAG_SYN);
 	return true;
+}
+
+/* False for what is not IP, or has not got as far as an IP header. */
+static __always_inline bool read_packet(const struct sk_buff *skb, struct packet *packet)
+{
+	__u16 offset = skb->network_header;
+
+	if (offset == 0 || offset == UNSET_HEADER)
+		return false;
+	return read_ip(skb->head + offset, 0, skb->protocol, packet);
 }
 
 /* A packet on its way between a socket and the network, as a program of a cgroup sees it. */

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Signal;
 use super::labels::{OTHER, address, other_edge, other_owner};
-use crate::abi::{packet_drop_key, packet_drop_total};
+use crate::abi::{self, packet_drop_key, packet_drop_total};
 use crate::elf;
 use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId, Untranslated, Workload};
 use crate::export::{Counter, EDGE, OWNER, Registry, edge_by, owner};
@@ -41,7 +41,7 @@ impl PacketDrop {
                 &[
                     EDGE,
                     OWNER,
-                    &["interface", "reason", "site", "class", "protocol", "syn"],
+                    &["interface", "reason", "site", "class", "protocol", "syn", "tunnel"],
                 ],
             ),
             bytes: registry.counter(
@@ -66,7 +66,8 @@ impl PacketDrop {
             destination: [0; 16],
             protocol: 0,
             syn: 0,
-            reserved: [0; 6],
+            tunnel: 0,
+            reserved: [0; 5],
             interface: [0; 16],
         };
         Ok(object.reserve::<_, packet_drop_total>("packet_drops", &[overflow])?)
@@ -122,7 +123,7 @@ impl PacketDrop {
         if key.location == 0 {
             let labels = other_edge()
                 .with(&other_owner().values().collect::<Vec<_>>())
-                .with(&["", OTHER, "other", "error", "other", "false"]);
+                .with(&["", OTHER, "other", "error", "other", "false", ""]);
             self.packets.add(labels, total.packets);
             self.bytes
                 .add(other_owner().with(&["", OTHER, "error"]), total.bytes);
@@ -164,6 +165,7 @@ impl PacketDrop {
                 class,
                 protocol_name(key.protocol),
                 if key.syn == 0 { "false" } else { "true" },
+                tunnel_name(key.tunnel),
             ]);
         self.packets.add(labels, total.packets);
         self.bytes
@@ -302,6 +304,17 @@ fn protocol_name(protocol: u8) -> &'static str {
         17 => "udp",
         1 | 58 => "icmp",
         _ => "other",
+    }
+}
+
+/// Empty where the packet was in none.
+fn tunnel_name(tunnel: u8) -> &'static str {
+    match u32::from(tunnel) {
+        abi::TUNNEL_VXLAN => "vxlan",
+        abi::TUNNEL_GENEVE => "geneve",
+        abi::TUNNEL_IP => "ip",
+        abi::TUNNEL_GRE => "gre",
+        _ => "",
     }
 }
 

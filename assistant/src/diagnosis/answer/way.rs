@@ -19,6 +19,8 @@ pub(super) struct Spot {
     pub(super) at: Workload,
     node: Option<String>,
     device: Option<String>,
+    /// What carried the packets there.
+    tunnel: Option<String>,
 }
 
 impl Spot {
@@ -32,18 +34,21 @@ impl Spot {
             at,
             node: series.position.node.as_deref().map(str::to_owned),
             device: series.labels.get("interface").cloned(),
+            tunnel: series.labels.get("tunnel").cloned(),
         })
     }
 
-    /// `edge (eth1)`, and of a node itself `node n1 (eth1)`.
+    /// `edge (eth1)`, of a node itself `node n1 (eth1)`, and of what a tunnel carries `edge (eth1, in vxlan)`.
     pub(super) fn in_words(&self) -> String {
         let at = match &self.node {
             Some(node) if &*self.at.name == "~host" => format!("node {node}"),
             _ => self.at.to_string(),
         };
-        match &self.device {
-            Some(device) => format!("{at} ({device})"),
-            None => at,
+        match (&self.device, &self.tunnel) {
+            (Some(device), Some(tunnel)) => format!("{at} ({device}, in {tunnel})"),
+            (Some(device), None) => format!("{at} ({device})"),
+            (None, Some(tunnel)) => format!("{at} (in {tunnel})"),
+            (None, None) => at,
         }
     }
 
