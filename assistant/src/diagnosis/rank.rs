@@ -31,6 +31,8 @@ const HOP: f64 = 0.5;
 /// Below one half: what could not be looked for is not likelier than what was found, and explains nothing away.
 const CAP_UNAVAILABLE: f64 = 0.45;
 const CAP_CONTRADICTED: f64 = 0.40;
+/// A little more than one half: what would speak against it was asked for and did not come, as at a deadline.
+const CAP_UNCHECKED: f64 = 0.6;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;
 const CAP_EXPLAINED: f64 = 0.45;
@@ -339,6 +341,9 @@ fn weigh<'a>(
             }
             (Role::Contradicts, Outcome::Unavailable) if !evidence.query.optional => {
                 log_odds -= UNKNOWN_CONTRADICTION;
+                if evidence.failed() && weight >= CAPPING_WEIGHT {
+                    cap = f64::min(cap, CAP_UNCHECKED);
+                }
             }
             _ => {}
         }

@@ -274,6 +274,12 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: no-listener 0.894 client>server
         a Service names a port that none of its backends has
             fault: no-listener 0.924 client>server
+        a rule drops SYNs at one of several backends
+            fault: policy-drop 0.944 client>server
+        a rule rejects SYNs at one of several backends
+            fault: policy-reject 0.946 client>server
+        a tc program drops SYNs at one of several backends
+            fault: policy-drop-ebpf 0.912 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds

@@ -101,6 +101,11 @@ fn unavailable(mut evidence: Evidence) -> Evidence {
     evidence
 }
 
+fn failed(mut evidence: Evidence) -> Evidence {
+    evidence.reading.as_mut().unwrap().gap = Some(Gap::Failed("no time".into()));
+    evidence
+}
+
 fn at(mut evidence: Evidence, end: End) -> Evidence {
     evidence.reading.as_mut().unwrap().at = end;
     evidence
@@ -779,4 +784,28 @@ fn old_measurements_accuse_and_do_not_acquit() {
     assert!(confidence(&calm, true) > CAP_UNAVAILABLE);
     assert_eq!(confidence(&calm, false), CAP_UNAVAILABLE);
     assert_eq!(confidence(&fault, false), confidence(&fault, true));
+}
+
+#[test]
+fn what_would_speak_against_it_and_did_not_come_leaves_little_more_than_one_half() {
+    let here = || requires("a>b 0.5", "a>b 0.5");
+    let against = || contradicts("", "");
+    let hint = |mut evidence: Evidence| {
+        evidence.query.weight = Some(0.5);
+        evidence
+    };
+    check(
+        &[
+            mode("checked", vec![here(), against()]),
+            mode("unchecked", vec![here(), failed(against())]),
+            mode("unchecked-hint", vec![here(), failed(hint(against()))]),
+            mode("nothing-to-check-by", vec![here(), unavailable(against())]),
+        ],
+        expect![[r#"
+            checked 0.9 at a → b
+            nothing-to-check-by 0.881 at a → b
+            unchecked-hint 0.881 at a → b
+            unchecked 0.6 at a → b
+        "#]],
+    );
 }
