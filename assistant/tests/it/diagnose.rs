@@ -313,9 +313,9 @@ async fn every_world_of_the_runbooks_is_understood() {
         clients reset every second connection before they have an answer
             fault: peer-reset 0.928 client>server
         the path takes 40 ms, lookups too
-            fault: path-latency 0.962 client>server, dns-slow 0.934 client>dns
+            fault: dns-slow 0.934 client>dns, path-latency 0.4 client>server
         the path gets longer under open connections, which remember their old minimum
-            fault: path-latency 0.962 client>server
+            no_network_fault: not-network 0.989, path-latency 0.4 client>server
         every second SYN is lost on the wire: connecting is slow, the path is not
             unknown: not-network 0.4
         CoreDNS finds none of its upstreams healthy
