@@ -31,7 +31,7 @@ const HOP: f64 = 0.5;
 /// Below one half: what could not be looked for is not likelier than what was found, and explains nothing away.
 const CAP_UNAVAILABLE: f64 = 0.45;
 const CAP_CONTRADICTED: f64 = 0.40;
-/// A little more than one half: what would speak against it was asked for and did not come, as at a deadline.
+/// A little more than one half, for a fault.
 const CAP_UNCHECKED: f64 = 0.6;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;
@@ -341,8 +341,8 @@ fn weigh<'a>(
             }
             (Role::Contradicts, Outcome::Unavailable) if !evidence.query.optional => {
                 log_odds -= UNKNOWN_CONTRADICTION;
-                if evidence.failed() && weight >= CAPPING_WEIGHT {
-                    cap = f64::min(cap, CAP_UNCHECKED);
+                if evidence.failed() {
+                    cap = f64::min(cap, unchecked(mode.verdict, weight));
                 }
             }
             _ => {}
@@ -353,6 +353,16 @@ fn weigh<'a>(
         cap,
         active,
     })
+}
+
+/// The most that can be said while something that would speak against it was asked for and did not come, as at a deadline:
+/// that nothing is wrong cannot be said at all.
+fn unchecked(verdict: Verdict, weight: f64) -> f64 {
+    match verdict {
+        Verdict::Fault if weight >= CAPPING_WEIGHT => CAP_UNCHECKED,
+        Verdict::Fault => CAP,
+        _ => CAP_UNAVAILABLE,
+    }
 }
 
 fn strength(reading: &Reading, seen: &Seen<'_>) -> f64 {

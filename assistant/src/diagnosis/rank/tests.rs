@@ -809,3 +809,23 @@ fn what_would_speak_against_it_and_did_not_come_leaves_little_more_than_one_half
         "#]],
     );
 }
+
+#[test]
+fn that_nothing_is_wrong_is_not_said_before_all_was_looked_at() {
+    let calm = |id: &str, contradiction: Evidence| Mode {
+        verdict: Verdict::NoNetworkFault,
+        ..mode(id, vec![requires("a>b 9", "a>b 9"), contradiction])
+    };
+    let hint = || {
+        let mut evidence = contradicts("", "");
+        evidence.query.weight = Some(0.5);
+        evidence
+    };
+    check(
+        &[calm("looked", hint()), calm("did-not-come", failed(hint()))],
+        expect![[r#"
+            looked 0.928 at the network as a whole
+            did-not-come 0.45 at the network as a whole
+        "#]],
+    );
+}
