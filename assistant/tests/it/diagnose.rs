@@ -280,6 +280,12 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: policy-reject 0.946 client>server
         a tc program drops SYNs at one of several backends
             fault: policy-drop-ebpf 0.912 client>server
+        what a pod sends to itself through a Service comes back with its own address
+            fault: hairpin-off 0.883 client>client
+        one of several backends is where a route throws packets away
+            fault: stale-endpoint 0.881 client>~unknown
+        the link of a router between the two comes and goes
+            fault: link-flap 0.932 client>server, local-loss 0.45 client>server, no-route 0.386 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds

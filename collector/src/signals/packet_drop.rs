@@ -136,8 +136,9 @@ impl PacketDrop {
         let site = self.site(key.location);
         let reason = class::reason(self.reasons.name(key.reason), site);
         let class = class::of(reason, site, to);
-        // A rule for a Service's address is about the Service, which may have nobody behind it any more.
-        let meant = match class::is_rule(site) {
+        // A rule that drops what would open connections to a Service's address is about the Service, which may have nobody
+        // behind it any more.
+        let meant = match class::is_rule(site) && key.syn != 0 {
             true => Enricher::meant,
             false => Enricher::meant_behind,
         };
