@@ -31,7 +31,7 @@ const HOP: f64 = 0.5;
 /// Below one half: what could not be looked for is not likelier than what was found, and explains nothing away.
 const CAP_UNAVAILABLE: f64 = 0.45;
 const CAP_CONTRADICTED: f64 = 0.40;
-/// A little more than one half, for a fault.
+/// A little more than one half: a fault of which what would speak against it was asked for and did not come.
 const CAP_UNCHECKED: f64 = 0.6;
 /// Below one half: what is over is told, but it is not what is wrong now. Restarts end here.
 const CAP_QUIET: f64 = 0.45;
