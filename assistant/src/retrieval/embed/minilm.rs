@@ -276,6 +276,7 @@ pub(super) fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedEr
     let made = ort::init_from(library)
         .map_err(|error| EmbedError::Runtime(error.to_string()))?
         .with_name("runwire")
+        .with_telemetry(false)
         .build()
         .map_err(|error| EmbedError::Runtime(error.to_string()))?;
     *environment = Some(made.clone());
