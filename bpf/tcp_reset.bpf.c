@@ -73,25 +73,27 @@ int BPF_PROG(tcp_send_reset, const struct sock *sk, const struct sk_buff *skb)
 }
 
 /*
- * Whether a connection that is open was at rest behind our answer: both sides have spoken, we last,
- * and nothing waits to be sent. HAProxy ends its connections to servers so in health. Times are in
- * jiffies; what came in and what went out in the same one is taken for a question and its answer.
- * Whether the answer has arrived is not known: the acknowledgement in the reset is not looked at.
+ * An open connection is at rest behind our answer when both sides have spoken, we last, and nothing
+ * waits to be sent: HAProxy ends its connections to servers so in health. Where something still
+ * waits, the client has broken off an answer that was on its way. Times are in jiffies; what came
+ * in and what went out in the same one is taken for a question and its answer. Whether the answer
+ * has arrived is not known: the acknowledgement in the reset is not looked at. Nobody has spoken
+ * where a load balancer checks that a port is open.
  */
-static __always_inline bool has_answered(const struct sock *sk)
+static __always_inline enum reset_met met_while_open(const struct sock *sk)
 {
 	const struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	bool is_all_sent;
 
-	return tp && tp->data_segs_out && tp->bytes_received && tp->snd_nxt == tp->write_seq &&
-	       (__s32)(tp->lsndtime - tp->inet_conn.icsk_ack.lrcvtime) >= 0;
-}
-
-/* A check that a port is open, as those of load balancers: nobody had asked for anything. */
-static __always_inline bool is_unused(const struct sock *sk)
-{
-	const struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
-
-	return tp && !tp->data_segs_out && !tp->bytes_received && tp->snd_nxt == tp->write_seq;
+	if (!tp)
+		return RESET_MET_CONNECTION;
+	is_all_sent = tp->snd_nxt == tp->write_seq;
+	if (!tp->data_segs_out && !tp->bytes_received && is_all_sent)
+		return RESET_MET_UNUSED;
+	if (!tp->data_segs_out || !tp->bytes_received ||
+	    (__s32)(tp->lsndtime - tp->inet_conn.icsk_ack.lrcvtime) < 0)
+		return RESET_MET_CONNECTION;
+	return is_all_sent ? RESET_MET_ANSWERED : RESET_MET_ANSWERING;
 }
 
 static __always_inline enum reset_met met_by(const struct sock *sk)
@@ -101,9 +103,7 @@ static __always_inline enum reset_met met_by(const struct sock *sk)
 	case TCP_SYN_RECV:
 		return RESET_MET_CONNECT;
 	case TCP_ESTABLISHED:
-		if (has_answered(sk))
-			return RESET_MET_ANSWERED;
-		return is_unused(sk) ? RESET_MET_UNUSED : RESET_MET_CONNECTION;
+		return met_while_open(sk);
 	case TCP_CLOSE_WAIT:
 		return RESET_MET_CLOSED_PEER;
 	default:

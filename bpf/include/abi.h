@@ -192,6 +192,8 @@ enum reset_met {
 	RESET_MET_ANSWERED,
 	/** An open connection on which nobody had said anything. */
 	RESET_MET_UNUSED,
+	/** An open connection on which we had the last word, and more of it to send. */
+	RESET_MET_ANSWERING,
 };
 
 struct tcp_reset_key {

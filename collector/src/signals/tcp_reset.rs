@@ -14,13 +14,14 @@ pub(super) const NAME: &str = "tcp_reset";
 static ELF: &[u8] = elf!("tcp_reset");
 
 /// What a received reset met, in the order of `enum reset_met`.
-const MET: [&str; 6] = [
+const MET: [&str; 7] = [
     "connecting",
     "open",
     "peer_closed",
     "closed",
     "answered",
     "unused",
+    "answering",
 ];
 
 pub(super) struct TcpReset {

@@ -239,7 +239,12 @@ fn a_reset_behind_the_answer_is_told_from_one_before_it() {
     }
     measurement.collect();
     let show = measurement.show("tcp_resets");
-    for (reason, expected) in [("answered", 2), ("unused", 2), ("open", 4)] {
+    for (reason, expected) in [
+        ("answered", 2),
+        ("unused", 2),
+        ("open", 2),
+        ("answering", 2),
+    ] {
         let labels = [
             ("src_workload", lab.client.as_str()),
             ("dst_workload", lab.server.as_str()),
