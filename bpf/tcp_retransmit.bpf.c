@@ -5,6 +5,9 @@
  * `timeout` is TCPSlowStartRetrans and what the timer itself sends (TCPTimeouts counts that with
  * what came to nothing, and with SYNs).
  *
+ * Those of full size are told besides: where the path takes only smaller ones and nobody says so,
+ * it is these that never arrive (RFC 4821, 7.7).
+ *
  * Both hooks run once per retransmitted buffer, which may hold many segments. Since Linux 6.17 the
  * first also runs where the kernel wanted to send one again and could not.
  */
@@ -106,6 +109,10 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 	socket_addresses(&sk->__sk_common, key.local, key.peer);
 	key.kind = kind_of(tp, control);
 	count(&key, segments ? segments : 1);
+	if (key.kind == RETRANSMIT_TIMEOUT && tp->mss_cache && skb->len >= tp->mss_cache) {
+		key.kind = RETRANSMIT_FULL_SIZED;
+		count(&key, skb->len / tp->mss_cache);
+	}
 	return 0;
 }
 

@@ -158,6 +158,8 @@ enum retransmit_kind {
 	RETRANSMIT_TAIL_LOSS_PROBE,
 	/** The retransmission timer ran out, and what is sent again after that. */
 	RETRANSMIT_TIMEOUT,
+	/** Among those after a time-out, the ones of full size: counted a second time. */
+	RETRANSMIT_FULL_SIZED,
 	RETRANSMIT_KINDS,
 };
 

@@ -216,6 +216,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 copied_seq;
 	__u32 write_seq;
+	__u32 mss_cache;
 	struct tcp_options_received rx_opt;
 	__u32 lsndtime;
 	__u32 srtt_us;

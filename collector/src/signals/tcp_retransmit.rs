@@ -2,7 +2,7 @@
 
 use super::Signal;
 use super::labels::{Ends, outward};
-use crate::abi::{RETRANSMIT_KINDS, tcp_retransmit_key};
+use crate::abi::{RETRANSMIT_FULL_SIZED, RETRANSMIT_KINDS, tcp_retransmit_key};
 use crate::elf;
 use crate::enrich::Enricher;
 use crate::export::{Counter, EDGE, Registry};
@@ -16,15 +16,22 @@ const KINDS: [&str; 5] = ["syn", "synack", "fast", "tail_loss_probe", "timeout"]
 
 pub(super) struct TcpRetransmit {
     segments: Counter,
+    full_sized: Counter,
 }
 
 impl TcpRetransmit {
     pub(super) fn register(registry: &Registry) -> Self {
+        let registry = registry.for_signal(NAME);
         Self {
-            segments: registry.for_signal(NAME).counter(
+            segments: registry.counter(
                 "tcp_retransmitted_segments",
                 "TCP segments sent again; the kind says what for: syn, synack, fast after a gap that the receiver told of, tail_loss_probe after silence of about two round trips, timeout after more of it",
                 &[EDGE, &["kind"]],
+            ),
+            full_sized: registry.counter(
+                "tcp_full_sized_retransmits",
+                "TCP segments as large as the path was taken to carry, sent again after a timeout; they are among the tcp_retransmitted_segments of that kind",
+                &[EDGE],
             ),
         }
     }
@@ -67,9 +74,13 @@ impl Signal for TcpRetransmit {
                 continue;
             }
             let ends = Ends::of(enricher, key.netns, key.cgroup, key.peer);
+            let edge = outward(ends.as_ref());
+            if key.kind == RETRANSMIT_FULL_SIZED {
+                self.full_sized.add(edge, segments);
+                continue;
+            }
             let kind = KINDS.get(key.kind as usize).unwrap_or(&"other");
-            self.segments
-                .add(outward(ends.as_ref()).with(&[kind]), segments);
+            self.segments.add(edge.with(&[kind]), segments);
         }
         Self::reserve(object)
     }

@@ -191,7 +191,54 @@ fn every_refused_connect_is_one_reset_at_each_end() {
     assert_eq!(measurement.count("tcp_resets_total", &labels), 12, "{show}");
 }
 
-/// A proxy may end what is at rest so; who resets while the other works on the answer, or sends it, has left.
+/// Where only small packets pass it is the full-sized segments that time out; where nothing passes, the small ones too.
+#[test]
+#[ignore = "needs root"]
+fn full_sized_segments_that_time_out_are_told_apart() {
+    let lab = Lab::new();
+    let Some(mut measurement) = Measurement::start("tcp_retransmit") else {
+        return;
+    };
+    let server = &lab.server;
+    let nft = |rule: &str| run(&format!("ip netns exec {server} nft {rule}"));
+    nft("add table inet t");
+    nft("add chain inet t in { type filter hook input priority 0 ; }");
+    let client = ("src_workload", lab.client.as_str());
+    let mut timeouts = 0;
+    let mut full_sized = 0;
+    for (address, rule, bytes, are_full_sized) in [
+        (lab.server4, "meta length > 1000 drop", 40_000, true),
+        (lab.server6, "meta length > 1000 drop", 40_000, true),
+        (lab.server4, "tcp dport 1000-65535 drop", 3, false),
+    ] {
+        let listener = lab.in_server(|| TcpListener::bind((address, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut stream = lab.in_client(|| TcpStream::connect(address).unwrap());
+        nft(&format!("add rule inet t in {rule}"));
+        stream.write_all(&vec![0; bytes]).unwrap();
+        // Timers of .2, .4 and .8 s, after the probe.
+        thread::sleep(Duration::from_millis(1_800));
+        nft("flush chain inet t in");
+        measurement.collect();
+        let kind = ("kind", "timeout");
+        let new = measurement.count("tcp_retransmitted_segments_total", &[client, kind]) - timeouts;
+        let new_full_sized =
+            measurement.count("tcp_full_sized_retransmits_total", &[client]) - full_sized;
+        let show = measurement.show("retransmit");
+        assert!(new >= 2, "{show}");
+        let expected = if are_full_sized { new } else { 0 };
+        assert_eq!(new_full_sized, expected, "{show}");
+        // It goes on once the way is free; what comes then is not looked at.
+        drop((stream, listener));
+        thread::sleep(Duration::from_millis(900));
+        measurement.collect();
+        timeouts = measurement.count("tcp_retransmitted_segments_total", &[client, kind]);
+        full_sized = measurement.count("tcp_full_sized_retransmits_total", &[client]);
+    }
+}
+
+/// A proxy may end what is at rest so; who resets while the other works on the answer has waited in vain, and who does while the
+/// other sends it does not want the rest.
 #[test]
 #[ignore = "needs root"]
 fn a_reset_behind_the_answer_is_told_from_one_before_it() {
