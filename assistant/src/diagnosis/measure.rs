@@ -146,6 +146,7 @@ impl Engine {
                 depth,
                 deadline,
                 near: near.flatten(),
+                workloads: facts.topology.workloads.len(),
             };
             let measured = screen.ask(&units).await;
             read(&screen, &units, measured, scope, &mut facts).await

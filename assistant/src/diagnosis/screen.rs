@@ -69,6 +69,8 @@ pub struct Screen<'a> {
     pub deadline: Deadline,
     /// The workloads that the question can be about. Of pairs that have another one at an end nothing is asked.
     pub near: Option<Names>,
+    /// How many workloads there are.
+    pub workloads: usize,
 }
 
 /// The workloads that a question about `asked` can be about, where they are few.
@@ -136,8 +138,11 @@ impl Screen<'_> {
             return Err(slots.swap_remove(nowhere));
         }
         let names = slots.iter().filter_map(|slot| slot.workloads(&answers));
-        let fewest = names.min_by_key(BTreeSet::len);
-        Ok(fewest.and_then(|names| one_of(&names, FOCUS)))
+        // Where little is left out, the same query as of other modes is better: it is answered once for all.
+        let few = names
+            .min_by_key(BTreeSet::len)
+            .filter(|names| names.len() * 2 <= self.workloads);
+        Ok(few.and_then(|names| one_of(&names, FOCUS)))
     }
 
     /// Where few workloads come into question only what is about these is asked: nothing else of the mode's evidence is about a
