@@ -274,7 +274,7 @@ fn weigh<'a>(
     let mut log_odds = logit(mode.prior) + mode.relevance;
     let mut cap = CAP;
     let mut weakest = f64::INFINITY;
-    let (mut now, mut ended) = (false, false);
+    let (mut now, mut lately, mut ended) = (false, false, false);
     for slot in slots {
         let members: Vec<_> = slot
             .iter()
@@ -301,7 +301,8 @@ fn weigh<'a>(
             Outcome::Present(activity) => {
                 log_odds += weight;
                 weakest = weakest.min(strength);
-                now |= activity == Activity::Now || (activity == Activity::Lately && !gone);
+                now |= activity == Activity::Now;
+                lately |= activity == Activity::Lately && !gone;
                 ended |= matches!(activity, Activity::Over | Activity::Silent);
             }
             Outcome::Unavailable => cap = f64::min(cap, CAP_UNAVAILABLE),
@@ -315,7 +316,7 @@ fn weigh<'a>(
 
     // The requirements must hold together: one that is over, or of which nothing is seen any more, while another has just begun is
     // no coincidence to build on.
-    let active = now && !ended;
+    let active = (now || lately) && !ended;
     if !active {
         log_odds -= QUIET;
         cap = f64::min(cap, CAP_QUIET);
@@ -330,7 +331,8 @@ fn weigh<'a>(
             (Role::Supports, Outcome::Present(_)) => log_odds += weight,
             (Role::Supports, Outcome::Absent) => log_odds -= ABSENT_SUPPORT * weight,
             (Role::Contradicts, Outcome::Present(activity)) => {
-                if active && activity != Activity::Now {
+                // Of a fault that itself was only seen lately, what contradicts may be as old.
+                if active && now && activity != Activity::Now {
                     log_odds -= PAST_CONTRADICTION * weight;
                 } else {
                     log_odds -= weight;

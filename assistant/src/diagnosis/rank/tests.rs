@@ -296,18 +296,39 @@ fn what_is_over_ranks_below_what_goes_on() {
     );
 }
 
+/// With no traffic of late, and as much as that in the last longer part.
+fn rare(longer: &str) -> Evidence {
+    let mut evidence = requires("a>b 9", "");
+    let reading = evidence.reading.as_mut().unwrap();
+    for series_of in ["", longer] {
+        let mut look = reading.recent.clone();
+        look.series = series(series_of);
+        reading.unfloored.push(look);
+    }
+    evidence
+}
+
 #[test]
-fn rare_traffic_is_judged_by_its_last_occasion() {
-    let rare = |longer: &str| {
-        let mut evidence = requires("a>b 9", "");
-        let reading = evidence.reading.as_mut().unwrap();
-        for series_of in ["", longer] {
-            let mut look = reading.recent.clone();
-            look.series = series(series_of);
-            reading.unfloored.push(look);
-        }
+fn what_contradicts_counts_less_only_where_it_is_older_than_the_fault() {
+    let past = || {
+        let mut evidence = rare("a>b 1");
+        evidence.query.role = Role::Contradicts;
         evidence
     };
+    check(
+        &[
+            mode("now", vec![requires("a>b 9", "a>b 9"), past()]),
+            mode("lately", vec![rare("a>b 1"), past()]),
+        ],
+        expect![[r#"
+            now 0.891 at a → b
+            lately 0.391 at a → b
+        "#]],
+    );
+}
+
+#[test]
+fn rare_traffic_is_judged_by_its_last_occasion() {
     let level = |longer: &str| {
         let mut evidence = rare(longer);
         let expression = Expression::parse("avg_over_time(x[5m]) > 0.1").unwrap();
