@@ -36,6 +36,20 @@ pub(super) fn from_above(expr: &Expr) -> Option<Expr> {
     }
 }
 
+/// The expression without what only leaves out series: nothing that it gives is missing, and each value is as it was.
+pub(super) fn without_exclusions(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Paren(paren) => without_exclusions(&paren.expr),
+        Expr::Binary(binary) => match binary.op.id() {
+            T_LAND | T_LUNLESS => without_exclusions(&binary.lhs),
+            // Without the exclusions of its left side, that may hide what the right one gives.
+            T_LOR => None,
+            _ => Some(expr.clone()),
+        },
+        _ => Some(expr.clone()),
+    }
+}
+
 /// The same for what excludes: no series that the expression itself does not give.
 fn fewer(expr: &Expr) -> Option<Expr> {
     match expr {
@@ -151,6 +165,17 @@ mod tests {
             )),
         );
         check(&format!("{QUANTILE} > 2"), Some(&format!("{MEAN} > 2")));
+    }
+
+    #[test]
+    fn what_only_leaves_out_need_not_be_asked() {
+        let check = |text: &str, expected: Option<&str>| {
+            let bare = without_exclusions(&parser::parse(text).unwrap());
+            assert_eq!(bare.map(|expr| expr.to_string()).as_deref(), expected);
+        };
+        check("(x and y >= 3 unless z < 2)", Some("x"));
+        check("x / y", Some("x / y"));
+        check("x unless z or y", None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use promql_parser::label::MatchOp;
-use promql_parser::parser::token::{T_DIV, T_LAND, T_LUNLESS, T_MAX, T_NEQ, T_SUM};
+use promql_parser::parser::token::{T_DIV, T_GTR, T_LAND, T_LUNLESS, T_MAX, T_NEQ, T_SUM};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 
 use super::ranges::{LATEST, PLACEHOLDER, has_range, set_range, shift, windowed};
@@ -139,8 +139,9 @@ impl Expression {
         narrow::narrowed(&left, has, scope)
     }
 
-    /// How many series are beyond the threshold over any of `windows`; no series where none is. `compared`: the threshold
-    /// is for a change, so that any value may be beyond it. Quantiles are bounded from above, so there may be fewer.
+    /// How many series are beyond the threshold over any of `windows`, of pairs between which workloads; no series where none is.
+    /// `compared`: the threshold is for a change, so that any value may be beyond it, and it is not told between whom. Quantiles are
+    /// bounded from above, so there may be fewer.
     pub fn query_beyond(&self, windows: &[Duration], compared: bool) -> String {
         let bound = self.bound().unwrap_or(&self.left);
         let look = |window: &Duration| windowed(bound, *window).to_string();
@@ -152,7 +153,16 @@ impl Expression {
                 false => format!("(({left}) {} {})", self.comparison, self.threshold),
             })
             .collect();
-        format!("count({})", beyond.join(" or "))
+        let beyond = beyond.join(" or ");
+        match !compared && self.tells_pairs() {
+            true => count_pairs(&beyond),
+            false => format!("count({beyond})"),
+        }
+    }
+
+    fn tells_pairs(&self) -> bool {
+        let tells = |label| self.labels().is_some_and(|labels| labels.contains(label));
+        tells("src_workload") && tells("dst_workload")
     }
 
     /// How many series of what it is about (see [`spine`]) are above 0; no series where none is. Then none is beyond the
@@ -238,6 +248,11 @@ impl Expression {
 
     fn floored(&self) -> Option<&Expr> {
         let floored = || {
+            if let Some(bound) = self.bound() {
+                let value = bound::without_exclusions(bound)?;
+                let least = tree::literal(self.threshold);
+                return Some(tree::binary(T_GTR, tree::paren(value), least));
+            }
             let many = self.wants_more_than_nothing();
             let floored = many.then(|| spine::with_floors(&self.left, self.threshold));
             floored

@@ -12,7 +12,7 @@ use super::catalogue::Catalogue;
 use super::evidence::slots;
 use super::expression::{Expression, Names};
 use super::place::Workload;
-use super::snapshot::{Answer, Deadline, Missing, Snapshot};
+use super::snapshot::{Answer, Deadline, Missing, Series, Snapshot};
 use super::topology::Topology;
 use crate::prometheus::Prometheus;
 use crate::runbook::{End, EvidenceQuery, Role};
@@ -138,47 +138,43 @@ impl Screen<'_> {
             return Err(slots.swap_remove(nowhere));
         }
         let names = slots.iter().filter_map(|slot| slot.workloads(&answers));
-        // Where little is left out, the same query as of other modes is better: it is answered once for all.
-        let few = names
+        Ok(names
             .min_by_key(BTreeSet::len)
-            .filter(|names| names.len() * 2 <= self.workloads);
-        Ok(few.and_then(|names| one_of(&names, FOCUS)))
+            .and_then(|names| self.few(&names)))
     }
 
     /// Where few workloads come into question only what is about these is asked: nothing else of the mode's evidence is about a
     /// place where the mode can be.
     async fn mode(&self, whole: &[Asked]) -> Unit {
         let around = restricted(whole, self.near.as_ref(), Expression::of_pairs_among);
-        let mut focus = None;
+        let mut mode = around.clone();
+        let mut needs = vec![Need::Ask; mode.len()];
         if self.depth == Depth::Deciding {
             if let Some(nowhere) = self.excluded(&around).await {
                 return nowhere.excludes(whole.len());
             }
-            focus = match self.focus(&around).await {
-                Ok(focus) => focus,
+            match self.focus(&around).await {
+                Ok(focus) => mode = restricted(&around, focus.as_ref(), Expression::among),
                 Err(nowhere) => return nowhere.excludes(whole.len()),
-            };
-        }
-        let mode = &restricted(&around, focus.as_ref(), Expression::among);
-        let mut needs = vec![Need::Ask; mode.len()];
-        if self.depth == Depth::Deciding {
+            }
             // One after the other, the cheapest first: the modes wait beside each other.
-            for slot in self.slots(mode, Look::Whole) {
+            let mut fewest: Option<BTreeSet<String>> = None;
+            for slot in self.slots(&mode, Look::Whole) {
                 let answers = self.evaluate(slot.texts().collect()).await;
                 if slot.is_nowhere(&answers) {
                     return slot.excludes(mode.len());
                 }
+                let names = slot.workloads_beyond(&answers);
+                let names = names.into_iter().chain(fewest);
+                fewest = names.min_by_key(BTreeSet::len);
             }
-            let bounded = self.bounded(mode);
-            let answers = self
-                .evaluate(bounded.iter().flat_map(Slot::texts).collect())
-                .await;
-            for slot in bounded.iter().filter(|slot| slot.is_nowhere(&answers)) {
-                needs[slot.members[0]] = Need::Nowhere;
+            if let Some(names) = fewest.filter(|_| is_of_pairs(whole)) {
+                self.refocus(&around, &mut mode, &names);
             }
+            self.outline(&around, &mut mode, &mut needs).await;
         }
         let mut queries: Vec<(String, String)> = Vec::new();
-        for (((_, whole), (_, near)), need) in whole.iter().zip(mode).zip(&needs) {
+        for (((_, whole), (_, near)), need) in whole.iter().zip(&mode).zip(&needs) {
             if let (Ok(whole), Ok(near), Need::Ask) = (whole, near, need) {
                 queries.extend(
                     self.windows
@@ -195,17 +191,83 @@ impl Screen<'_> {
         Unit { needs, answers }
     }
 
-    /// Evidence that is no requirement and costs much more than to see that it is nowhere.
-    fn bounded(&self, mode: &[Asked]) -> Vec<Slot> {
-        let indexed = mode.iter().enumerate();
-        indexed
-            .filter(|(_, (query, expression))| {
-                query.role != Role::Requires
-                    && query.baseline.is_none()
-                    && expression.as_ref().is_ok_and(|one| one.is_bounded())
-            })
-            .filter_map(|asked| self.slot(&[&asked], Look::Whole))
-            .collect()
+    /// All that is required is at the same place, so the places of what is beyond its threshold at the fewest are enough. What has
+    /// been answered is not asked anew for less.
+    fn refocus(&self, around: &[Asked], mode: &mut [Asked], names: &BTreeSet<String>) {
+        let names = names.iter().map(String::as_str).collect();
+        let Some(names) = self.few(&names) else {
+            return;
+        };
+        for (asked, around) in mode.iter_mut().zip(around) {
+            let is_sparse = asked.1.as_ref().is_ok_and(|one| one.is_sparse());
+            if asked.0.role != Role::Requires || !is_sparse {
+                *asked = near(around, Some(&names), Expression::among);
+            }
+        }
+    }
+
+    /// Of evidence that costs much more than to see where it can be beyond its threshold, that is seen first: what can be nowhere is
+    /// not asked, and the rest for few workloads where they are few.
+    async fn outline(&self, around: &[Asked], mode: &mut [Asked], needs: &mut [Need]) {
+        let outlines = mode.iter().map(|asked| self.outlines(asked).into_iter());
+        let mut outlines: Vec<_> = outlines.collect();
+        loop {
+            let next: Vec<Option<String>> = outlines.iter_mut().map(Iterator::next).collect();
+            let queries: BTreeSet<String> = next.iter().flatten().cloned().collect();
+            if queries.is_empty() {
+                return;
+            }
+            let answers = self.evaluate(queries).await;
+            for (index, outline) in next.into_iter().enumerate() {
+                let Some(Ok(found)) = outline.map(|query| &answers[&query]) else {
+                    continue;
+                };
+                if found.is_empty() {
+                    needs[index] = Need::Nowhere;
+                } else if let Some(names) =
+                    workloads(found.iter()).and_then(|names| self.few(&names))
+                {
+                    mode[index] = near(&around[index], Some(&names), Expression::among);
+                } else {
+                    continue;
+                }
+                outlines[index] = Vec::new().into_iter();
+            }
+        }
+    }
+
+    /// Looks that find all places where evidence can be, each cheaper than the next and much cheaper than the evidence.
+    fn outlines(&self, (query, expression): &Asked) -> Vec<String> {
+        let Ok(expression) = expression else {
+            return Vec::new();
+        };
+        let mut metrics = expression.metrics().iter();
+        let is_measured = metrics.all(|metric| self.catalogue.measures(metric));
+        // What is required has been looked at.
+        if query.role == Role::Requires || query.baseline.is_some() || !is_measured {
+            return Vec::new();
+        }
+        let series = |metric: &str| self.catalogue.series(metric);
+        let is_cheap = |cost: f64| cost < WORTH * expression.cost(&series);
+        let mut outlines = Vec::new();
+        if expression.cost_of_floored(&series).is_some_and(is_cheap) {
+            let pairs = expression.query_floored_pairs(&self.windows);
+            outlines.extend(pairs.or_else(|| expression.query_floored(&self.windows)));
+        } else if is_cheap(expression.cost_of_spine(&series)) {
+            let pairs = expression.query_spine_pairs(self.windows[0]);
+            outlines.extend(pairs.or_else(|| expression.query_spine(self.windows[0])));
+        }
+        if expression.is_bounded() {
+            outlines.push(expression.query_beyond(&self.windows, false));
+        }
+        outlines
+    }
+
+    /// The names by which evidence is asked for. Where little is left out, the same query as of other modes is better: it is
+    /// answered once for all.
+    fn few(&self, names: &BTreeSet<&str>) -> Option<Names> {
+        let is_worth_it = names.len() * 2 <= self.workloads;
+        is_worth_it.then(|| one_of(names, FOCUS)).flatten()
     }
 
     pub async fn evaluate(&self, queries: BTreeSet<String>) -> Answers {
@@ -285,22 +347,36 @@ impl Screen<'_> {
     }
 }
 
+/// The ends of the pairs that were found; `None`: they were not told.
+fn workloads<'a>(pairs: impl IntoIterator<Item = &'a Series>) -> Option<BTreeSet<&'a str>> {
+    let ends = pairs.into_iter().flat_map(|pair| {
+        let ends = ["src_workload", "dst_workload"].into_iter();
+        ends.map(|end| pair.labels.get(end).map(String::as_str))
+    });
+    ends.collect()
+}
+
 /// The evidence for workloads among `names` alone, where that can be said of it.
 fn restricted(
     mode: &[Asked],
     names: Option<&Names>,
     among: impl Fn(&Expression, &Names) -> Option<Expression>,
 ) -> Vec<Asked> {
-    let near = |expression: &Result<Arc<Expression>, String>| {
+    mode.iter()
+        .map(|asked| near(asked, names, &among))
+        .collect()
+}
+
+fn near(
+    (query, expression): &Asked,
+    names: Option<&Names>,
+    among: impl Fn(&Expression, &Names) -> Option<Expression>,
+) -> Asked {
+    let near = || {
         let near = among(expression.as_ref().ok()?, names?)?;
         Some(Ok(Arc::new(near)))
     };
-    mode.iter()
-        .map(|(query, expression)| {
-            let near = near(expression).unwrap_or_else(|| expression.clone());
-            (query.clone(), near)
-        })
-        .collect()
+    (query.clone(), near().unwrap_or_else(|| expression.clone()))
 }
 
 /// Whether all that a mode requires is about pairs, and tells which.
@@ -359,13 +435,20 @@ impl Slot {
     fn workloads<'a>(&self, answers: &'a Answers) -> Option<BTreeSet<&'a str>> {
         let mut names = BTreeSet::new();
         for query in &self.queries {
-            for pair in answers[query].as_ref().ok()?.iter() {
-                for end in ["src_workload", "dst_workload"] {
-                    names.insert(pair.labels.get(end)?.as_str());
-                }
-            }
+            names.extend(workloads(answers[query].as_ref().ok()?.iter())?);
         }
         Some(names)
+    }
+
+    /// The same of the pairs that are beyond the threshold.
+    fn workloads_beyond(&self, answers: &Answers) -> Option<BTreeSet<String>> {
+        let mut names = self.workloads(answers)?;
+        for (query, expression) in &self.values {
+            let values = answers[query].as_ref().ok()?;
+            let beyond = values.iter().filter(|one| expression.holds(one.value));
+            names.extend(workloads(beyond)?);
+        }
+        Some(names.into_iter().map(str::to_owned).collect())
     }
 
     fn texts(&self) -> impl Iterator<Item = String> {
