@@ -109,9 +109,11 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk, const struct sk_buff *skb)
 	socket_addresses(&sk->__sk_common, key.local, key.peer);
 	key.kind = kind_of(tp, control);
 	count(&key, segments ? segments : 1);
-	if (key.kind == RETRANSMIT_TIMEOUT && tp->mss_cache && skb->len >= tp->mss_cache) {
+	/* A path that takes less than the MSS need not take what is a little shorter. */
+	if (key.kind == RETRANSMIT_TIMEOUT && tp->mss_cache &&
+	    skb->len >= tp->mss_cache - tp->mss_cache / 8) {
 		key.kind = RETRANSMIT_FULL_SIZED;
-		count(&key, skb->len / tp->mss_cache);
+		count(&key, skb->len > tp->mss_cache ? skb->len / tp->mss_cache : 1);
 	}
 	return 0;
 }

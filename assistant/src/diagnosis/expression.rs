@@ -312,7 +312,8 @@ impl Expression {
     }
 
     /// [`Expression::query`] without the floors that leave out what is rare: `x >= 3` becomes `x`, and `x and y >= 3` too.
-    /// Over a short range even a lasting fault is below them, and then only the bare value tells «still» from «no more».
+    /// Over a short range even a lasting fault is below them, and then only the bare value tells «still» from «no more». Below a floor
+    /// of a rate it is not, so that stays, as the least that the rate is taken for.
     pub fn query_without_floors(&self, window: Duration) -> String {
         windowed(&without_floors(self.left.clone()), window).to_string()
     }
@@ -460,6 +461,22 @@ fn has_changes(expr: &Expr) -> bool {
     own || parts(expr).into_iter().any(has_changes)
 }
 
+/// Whether it is how fast something happens, which no range is too short for, and not how often it has happened.
+fn is_rate(expr: &Expr) -> bool {
+    let named = |name: &str| calls(expr, name);
+    named("rate") && !named("increase")
+}
+
+fn calls(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Call(call) if call.func.name == name)
+        || parts(expr).into_iter().any(|part| calls(part, name))
+}
+
+/// A share of what is slower than its floor is one of the floor: of a tenth of a second of waiting it is little.
+fn at_least(value: Expr, floor: f64) -> Expr {
+    parser::parse(&format!("clamp_min({value}, {floor})")).unwrap_or(value)
+}
+
 fn without_floors(expr: Expr) -> Expr {
     match expr {
         Expr::Paren(mut paren) => {
@@ -469,8 +486,10 @@ fn without_floors(expr: Expr) -> Expr {
         Expr::Binary(mut binary) => {
             let comparison = Comparison::of(binary.op).is_some();
             let floor = |expr: &Expr| matches!(expr, Expr::Binary(inner) if Comparison::of(inner.op).is_some());
-            if comparison && number(&binary.rhs).is_some() {
-                return without_floors(*binary.lhs);
+            if comparison && let Some(floor) = number(&binary.rhs) {
+                let least = is_rate(&binary.lhs) && floor > 0.0;
+                let value = without_floors(*binary.lhs);
+                return if least { at_least(value, floor) } else { value };
             }
             if comparison && number(&binary.lhs).is_some() {
                 return without_floors(*binary.rhs);

@@ -288,6 +288,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: stale-endpoint 0.881 client>~unknown
         the link of a router between the two comes and goes
             fault: link-flap 0.932 client>server, local-loss 0.45 client>server, no-route 0.386 client>server
+        a rule rejects lookups, and ICMP says so to some
+            fault: policy-reject 0.982 client>server, dns-unanswered 0.45 client>server
         every third answer is SERVFAIL
             fault: dns-servfail 0.972 client>dns
         SERVFAIL only, one lookup every ten seconds
@@ -306,6 +308,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: nxdomain-storm 0.902 client>dns
         a client that asks one thing at a time gets no answer any more, with a time-out of two seconds
             fault: dns-unanswered 0.889 client>dns
+        the server answers when the client has given up, which asks for less time than that takes
+            fault: dns-slow 0.958 client>server, dns-unanswered 0.199 client>server, udp-no-port 0.14 server>client
         a node drops one packet in eight
             fault: local-loss 0.977 server>client
         a node drops one packet in eight, one request every ten seconds
@@ -320,6 +324,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: peer-reset 0.985 client>server
         clients reset every second connection before they have an answer
             fault: peer-reset 0.928 client>server
+        a rule resets one answer in ten, and the server what the client sends after that
+            fault: policy-reject 0.894 client>server, conntrack-invalid 0.45 client>*, peer-reset 0.396 client>server
         the path takes 40 ms, lookups too
             fault: dns-slow 0.934 client>dns
         the path gets longer under open connections, which remember their old minimum

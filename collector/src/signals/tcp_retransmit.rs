@@ -30,7 +30,7 @@ impl TcpRetransmit {
             ),
             full_sized: registry.counter(
                 "tcp_full_sized_retransmits",
-                "TCP segments as large as the path was taken to carry, sent again after a timeout; they are among the tcp_retransmitted_segments of that kind",
+                "TCP segments of seven eighths at least of what the path was taken to carry, sent again after a timeout; they are among the tcp_retransmitted_segments of that kind",
                 &[EDGE],
             ),
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// Longer than a world and a lookback of Prometheus.
-const SLOT: i64 = 3 * 3600;
+/// Longer than a world and a lookback of Prometheus; a day and a week before a world there is no other one.
+const SLOT: i64 = 5 * 3600;
 const START: i64 = 1_700_000_400;
 const LENGTH: i64 = 600;
 /// The buckets of `runbooks/tests/run`.
