@@ -137,7 +137,7 @@ fn floors_can_be_taken_off() {
         ("count(a > 2) > 5", "count(a > 2)"),
         (
             "rate(a[5m]) / (rate(b[5m]) > 0.05) > 0.5",
-            "rate(a[30s]) / ((clamp_min(rate(b[30s]), 0.05)) != 0)",
+            "rate(a[30s]) / (((clamp_min(rate(b[30s]), 0.05))) != 0)",
         ),
     ] {
         let expression = Expression::parse(text).unwrap();
