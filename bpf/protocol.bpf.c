@@ -260,6 +260,16 @@ static __noinline int segment_near_start(struct __sk_buff *skb, __u32 transport,
 	return 0;
 }
 
+/* A status line of HTTP/1 that answers what the peer has sent. */
+static __always_inline bool is_http_answer(struct __sk_buff *skb, __u32 payload, bool answers)
+{
+	__u8 word[8];
+
+	return answers && !bpf_skb_load_bytes(skb, payload, word, sizeof(word)) && word[0] == 'H' &&
+	       word[1] == 'T' && word[2] == 'T' && word[3] == 'P' && word[4] == '/' &&
+	       word[5] == '1' && word[6] == '.';
+}
+
 /* Every packet comes here, so there are no calls before it is known to be of interest, but for one.
  */
 static __always_inline void packet(struct __sk_buff *skb, __u32 direction)
@@ -303,8 +313,12 @@ static __always_inline void packet(struct __sk_buff *skb, __u32 direction)
 	tp = bpf_tcp_sock(sk);
 	if (!tp || (outgoing ? tp->bytes_acked : tp->bytes_received) > DEEPEST)
 		return;
-	/* How a connection ends matters only if it speaks TLS. */
-	if (skb->len <= payload && !bpf_sk_storage_get(&streams, sk, 0, 0))
+	/* How a connection ends, how it goes on, and how HTTP/1 is answered (the request tells)
+	 * matters only if it speaks TLS or HTTP/2. */
+	if ((skb->len <= payload ||
+	     (outgoing ? tp->bytes_acked : tp->bytes_received) > STREAM_SMALL + LATEST_START ||
+	     is_http_answer(skb, payload, outgoing ? tp->bytes_received : tp->data_segs_out)) &&
+	    !bpf_sk_storage_get(&streams, sk, 0, 0))
 		return;
 	segment_near_start(skb, transport, direction);
 }

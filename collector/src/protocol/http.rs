@@ -45,11 +45,27 @@ pub(super) fn http1(client: &[u8], server: &[u8]) -> Match {
     let method = (METHODS.iter().zip(matches))
         .find(|(_, found)| *found == Match::Yes(Protocol::Unknown))
         .map(|(method, _)| method);
-    let Some(method) = method else {
-        let perhaps = matches.contains(&Match::Perhaps);
-        return if perhaps { Match::Perhaps } else { Match::No };
+    match method {
+        Some(method) => request_target(&client[method.len()..], method),
+        None if is_request_line(client) => Match::Yes(Protocol::Http1),
+        None if matches.contains(&Match::Perhaps) => Match::Perhaps,
+        None => Match::No,
+    }
+}
+
+/// A method that nobody has heard of (RFC 9110, 9.1, lets anyone invent some), if the version is there to be seen.
+fn is_request_line(client: &[u8]) -> bool {
+    let line = client.split(|&byte| byte == b'\r').next();
+    let mut words = line.unwrap_or_default().split(|&byte| byte == b' ');
+    let [Some(method), Some(target), Some(version), None] = std::array::from_fn(|_| words.next())
+    else {
+        return false;
     };
-    request_target(&client[method.len()..], method)
+    let is_method = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+    !method.is_empty()
+        && method.iter().all(is_method)
+        && target.iter().all(u8::is_ascii_graphic)
+        && (version.starts_with(b"HTTP/1.") && version.len() == 8)
 }
 
 /// A path, an address, a name with port, or `*`; and if the line ends, the version.

@@ -77,6 +77,10 @@ fn each_protocol_is_known_by_its_first_bytes() {
         b"HTTP/1.1 418 I'm a teapot\r\n",
         Http1,
     );
+    // The kernel does not show the answer: the request has to do.
+    check(b"BREW /pot HTTP/1.1\r\n\r\n", b"", Http1);
+    check(b"VERSION-CONTROL /pot HTTP/1.0\r\n\r\n", b"", Http1);
+    check(b"BREW /pot SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n", Unknown);
     check(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], b"", Tls);
     check(&startup(), b"", Postgresql);
     check(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f], b"S", Postgresql);
@@ -127,7 +131,8 @@ fn grpc_is_http_2_with_its_content_type() {
 #[test]
 fn what_resembles_a_protocol_is_unknown() {
     check(b"GET out of here\r\n", b"", Unknown);
-    check(b"GETTING / HTTP/1.1\r\n", b"", Unknown);
+    check(b"GETTING / FTP/1.1\r\n", b"", Unknown);
+    check(b"GETTING up early\r\n", b"HTTP", Unknown);
     check(b"* OK IMAP\r\n", b"", Unknown);
     check(b"", b"220 mail.test ESMTP\r\n", Unknown);
     check(

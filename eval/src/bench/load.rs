@@ -15,6 +15,12 @@ use crate::{netns, say};
 
 pub(super) const REQUEST: usize = 128;
 pub(super) const ANSWER: usize = 512;
+/// What most short connections of a cluster speak.
+const REQUEST_BYTES: [u8; REQUEST] = message(
+    b"GET /items?page=1 HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\nAccept: */*\r\n\r\n",
+);
+const ANSWER_BYTES: [u8; ANSWER] =
+    message(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n");
 const CHUNK: usize = 128 * 1024;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,6 +116,17 @@ pub(crate) fn run(namespace: &str, settings: &str) -> Result<()> {
     Ok(())
 }
 
+/// As long as is wanted: the rest are dots.
+const fn message<const LENGTH: usize>(text: &[u8]) -> [u8; LENGTH] {
+    let mut bytes = [b'.'; LENGTH];
+    let mut at = 0;
+    while at < text.len() {
+        bytes[at] = text[at];
+        at += 1;
+    }
+    bytes
+}
+
 fn ready() {
     say::result("ready");
 }
@@ -124,7 +141,7 @@ fn answer(at: SocketAddr, threads: u32) -> Result<()> {
                     // A client that is gone by now says so itself.
                     let _ = stream
                         .read_exact(&mut [0; REQUEST])
-                        .and_then(|()| stream.write_all(&[0; ANSWER]));
+                        .and_then(|()| stream.write_all(&ANSWER_BYTES));
                 }
             });
         }
@@ -189,7 +206,7 @@ fn connect(
 
 fn request(to: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
-    stream.write_all(&[0; REQUEST])?;
+    stream.write_all(&REQUEST_BYTES)?;
     let mut answer = [0; ANSWER];
     stream.read_exact(&mut answer)?;
     match stream.read(&mut answer)? {
