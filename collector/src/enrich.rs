@@ -130,6 +130,11 @@ impl Enricher {
         self.peer_of_clients(netns, None, address)
     }
 
+    /// As [`Enricher::peer`], and behind a Service's address who answers this client.
+    pub fn peer_behind(&self, netns: NetnsId, client: IpAddr, address: IpAddr) -> Workload {
+        self.peer_of_clients(netns, Some(client), address)
+    }
+
     /// As [`Enricher::peer`], for connections of one address if `client` is given, and else for those of all
     /// addresses of `netns`.
     fn peer_of_clients(&self, netns: NetnsId, client: Option<IpAddr>, address: IpAddr) -> Workload {
@@ -169,7 +174,7 @@ impl Enricher {
     /// As [`Enricher::meant`], and behind a Service's address whom connection tracking sends this source to.
     pub fn meant_behind(&self, netns: NetnsId, source: IpAddr, destination: IpAddr) -> Workload {
         let meant = self.read().meant(source, destination);
-        meant.unwrap_or_else(|| self.peer_of_clients(netns, Some(source), destination))
+        meant.unwrap_or_else(|| self.peer_behind(netns, source, destination))
     }
 
     /// Says that `netns` was answered from an address. Should another namespace take the address too, it

@@ -131,7 +131,7 @@ impl PacketDrop {
         }
         let netns = NetnsId(key.netns);
         // Without a namespace an address means nothing.
-        let (from, to) = ends(key, total, hidden);
+        let (from, to) = ends(key, total, hidden, enricher);
         let interface = interface_name(&key.interface);
         let site = self.site(key.location);
         let reason = class::reason(self.reasons.name(key.reason), site);
@@ -149,7 +149,7 @@ impl PacketDrop {
                 Workload::unknown(),
             ),
             _ => (
-                enricher.peer(netns, from),
+                enricher.peer_behind(netns, to, from),
                 meant(enricher, netns, from, to),
                 enricher.owner(netns, CgroupId(key.cgroup)),
             ),
@@ -242,8 +242,16 @@ fn ends(
     key: &packet_drop_key,
     total: &packet_drop_total,
     hidden: &Untranslated,
+    enricher: &Enricher,
 ) -> (IpAddr, IpAddr) {
-    let mut found = samples(key, total).map(|packet| hidden.ends(packet));
+    let behind = |packet: FiveTuple| {
+        let (from, to) = hidden.ends(packet);
+        // What answers from a Service's address comes from whom its client was sent to.
+        let sent_to = enricher.translated(&packet.reversed());
+        let answers = sent_to.filter(|_| from == packet.client.ip());
+        (answers.map_or(from, |sent_to| sent_to.server.ip()), to)
+    };
+    let mut found = samples(key, total).map(behind);
     let seen = (address(key.source), address(key.destination));
     match found.next() {
         Some(first) if found.all(|other| other == first) => first,

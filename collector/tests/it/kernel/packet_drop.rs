@@ -160,6 +160,15 @@ fn what_is_dropped_behind_a_node_is_its_pods() {
     question(pod, service, 4000);
     is(dropped(&mut measurement, pod, server), 3);
     in_namespace(node, || program.detach(link).unwrap());
+    // What the server answers has the Service's address by the time it leaves the node.
+    let drop_translated = "table ip u {\n chain c {\n type filter hook postrouting priority 200\n \
+                           ip saddr 10.96.7.1 udp sport 4002 drop\n }\n}\n";
+    assert!(nft(node, drop_translated));
+    let other_port = lab.in_server(|| UdpSocket::bind((lab.server4, 4002)).unwrap());
+    question(pod, service, 4002);
+    let (_, asker) = other_port.recv_from(&mut [0; 16]).unwrap();
+    other_port.send_to(b"answer", asker).unwrap();
+    is(dropped(&mut measurement, server, pod), 2);
     // Which of the two cannot be told.
     question(node, lab.server4, 4000);
     question(pod, lab.server4, 4000);
