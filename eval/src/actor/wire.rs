@@ -36,6 +36,9 @@ pub(super) struct Settings {
     /// Share of the frames to the node that vanish, besides `loss`.
     #[serde(default)]
     loss_to: f64,
+    /// Share of the frames that vanish of those with a piece of an IP packet that is not its first.
+    #[serde(default)]
+    loss_of_pieces: f64,
     /// Share of the frames that `reorder_ms` longer are on their way, so that later ones overtake them.
     #[serde(default)]
     reorder: f64,
@@ -80,13 +83,31 @@ enum Direction {
 }
 
 impl Settings {
-    fn loss(&self, direction: Direction) -> [f64; 2] {
+    fn loss(&self, direction: Direction, frame: &[u8]) -> [f64; 3] {
         let one_way = match direction {
             Direction::FromNode => self.loss_from,
             Direction::ToNode => self.loss_to,
         };
-        [self.loss, one_way]
+        let of_pieces = if is_later_piece(frame) {
+            self.loss_of_pieces
+        } else {
+            0.0
+        };
+        [self.loss, one_way, of_pieces]
     }
+}
+
+/// Whether the frame holds a piece of an IP packet, and not its first.
+fn is_later_piece(frame: &[u8]) -> bool {
+    const FRAGMENT_HEADER: u8 = 44;
+    let offset = match (frame.get(12..14), frame.get(ETHERNET_HEADER..HEADERS + 4)) {
+        (Some([0x08, 0x00]), Some(ip)) => u16::from_be_bytes([ip[6], ip[7]]) << 3,
+        (Some([0x86, 0xdd]), Some(ip)) if ip[6] == FRAGMENT_HEADER => {
+            u16::from_be_bytes([ip[42], ip[43]]) & !7
+        }
+        _ => 0,
+    };
+    offset != 0
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -179,7 +200,7 @@ fn take(
             continue;
         }
         if settings
-            .loss(direction)
+            .loss(direction, &buffer[..length])
             .iter()
             .any(|share| random.unit() < *share)
         {
