@@ -71,10 +71,6 @@ pub struct Candidate {
     pub log_odds: f64,
     pub confidence: f64,
     pub active: bool,
-    /// Seen in the recent part, and not only at the last occasion before it.
-    now: bool,
-    /// What its confidence would be if it were active.
-    confidence_then: f64,
     /// Indices of modes that this one accounts for at its place.
     pub explains: Vec<usize>,
     pub explained: bool,
@@ -244,24 +240,16 @@ struct Score {
     log_odds: f64,
     cap: f64,
     active: bool,
-    now: bool,
 }
 
 impl Score {
     fn candidate(&self, mode: usize, place: Place) -> Candidate {
-        let (log_odds, cap) = if self.active {
-            (self.log_odds, self.cap)
-        } else {
-            (self.log_odds - QUIET, f64::min(self.cap, CAP_QUIET))
-        };
         Candidate {
             mode,
             place,
-            log_odds,
-            confidence: confidence(log_odds, cap),
+            log_odds: self.log_odds,
+            confidence: confidence(self.log_odds, self.cap),
             active: self.active,
-            now: self.now,
-            confidence_then: confidence(self.log_odds, self.cap),
             explains: Vec::new(),
             explained: false,
             hops: 0,
@@ -329,6 +317,10 @@ fn weigh<'a>(
     // The requirements must hold together: one that is over, or of which nothing is seen any more, while another has just begun is
     // no coincidence to build on.
     let active = (now || lately) && !ended;
+    if !active {
+        log_odds -= QUIET;
+        cap = f64::min(cap, CAP_QUIET);
+    }
     for evidence in &mode.evidence {
         let weight = evidence.weight();
         let (outcome, _) = match evidence.query.role {
@@ -362,7 +354,6 @@ fn weigh<'a>(
         log_odds,
         cap,
         active,
-        now: now && active,
     })
 }
 
@@ -475,16 +466,12 @@ fn explained_by(modes: &[Mode]) -> Vec<BTreeSet<usize>> {
         .collect()
 }
 
-/// A specific cause absorbs the modes whose symptoms it produces, where they overlap. One that is over absorbs what of them has
-/// not been seen since: it is what it has left behind.
+/// A specific cause absorbs the modes whose symptoms it produces, where they overlap.
 fn explain_away(modes: &[Mode], candidates: &mut [Candidate], topology: &Topology) {
     let explained_by = explained_by(modes);
     let causes: Vec<Candidate> = candidates
         .iter()
-        .filter(|candidate| {
-            let is_over = !candidate.active && !candidate.place.is_anonymous();
-            candidate.confidence >= LIKELY || (is_over && candidate.confidence_then >= LIKELY)
-        })
+        .filter(|candidate| candidate.confidence >= LIKELY)
         .cloned()
         .collect();
     let explains = |cause: &Candidate, effect: &Candidate| {
@@ -493,7 +480,6 @@ fn explain_away(modes: &[Mode], candidates: &mut [Candidate], topology: &Topolog
         let mutual = named(effect.mode, cause.mode);
         named(cause.mode, effect.mode)
             && cause.mode != effect.mode
-            && (cause.active || !effect.now)
             && cause.place.overlaps(&effect.place.opened(), topology)
             && !(mutual && stronger(effect, cause).is_lt())
     };

@@ -369,29 +369,6 @@ fn rare_traffic_is_judged_by_its_last_occasion() {
 }
 
 #[test]
-fn what_a_fault_has_left_behind_is_its_own_and_what_goes_on_is_not() {
-    let over = || requires("a>b 9", "a>b 0");
-    check(
-        &[
-            explaining(mode("over", vec![over()]), &["left", "goes-on"]),
-            explaining(
-                mode("never-was", vec![requires("", "")]),
-                &["of-nothing", "goes-on"],
-            ),
-            mode("left", vec![rare("a>b 1")]),
-            mode("of-nothing", vec![rare("a>b 1")]),
-            mode("goes-on", vec![requires("a>b 9", "a>b 9")]),
-        ],
-        expect![[r#"
-            goes-on 0.928 at a → b
-            of-nothing 0.928 at a → b
-            over 0.45 at a → b (over)
-            left 0.45 at a → b
-        "#]],
-    );
-}
-
-#[test]
 fn a_listener_is_the_place_of_its_clients_trouble() {
     let queue = explaining(
         mode(
