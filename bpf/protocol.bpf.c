@@ -282,6 +282,7 @@ static __always_inline void packet(struct __sk_buff *skb, __u32 direction)
 	struct bpf_sock *sk;
 	__u32 transport;
 	__u32 payload;
+	__u64 passed;
 	__u8 protocol;
 	__u8 *header;
 
@@ -311,12 +312,14 @@ static __always_inline void packet(struct __sk_buff *skb, __u32 direction)
 	if (!sk)
 		return;
 	tp = bpf_tcp_sock(sk);
-	if (!tp || (outgoing ? tp->bytes_acked : tp->bytes_received) > DEEPEST)
+	if (!tp)
+		return;
+	passed = outgoing ? tp->bytes_acked : tp->bytes_received;
+	if (passed > DEEPEST)
 		return;
 	/* How a connection ends, how it goes on, and how HTTP/1 is answered (the request tells)
 	 * matters only if it speaks TLS or HTTP/2. */
-	if ((skb->len <= payload ||
-	     (outgoing ? tp->bytes_acked : tp->bytes_received) > STREAM_SMALL + LATEST_START ||
+	if ((skb->len <= payload || passed > LATEST_START ||
 	     is_http_answer(skb, payload, outgoing ? tp->bytes_received : tp->data_segs_out)) &&
 	    !bpf_sk_storage_get(&streams, sk, 0, 0))
 		return;

@@ -65,7 +65,8 @@ fn is_request_line(client: &[u8]) -> bool {
     !method.is_empty()
         && method.iter().all(is_method)
         && target.iter().all(u8::is_ascii_graphic)
-        && (version.starts_with(b"HTTP/1.") && version.len() == 8)
+        && version.starts_with(b"HTTP/1.")
+        && version.len() == 8
 }
 
 /// A path, an address, a name with port, or `*`; and if the line ends, the version.

@@ -118,7 +118,19 @@ fn what_is_dropped_behind_a_node_is_its_pods() {
     if !nft(node, &hide) || !nft(server, drop_question) || !nft(node, drop_answer) {
         return;
     }
-    let answering = lab.in_server(|| UdpSocket::bind((lab.server4, 4001)).unwrap());
+    let answering = |port| {
+        let socket = lab.in_server(|| UdpSocket::bind((lab.server4, port)).unwrap());
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        socket
+    };
+    let answer = |socket: &UdpSocket| {
+        let (_, asker) = socket.recv_from(&mut [0; 16]).unwrap();
+        socket.send_to(b"answer", asker).unwrap();
+        asker.ip()
+    };
+    let (first, second) = (answering(4001), answering(4002));
     let question = |namespace: &str, address: IpAddr, port: u16| {
         in_namespace(namespace, || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -138,15 +150,13 @@ fn what_is_dropped_behind_a_node_is_its_pods() {
     question(pod, lab.server4, 4000);
     is(dropped(&mut measurement, pod, server), 2);
     question(pod, lab.server4, 4001);
-    let (_, asker) = answering.recv_from(&mut [0; 16]).unwrap();
-    assert_eq!(asker.ip(), lab.client4, "hidden");
-    answering.send_to(b"answer", asker).unwrap();
+    assert_eq!(answer(&first), lab.client4, "hidden");
     is(dropped(&mut measurement, server, pod), 1);
     question(node, lab.server4, 4000);
     is(dropped(&mut measurement, node, server), 1);
     let service = IpAddr::from([10, 96, 7, 1]);
     question(pod, service, 4001);
-    answering.recv_from(&mut [0; 16]).unwrap();
+    first.recv_from(&mut [0; 16]).unwrap();
     // A list that took long is not made again at once.
     let learn = || measurement.enricher().learn_translations();
     assert!((0..300).any(|_| learn() || {
@@ -164,10 +174,8 @@ fn what_is_dropped_behind_a_node_is_its_pods() {
     let drop_translated = "table ip u {\n chain c {\n type filter hook postrouting priority 200\n \
                            ip saddr 10.96.7.1 udp sport 4002 drop\n }\n}\n";
     assert!(nft(node, drop_translated));
-    let other_port = lab.in_server(|| UdpSocket::bind((lab.server4, 4002)).unwrap());
     question(pod, service, 4002);
-    let (_, asker) = other_port.recv_from(&mut [0; 16]).unwrap();
-    other_port.send_to(b"answer", asker).unwrap();
+    answer(&second);
     is(dropped(&mut measurement, server, pod), 2);
     // Which of the two cannot be told.
     question(node, lab.server4, 4000);
