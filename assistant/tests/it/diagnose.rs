@@ -310,6 +310,8 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: dns-unanswered 0.889 client>dns
         the server answers when the client has given up, which asks for less time than that takes
             fault: dns-slow 0.958 client>server, dns-unanswered 0.199 client>server, udp-no-port 0.14 server>client
+        answers are cut, and programs go on over TCP before the other answer of the pair has come
+            no_network_fault: not-network 0.989, udp-no-port 0.072 server>client
         a node drops one packet in eight
             fault: local-loss 0.977 server>client
         a node drops one packet in eight, one request every ten seconds
