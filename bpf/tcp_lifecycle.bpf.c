@@ -4,9 +4,10 @@
  * socket, live or closed, its bytes, segments, RTT and what its sending waited for.
  *
  * tcp_state runs at every state change of every TCP socket (ten for a short connection, both ends
- * together) and works on five of them. Opening only leaves a note in the socket's storage; the edge
- * is looked up once, at the close, or before that by tcp_live when user space asks. The iterators
- * run when user space reads them: about a microsecond per socket.
+ * together) and works on five of them. Where a kernel may leave it out, tcp_state_again sees to
+ * what was left out. Opening only leaves a note in the socket's storage; the edge is looked up
+ * once, at the close, or before that by tcp_live when user space asks. The iterators run when user
+ * space reads them: about a microsecond per socket.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -193,6 +194,7 @@ static __always_inline void connecting(const struct sock *sk, const struct tcp_s
 	/* A second connect() on a socket goes on with the totals of the first. */
 	if (state->role)
 		skip_totals(state, tp);
+	state->done = TCP_SYN_SENT;
 	state->role = TCP_ROLE_CLIENT;
 	state->connect_ns = bpf_ktime_get_ns();
 	state->established_ns = 0;
@@ -213,6 +215,7 @@ static __always_inline void established(const struct sock *sk, enum tcp_role rol
 		count_insert_failure();
 		return;
 	}
+	state->done = TCP_ESTABLISHED;
 	/* Both ends may have sent a SYN: SYN_SENT, SYN_RECV, ESTABLISHED is a client. */
 	if (state->role != TCP_ROLE_CLIENT)
 		state->role = role;
@@ -232,6 +235,8 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 	struct tcp_edge *edge;
 	__u64 lifetime;
 
+	if (state)
+		state->done = TCP_CLOSE;
 	if (oldstate == TCP_SYN_SENT) {
 		role = TCP_ROLE_CLIENT;
 		failure = failure_of(tp, state);
@@ -264,45 +269,84 @@ static __always_inline void closed(const struct sock *sk, const struct tcp_sock 
 			     1);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
+static __always_inline void change(const struct sock *sk, int oldstate, int newstate)
 {
 	const struct tcp_sock *tp;
 
-	/* SCTP, DCCP and MPTCP come here too. */
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
 	switch (newstate) {
 	case TCP_LISTEN:
 		bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		return 0;
+		return;
 	case TCP_ESTABLISHED:
 		established(sk, oldstate == TCP_SYN_SENT ? TCP_ROLE_CLIENT : TCP_ROLE_SERVER);
-		return 0;
+		return;
 	case TCP_FIN_WAIT1:
 	case TCP_CLOSE_WAIT:
 		/* With TCP Fast Open, a server may answer and close, or a client end its request,
 		 * before the handshake is complete: a connection that is never ESTABLISHED. */
 		if (oldstate == TCP_SYN_RECV)
 			established(sk, TCP_ROLE_SERVER);
-		return 0;
+		return;
 	case TCP_SYN_SENT:
 		tp = bpf_skc_to_tcp_sock((void *)sk);
 		if (tp)
 			connecting(sk, tp);
-		return 0;
+		return;
 	case TCP_CLOSE:
 		/* SYN_RECV: a handshake that came to nothing, and was never counted as opened. */
 		if (oldstate == TCP_LISTEN || oldstate == TCP_SYN_RECV || oldstate == TCP_CLOSE)
-			return 0;
+			return;
 		tp = bpf_skc_to_tcp_sock((void *)sk);
 		if (tp)
 			closed(sk, tp, oldstate);
-		return 0;
+		return;
 	default:
 		/* LISTEN to SYN_RECV among them: the first event of an accepted child. */
-		return 0;
+		return;
 	}
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state, const struct sock *sk, int oldstate, int newstate)
+{
+	/* SCTP, DCCP and MPTCP come here too. */
+	if (sk->sk_protocol == IPPROTO_TCP)
+		change(sk, oldstate, newstate);
+	return 0;
+}
+
+/* Whether tcp_state has worked on a change, or had nothing to do. */
+static __always_inline bool is_done(const struct tcp_socket *state, int oldstate, int newstate)
+{
+	switch (newstate) {
+	case TCP_LISTEN:
+		return state;
+	case TCP_SYN_SENT:
+	case TCP_ESTABLISHED:
+		return state && state->done == newstate;
+	case TCP_FIN_WAIT1:
+	case TCP_CLOSE_WAIT:
+		return oldstate != TCP_SYN_RECV || (state && state->done == TCP_ESTABLISHED);
+	case TCP_CLOSE:
+		/* Without storage nothing tells: it counts as lost if it was. */
+		return !state || state->done == TCP_CLOSE;
+	default:
+		return true;
+	}
+}
+
+/*
+ * The kernel runs no program at a tracepoint twice at a time on one CPU. Since Linux 7 a program
+ * there can be put aside for another task, whose changes it would then miss: this one is run in
+ * its place. What tcp_state is in the midst of is of another socket, since a socket is locked.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state_again, const struct sock *sk, int oldstate, int newstate)
+{
+	if (sk->sk_protocol == IPPROTO_TCP &&
+	    !is_done(bpf_sk_storage_get(&tcp_sockets, (void *)sk, 0, 0), oldstate, newstate))
+		change(sk, oldstate, newstate);
+	return 0;
 }
 
 /*

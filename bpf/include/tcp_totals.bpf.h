@@ -40,6 +40,8 @@ struct tcp_socket {
 	__u32 connect_error;
 	/** The process that called connect(). */
 	__u32 process;
+	/** The last state that was worked on: SYN_SENT, ESTABLISHED or CLOSE. */
+	__u32 done;
 };
 
 /* In microseconds, as the kernel keeps them. */

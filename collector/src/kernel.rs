@@ -6,6 +6,7 @@ pub mod btf;
 mod interface;
 mod maps;
 mod per_cpu;
+mod release;
 mod ring;
 pub mod statistics;
 pub mod symbols;
@@ -25,6 +26,7 @@ use thiserror::Error;
 pub use attach::{Direction, HookStatus, IteratorKind, Refusal};
 pub use interface::{Attachment, Tap, Way, remove_stale_filters};
 pub use maps::{MapFill, ReadError};
+pub use release::{release, version};
 pub use ring::{Bell, Eraser, Number, Ring};
 pub use syscall::{
     keep_capabilities, monotonic_nanoseconds, release_memory, share_one_heap, tick_nanoseconds,

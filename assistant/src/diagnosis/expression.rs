@@ -422,6 +422,13 @@ pub(super) fn parsed(text: &str) -> Result<Expr, ExpressionError> {
     if text.len() > MAX_LENGTH || operators > MAX_OPERATORS {
         return Err(ExpressionError::TooComplex);
     }
+    let expr = understood(text)?;
+    // A range of `[0]` is taken, and refused as the `[0s]` that it is shown as.
+    understood(&expr.to_string())?;
+    Ok(expr)
+}
+
+fn understood(text: &str) -> Result<Expr, ExpressionError> {
     // The parser panics at a range or an offset in plain seconds that no duration holds, such as `x[1e30]`.
     std::panic::catch_unwind(|| parser::parse(text))
         .unwrap_or_else(|_| {

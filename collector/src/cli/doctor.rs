@@ -23,6 +23,7 @@ use crate::export::Registry;
 use crate::host::cgroup::cgroup2_mount;
 use crate::host::{Host, Paths, netns};
 use crate::k8s::watch::{Missing, WatchSettings, probe};
+use crate::kernel::{release, version};
 use crate::signals::{SignalSettings, Signals};
 
 /// Older kernels lack helpers that the programs call.
@@ -251,9 +252,8 @@ fn is_anothers(folder: &Path) -> bool {
 }
 
 fn kernel() -> Check {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    let outcome = match version(release) {
+    let release = release();
+    let outcome = match version(&release) {
         Some(version) if version >= OLDEST_KERNEL => Outcome::Fine,
         _ => Outcome::Broken,
     };
@@ -263,11 +263,6 @@ fn kernel() -> Check {
         format!("Linux {release}"),
         "boot Linux 5.15 or newer",
     )
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn types() -> Check {
@@ -507,11 +502,4 @@ fn who_has_no_right_to_enter_namespaces_is_told_so() {
         namespaces().outcome
     });
     assert!(outcome.join().unwrap() == Outcome::Broken);
-}
-
-#[test]
-fn versions_are_read() {
-    assert_eq!(version("6.18.44-fc-v509"), Some((6, 18)));
-    assert_eq!(version("5.15.0"), Some((5, 15)));
-    assert_eq!(version("unknown"), None);
 }

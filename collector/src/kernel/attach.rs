@@ -49,13 +49,32 @@ impl Object {
         program: &str,
         tracepoint: &'static str,
     ) -> Result<(), Refusal> {
-        let result = (|| {
-            let tracing: &mut BtfTracePoint = self.program(program)?;
-            tracing.load(tracepoint, &types.btf)?;
-            tracing.attach()?;
-            Ok(())
-        })();
+        let result = self.try_tracepoint(types, program, tracepoint);
         self.record(tracepoint, result)
+    }
+
+    fn try_tracepoint(
+        &mut self,
+        types: &KernelTypes,
+        program: &str,
+        tracepoint: &str,
+    ) -> Result<(), ProgramError> {
+        let tracing: &mut BtfTracePoint = self.program(program)?;
+        tracing.load(tracepoint, &types.btf)?;
+        tracing.attach()?;
+        Ok(())
+    }
+
+    /// Attaches a second program to a tracepoint, for events that the first is not run for. Without
+    /// it these are lost, and counted: no hook is refused.
+    pub fn attach_tracepoint_again(
+        &mut self,
+        types: &KernelTypes,
+        program: &str,
+        tracepoint: &'static str,
+    ) -> Result<(), Refusal> {
+        self.try_tracepoint(types, program, tracepoint)
+            .map_err(|error| Refusal::of(&error))
     }
 
     /// Attaches the first of several programs for one tracepoint that the kernel takes: its

@@ -25,12 +25,32 @@ pub struct ProgramRuns {
     /// While the kernel measures.
     pub runs: u64,
     pub time: Duration,
-    /// Events that it did not run for: it was interrupted on the same CPU by one of its own.
+    /// Events that it did not run for: it was interrupted on the same CPU by one of its own. With a
+    /// program that sees to these, at most as many as that one did not run for either.
     pub missed: u64,
 }
 
+/// What the program is called that sees to what another one was not run for.
+const AGAIN: &str = "_again";
+
 impl Object {
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        let mut runs = self.counted_programs();
+        let again: Vec<(String, u64)> = (runs.iter_mut())
+            .filter_map(|run| {
+                let of = run.program.strip_suffix(AGAIN)?.to_owned();
+                Some((of, std::mem::take(&mut run.missed)))
+            })
+            .collect();
+        for (of, missed) in again {
+            for run in runs.iter_mut().filter(|run| run.program == of) {
+                run.missed = run.missed.min(missed);
+            }
+        }
+        runs
+    }
+
+    fn counted_programs(&self) -> Vec<ProgramRuns> {
         self.ebpf
             .programs()
             .filter_map(|(name, program)| {

@@ -4,7 +4,6 @@ mod class;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Signal;
@@ -14,7 +13,7 @@ use crate::elf;
 use crate::enrich::{CgroupId, Enricher, FiveTuple, NetnsId, Untranslated, Workload};
 use crate::export::{Counter, EDGE, OWNER, Registry, edge_by, owner};
 use crate::kernel::symbols::Symbols;
-use crate::kernel::{KernelTypes, Object, Refusal, btf};
+use crate::kernel::{KernelTypes, Object, Refusal, btf, release, version};
 
 pub(super) const NAME: &str = "packet_drop";
 static ELF: &[u8] = elf!("packet_drop");
@@ -186,8 +185,7 @@ impl Signal for PacketDrop {
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         self.reasons = Reasons::read();
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        self.rules_drop = rules_drop(&release);
+        self.rules_drop = rules_drop(&release());
         self.symbols = Symbols::read(&class::SITES);
         if self.symbols.is_empty() {
             object.note_hidden_symbols();
@@ -294,11 +292,7 @@ impl Reasons {
 /// Whether a firewall rule drops the packet itself, so that the site says that it was a rule. Before
 /// Linux 6.7 it only says so to the hook, which drops for others too.
 fn rules_drop(release: &str) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next(), numbers.next());
-    version.0.is_none() || version >= (Some(6), Some(7))
+    version(release).is_none_or(|version| version >= (6, 7))
 }
 
 /// Up to the zero that ends it.

@@ -6,6 +6,7 @@ mod walk;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
 use zerocopy::FromBytes;
 
 use super::labels::{Ends, address, family_of, inward, outward};
@@ -19,7 +20,8 @@ use crate::enrich::{CgroupId, Enricher, NetnsId};
 use crate::export::{Counter, Histogram, Labels, Registry, owner};
 use crate::flows::{Feed, Reasons};
 use crate::kernel::{
-    Bounds, IteratorKind, KernelTypes, Object, Refusal, monotonic_nanoseconds, tick_nanoseconds,
+    Bounds, IteratorKind, KernelTypes, Object, Refusal, monotonic_nanoseconds, release,
+    tick_nanoseconds, version,
 };
 use families::Families;
 pub(super) use families::{connect_attempts, connect_failures};
@@ -28,6 +30,10 @@ pub(super) use walk::{PATIENCE_AT_START, walk_through};
 
 pub(super) const NAME: &str = "tcp_lifecycle";
 static ELF: &[u8] = elf!("tcp_lifecycle");
+
+/// Since when a program at a tracepoint can be put aside for another task. Seen on 7.3; which
+/// version brought it is not known, and before 7.0 hardly a change was missed.
+const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
 
 /// `connection_failures` and `closed` reasons, in the order of the enums in `abi.h`.
 pub(super) const FAILURES: [&str; 11] = [
@@ -187,6 +193,13 @@ impl Signal for TcpLifecycle {
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         object.attach_tracepoint(types, "tcp_state", "inet_sock_set_state")?;
+        if version(&release()).is_some_and(|version| version >= PREEMPTIBLE_TRACEPOINTS) {
+            let again =
+                object.attach_tracepoint_again(types, "tcp_state_again", "inet_sock_set_state");
+            if let Err(refusal) = again {
+                warn!(%refusal, "changes of TCP sockets' states will be missed while others are looked at");
+            }
+        }
         // Without it, attempts whose program has asked for the error seem given up.
         let _ = object.attach_tracepoint(types, "tcp_error", "inet_sk_error_report");
         self.can_repair = object

@@ -28,3 +28,4 @@ mod tls;
 mod tls_pieces;
 mod tunnel;
 mod udp;
+mod verifier;

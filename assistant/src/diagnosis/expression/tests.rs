@@ -249,8 +249,13 @@ fn a_level_is_what_no_change_goes_into() {
 }
 
 #[test]
-fn a_length_of_time_beyond_all_is_an_error() {
-    for text in ["rate(x[1e30]) > 1", "x offset 99999999999999999999 > 1"] {
+fn a_length_of_time_beyond_all_or_of_nothing_is_an_error() {
+    for text in [
+        "rate(x[1e30]) > 1",
+        "x offset 99999999999999999999 > 1",
+        "rate(x[0]) > 1",
+        "rate(x[0.0001]) > 1",
+    ] {
         assert!(
             matches!(Expression::parse(text), Err(ExpressionError::Syntax(_))),
             "{text}"

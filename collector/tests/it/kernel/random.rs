@@ -87,7 +87,9 @@ fn random_traffic_is_counted_as_the_kernel_counts_it() {
             }
             assert!(
                 since.elapsed() < SETTLED,
-                "what, ours, theirs: {wrong:#?}\nof round {} with RUNWIRE_SEED={seed}, {plans:?}",
+                "what, ours, theirs: {wrong:#?}\nlost: {} {}\nof round {} with RUNWIRE_SEED={seed}, {plans:?}",
+                measurement.show("events_lost"),
+                measurement.show("bpf_map_insert_failures"),
                 seed - first
             );
             sleep(Duration::from_millis(50));
