@@ -309,7 +309,7 @@ async fn every_world_of_the_runbooks_is_understood() {
         a client that asks one thing at a time gets no answer any more, with a time-out of two seconds
             fault: dns-unanswered 0.889 client>dns
         the server answers when the client has given up, which asks for less time than that takes
-            fault: dns-slow 0.958 client>server, dns-unanswered 0.199 client>server, udp-no-port 0.14 server>client
+            fault: dns-slow 0.979 client>server, dns-unanswered 0.199 client>server, udp-no-port 0.14 server>client
         answers are cut, and programs go on over TCP before the other answer of the pair has come
             no_network_fault: not-network 0.989, udp-no-port 0.072 server>client
         a node drops one packet in eight
@@ -392,6 +392,14 @@ async fn every_world_of_the_runbooks_is_understood() {
             fault: policy-reject 0.946 client>server
         a rule dropped until 60 s ago, and since then nothing listens
             fault: no-listener 0.843 client>server, policy-drop 0.45 client>server
+        nothing listened until 60 s ago, and the client keeps the connections that it has since
+            no_network_fault: not-network 0.983, no-listener 0.4 client>server
+        connections were reset until 60 s ago, and those of since then stay open
+            no_network_fault: not-network 0.983, peer-reset 0.4 client>server
+        a name server was silent until 60 s ago, and its client asks another one since
+            no_network_fault: not-network 0.983, dns-unanswered 0.4 client>dns
+        a name server answered late until 60 s ago, and in time since
+            no_network_fault: not-network 0.983, dns-slow 0.45 client>dns, dns-unanswered 0.319 client>dns
         two pairs, two faults
             fault: dns-servfail 0.972 other>dns, no-listener 0.894 client>server
         one client is served badly, the others are fine

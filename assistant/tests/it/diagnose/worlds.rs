@@ -41,6 +41,42 @@ const CHANGING: &str = r#"
     - 'tcp_retransmitted_segments_total{client>server,kind="syn"} 0 from 270 was 5'
     - 'dropped_packets_total{client>server,@router,reason="netfilter_drop",site="nft_do_chain",class="policy",protocol="tcp",syn="true"} 0 from 270 was 10'
     - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 5 from 270'
+- name: "nothing listened until 60 s ago, and the client keeps the connections that it has since"
+  fast: true
+  series:
+    - 'tcp_connect_attempts_total{client>server} 0 from 270 was 5'
+    - 'tcp_connect_failures_total{client>server,reason="refused"} 0 from 270 was 5'
+    - 'tcp_segments_sent_total{client>server} 8'
+    - 'tcp_data_segments_sent_total{client>server} 4 from 270'
+    - 'tcp_data_segments_received_total{client>server} 4 from 270'
+    - 'dropped_packets_total{client>server,@server,reason="no_socket",site="tcp_v4_rcv",class="no_socket",protocol="tcp",syn="true"} 0 from 270 was 5'
+    - 'tcp_resets_total{server>client,direction="sent",reason="no_socket"} 0 from 270 was 5'
+- name: "connections were reset until 60 s ago, and those of since then stay open"
+  fast: true
+  series:
+    - 'tcp_connect_attempts_total{client>server} 0 from 270 was 2'
+    - 'tcp_connections_closed_total{client>server,role="client",error="reset"} 0 from 270 was 2'
+    - 'tcp_segments_sent_total{client>server} 20'
+    - 'tcp_data_segments_sent_total{client>server} 10'
+    - 'tcp_data_segments_received_total{client>server} 10'
+    - 'tcp_resets_total{server>client,direction="sent",reason="tcp_abort_on_linger"} 0 from 270 was 2'
+- name: "a name server was silent until 60 s ago, and its client asks another one since"
+  fast: true
+  series:
+    - 'dns_queries_total{client>dns,qtype="a",protocol="udp"} 0 from 270 was 1'
+    - 'dns_responses_total{client>dns,qtype="a",rcode="noerror",protocol="udp"} 0'
+    - 'dns_timeouts_total{client>dns,qtype="a"} 0 from 270 was 1'
+    - 'dns_queries_total{client>other,qtype="a",protocol="udp"} 2'
+    - 'dns_responses_total{client>other,qtype="a",rcode="noerror",protocol="udp"} 2'
+    - 'dns_query_duration_seconds{client>other} 2 of 0.0008'
+- name: "a name server answered late until 60 s ago, and in time since"
+  fast: true
+  series:
+    - 'dns_queries_total{client>dns,qtype="a",protocol="udp"} 1'
+    - 'dns_responses_total{client>dns,qtype="a",rcode="noerror",protocol="udp"} 1 from 270 was 0.8'
+    - 'dns_timeouts_total{client>dns,qtype="a"} 0 from 270 was 0.2'
+    - 'dropped_packets_total{dns>client,@client,reason="no_socket",site="__udp4_lib_rcv",class="no_socket",protocol="udp",syn="false"} 0 from 270 was 0.2'
+    - 'dns_query_duration_seconds{client>dns} 1 of 0.0008'
 - name: "two pairs, two faults"
   series:
     - 'tcp_connect_attempts_total{client>server} 5'
