@@ -331,8 +331,8 @@ fn weigh<'a>(
             (Role::Supports, Outcome::Present(_)) => log_odds += weight,
             (Role::Supports, Outcome::Absent) => log_odds -= ABSENT_SUPPORT * weight,
             (Role::Contradicts, Outcome::Present(activity)) => {
-                // Of a fault that itself was only seen lately, what contradicts may be as old.
-                if active && now && activity != Activity::Now {
+                // Of a fault of which a part was only seen lately, what contradicts may be as old.
+                if active && !lately && activity != Activity::Now {
                     log_odds -= PAST_CONTRADICTION * weight;
                 } else {
                     log_odds -= weight;
