@@ -112,13 +112,19 @@ fn what_meets_silence_is_probed_once_and_then_times_out() {
         measurement.count("tcp_retransmitted_segments_total", &labels)
     };
     let show = measurement.show("tcp_retransmitted");
-    assert_eq!(of_kind("tail_loss_probe"), 2, "{show}");
-    assert_eq!(Lab::nstat(client, "TcpExtTCPLossProbes"), 2, "{show}");
+    // Where the handshake took long, as on a machine that is busy, the time-out comes before a probe.
+    let probes = Lab::nstat(client, "TcpExtTCPLossProbes");
+    assert_eq!(of_kind("tail_loss_probe"), probes, "{show}");
+    assert!((1..=2).contains(&probes), "{show}");
     let timeouts = Lab::nstat(client, "TcpExtTCPTimeouts");
     assert_eq!(of_kind("timeout"), timeouts, "{show}");
     assert!(timeouts >= 2, "{show}");
     assert_eq!(of_kind("fast"), 0, "{show}");
-    assert_eq!(Lab::nstat(client, "TcpRetransSegs"), 2 + timeouts, "{show}");
+    assert_eq!(
+        Lab::nstat(client, "TcpRetransSegs"),
+        probes + timeouts,
+        "{show}"
+    );
 }
 
 /// Since Linux 6.17 the kernel tells of these attempts too.
