@@ -336,9 +336,9 @@ static __always_inline bool is_done(const struct tcp_socket *state, int oldstate
 }
 
 /*
- * The kernel runs no program at a tracepoint twice at a time on one CPU. Since Linux 7 a program
- * there can be put aside for another task, whose changes it would then miss: this one is run in
- * its place. What tcp_state is in the midst of is of another socket, since a socket is locked.
+ * The kernel runs no program at a tracepoint twice at a time on one CPU, so tcp_state misses the
+ * changes that come while it runs there: hardly any before Linux 7, many on 7.3. This one is run
+ * for them too. What tcp_state is in the midst of is of another socket, since a socket is locked.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state_again, const struct sock *sk, int oldstate, int newstate)

@@ -31,9 +31,9 @@ pub(super) use walk::{PATIENCE_AT_START, walk_through};
 pub(super) const NAME: &str = "tcp_lifecycle";
 static ELF: &[u8] = elf!("tcp_lifecycle");
 
-/// Since when a program at a tracepoint can be put aside for another task. Seen on 7.3; which
-/// version brought it is not known, and before 7.0 hardly a change was missed.
-const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
+/// From which kernel on a program at a tracepoint is taken to miss events that come on its CPU while
+/// it runs. Seen on 7.3 and not on 6.18; which version in between brought it is not known.
+const INTERRUPTED_TRACEPOINTS: (u32, u32) = (7, 0);
 
 /// `connection_failures` and `closed` reasons, in the order of the enums in `abi.h`.
 pub(super) const FAILURES: [&str; 11] = [
@@ -193,7 +193,7 @@ impl Signal for TcpLifecycle {
     fn attach(&mut self, object: &mut Object, types: &KernelTypes) -> Result<(), Refusal> {
         Self::reserve(object).map_err(|error| Refusal::of_failure(format!("{error:#}")))?;
         object.attach_tracepoint(types, "tcp_state", "inet_sock_set_state")?;
-        if version(&release()).is_some_and(|version| version >= PREEMPTIBLE_TRACEPOINTS) {
+        if version(&release()).is_some_and(|version| version >= INTERRUPTED_TRACEPOINTS) {
             let again =
                 object.attach_tracepoint_again(types, "tcp_state_again", "inet_sock_set_state");
             if let Err(refusal) = again {
